@@ -1,0 +1,2 @@
+//! ppvmm.v1: the gRPC interface.
+#![forbid(unsafe_code)]

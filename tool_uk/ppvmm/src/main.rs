@@ -1,0 +1,3 @@
+//! The `ppvmm` binary.
+#![forbid(unsafe_code)]
+fn main() {}

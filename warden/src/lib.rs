@@ -1,0 +1,2 @@
+//! The warden: starts, watches, promotes and restarts the services.
+#![forbid(unsafe_code)]

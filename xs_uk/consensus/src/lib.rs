@@ -1,0 +1,2 @@
+//! The replicated log: the trait and the embedded engine.
+#![forbid(unsafe_code)]

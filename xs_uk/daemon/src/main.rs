@@ -1,0 +1,3 @@
+//! The `xs_uk` binary.
+#![forbid(unsafe_code)]
+fn main() {}

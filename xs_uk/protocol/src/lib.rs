@@ -1,0 +1,2 @@
+//! The xenstore wire protocol: messages, paths, permissions, rings.
+#![forbid(unsafe_code)]

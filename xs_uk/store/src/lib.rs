@@ -1,0 +1,2 @@
+//! The xenstore as a pure, replicated state machine.
+#![forbid(unsafe_code)]
