@@ -1,0 +1,218 @@
+//! A packet socket that carries protobuf messages and descriptors.
+
+use std::io::{IoSlice, IoSliceMut};
+use std::mem::MaybeUninit;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+
+use prost::Message;
+use rustix::net::{
+    AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, ReturnFlags, SendAncillaryBuffer,
+    SendAncillaryMessage, SendFlags, SocketFlags, SocketType,
+};
+
+use crate::limits::{DESCRIPTORS_MAX, MESSAGE_BYTES_MAX};
+
+/// What can go wrong on a link.
+#[derive(Debug, thiserror::Error)]
+pub enum LinkError {
+    /// The other end is gone.
+    #[error("the other end of the link is closed")]
+    Closed,
+    /// Nothing to receive, or no room to send, on a link that does not block.
+    #[error("the link would block")]
+    WouldBlock,
+    /// A message over the bound.
+    #[error("message of {bytes} bytes with {descriptors} descriptors is over the bound")]
+    TooLarge {
+        /// Its length.
+        bytes: usize,
+        /// Its descriptors.
+        descriptors: usize,
+    },
+    /// Not a message.
+    #[error("undecodable message: {0}")]
+    Decode(#[from] prost::DecodeError),
+    /// The kernel refused.
+    #[error("link: {0}")]
+    System(#[from] rustix::io::Errno),
+}
+
+/// A received message with its descriptors.
+#[derive(Debug)]
+pub struct Packet<M> {
+    /// The message.
+    pub message: M,
+    /// Its descriptors, in the order in which they were sent.
+    pub descriptors: Vec<OwnedFd>,
+}
+
+/// One end of a link.
+#[derive(Debug)]
+pub struct Link {
+    socket: OwnedFd,
+}
+
+impl Link {
+    /// Makes a pair of ends, both blocking and close-on-exec.
+    ///
+    /// # Errors
+    /// What `socketpair` reports.
+    pub fn pair() -> Result<(Self, Self), LinkError> {
+        let (a, b) =
+            rustix::net::socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None)?;
+        Ok((Self { socket: a }, Self { socket: b }))
+    }
+
+    /// Wraps a descriptor that is one end of a pair.
+    pub fn from_fd(socket: OwnedFd) -> Self {
+        Self { socket }
+    }
+
+    /// Gives the descriptor away.
+    pub fn into_fd(self) -> OwnedFd {
+        self.socket
+    }
+
+    /// Makes calls return [`LinkError::WouldBlock`] instead of waiting, or wait again.
+    ///
+    /// # Errors
+    /// What `ioctl` reports.
+    pub fn set_nonblocking(&self, nonblocking: bool) -> Result<(), LinkError> {
+        Ok(rustix::io::ioctl_fionbio(&self.socket, nonblocking)?)
+    }
+
+    /// Sends a message with descriptors.
+    ///
+    /// # Errors
+    /// [`LinkError::TooLarge`] over the bounds, [`LinkError::Closed`] if the other end is gone,
+    /// [`LinkError::WouldBlock`] on a link that does not block and is full.
+    pub fn send<M: Message>(&self, message: &M, descriptors: &[BorrowedFd<'_>]) -> Result<(), LinkError> {
+        let bytes = message.encode_to_vec();
+        if bytes.len() > MESSAGE_BYTES_MAX || descriptors.len() > DESCRIPTORS_MAX {
+            return Err(LinkError::TooLarge { bytes: bytes.len(), descriptors: descriptors.len() });
+        }
+        let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(DESCRIPTORS_MAX))];
+        let mut control = SendAncillaryBuffer::new(&mut space);
+        if !descriptors.is_empty() {
+            let pushed = control.push(SendAncillaryMessage::ScmRights(descriptors));
+            assert!(pushed, "the buffer is sized for DESCRIPTORS_MAX");
+        }
+        rustix::io::retry_on_intr(|| {
+            rustix::net::sendmsg(&self.socket, &[IoSlice::new(&bytes)], &mut control, SendFlags::NOSIGNAL)
+        })
+        .map_err(closed_or)?;
+        Ok(())
+    }
+
+    /// Receives a message with its descriptors (close-on-exec).
+    ///
+    /// # Errors
+    /// [`LinkError::Closed`] if the other end is gone, [`LinkError::WouldBlock`] on a link that does not block,
+    /// [`LinkError::Decode`] and [`LinkError::TooLarge`] for what is not a message of ours.
+    pub fn receive<M: Message + Default>(&self) -> Result<Packet<M>, LinkError> {
+        let mut bytes = vec![0; MESSAGE_BYTES_MAX];
+        let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(DESCRIPTORS_MAX))];
+        let mut control = RecvAncillaryBuffer::new(&mut space);
+        let received = rustix::io::retry_on_intr(|| {
+            rustix::net::recvmsg(
+                &self.socket,
+                &mut [IoSliceMut::new(&mut bytes)],
+                &mut control,
+                RecvFlags::CMSG_CLOEXEC,
+            )
+        })
+        .map_err(closed_or)?;
+        let descriptors = drain(&mut control);
+        if received.flags.intersects(ReturnFlags::TRUNC | ReturnFlags::CTRUNC) {
+            return Err(LinkError::TooLarge { bytes: received.bytes, descriptors: descriptors.len() });
+        }
+        // An end of file and an empty message look alike; no message of ours is empty.
+        if received.bytes == 0 {
+            return Err(LinkError::Closed);
+        }
+        Ok(Packet { message: M::decode(&bytes[..received.bytes])?, descriptors })
+    }
+}
+
+impl AsFd for Link {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.socket.as_fd()
+    }
+}
+
+fn drain(control: &mut RecvAncillaryBuffer<'_>) -> Vec<OwnedFd> {
+    control
+        .drain()
+        .filter_map(|message| match message {
+            RecvAncillaryMessage::ScmRights(descriptors) => Some(descriptors),
+            _ => None,
+        })
+        .flatten()
+        .collect()
+}
+
+fn closed_or(error: rustix::io::Errno) -> LinkError {
+    match error {
+        rustix::io::Errno::PIPE | rustix::io::Errno::CONNRESET => LinkError::Closed,
+        rustix::io::Errno::AGAIN => LinkError::WouldBlock,
+        other => LinkError::System(other),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{Lead, ToService, to_service::Order};
+
+    fn lead(epoch: u64) -> ToService {
+        ToService { order: Some(Order::Lead(Lead { epoch })) }
+    }
+
+    #[test]
+    fn a_message_arrives_with_its_descriptors_in_order() {
+        let (a, b) = Link::pair().unwrap();
+        let (left, right) = rustix::pipe::pipe().unwrap();
+        a.send(&lead(7), &[left.as_fd(), right.as_fd()]).unwrap();
+        let packet = b.receive::<ToService>().unwrap();
+        assert_eq!(packet.message, lead(7));
+        assert_eq!(packet.descriptors.len(), 2);
+        rustix::io::write(&packet.descriptors[1], b"x").unwrap();
+        let mut byte = [0];
+        rustix::io::read(&packet.descriptors[0], &mut byte).unwrap();
+        assert_eq!(&byte, b"x");
+    }
+
+    #[test]
+    fn the_bound_on_descriptors_is_reached_and_kept() {
+        let (a, b) = Link::pair().unwrap();
+        let descriptors = vec![a.as_fd(); DESCRIPTORS_MAX];
+        a.send(&lead(1), &descriptors).unwrap();
+        assert_eq!(b.receive::<ToService>().unwrap().descriptors.len(), DESCRIPTORS_MAX);
+        let one_more = vec![a.as_fd(); DESCRIPTORS_MAX + 1];
+        assert!(matches!(a.send(&lead(1), &one_more), Err(LinkError::TooLarge { descriptors: 129, .. })));
+    }
+
+    #[test]
+    fn the_bound_on_bytes_is_kept() {
+        let (a, _b) = Link::pair().unwrap();
+        let noted = crate::Noted { severity: 0, kind: String::new(), detail: "x".repeat(MESSAGE_BYTES_MAX) };
+        assert!(matches!(a.send(&noted, &[]), Err(LinkError::TooLarge { .. })));
+    }
+
+    #[test]
+    fn a_gone_peer_is_closed_and_an_empty_link_would_block() {
+        let (a, b) = Link::pair().unwrap();
+        b.set_nonblocking(true).unwrap();
+        assert!(matches!(b.receive::<ToService>(), Err(LinkError::WouldBlock)));
+        drop(a);
+        assert!(matches!(b.receive::<ToService>(), Err(LinkError::Closed)));
+        assert!(matches!(b.send(&lead(1), &[]), Err(LinkError::Closed)));
+    }
+
+    #[test]
+    fn an_order_of_a_newer_warden_is_passed_over() {
+        // Field 99 is unknown here: it decodes to a message without an order.
+        let decoded = ToService::decode(&[0x9a, 0x06, 0x01, b'x'][..]).unwrap();
+        assert_eq!(decoded.order, None);
+    }
+}

@@ -1,0 +1,167 @@
+//! The messages, as protobuf. Field numbers are never re-used.
+
+use prost::{Enumeration, Message, Oneof};
+
+/// An order of the warden to a service.
+#[derive(Clone, PartialEq, Message)]
+pub struct ToService {
+    /// What to do.
+    #[prost(oneof = "to_service::Order", tags = "1, 2, 3, 4, 5")]
+    pub order: Option<to_service::Order>,
+}
+
+/// The kinds of orders.
+pub mod to_service {
+    use super::*;
+
+    /// One order.
+    #[derive(Clone, PartialEq, Oneof)]
+    pub enum Order {
+        /// First order after the start.
+        #[prost(message, tag = "1")]
+        Begin(Begin),
+        /// To a replica: become the leader. Descriptors: the link to the gateway.
+        #[prost(message, tag = "2")]
+        Lead(Lead),
+        /// To the gateway: a new leader. Descriptors: the link to the leader.
+        #[prost(message, tag = "3")]
+        LeaderChanged(LeaderChanged),
+        /// To a follower: take a snapshot of your state and send it.
+        #[prost(bool, tag = "4")]
+        TakeSnapshot(bool),
+        /// Finish what is under way and exit with status 0.
+        #[prost(bool, tag = "5")]
+        Stop(bool),
+    }
+}
+
+/// First order: who the service is, and the descriptors that the warden keeps for it.
+#[derive(Clone, PartialEq, Message)]
+pub struct Begin {
+    /// Number of the replica from 0; 0 for the gateway.
+    #[prost(uint32, tag = "1")]
+    pub replica: u32,
+    /// Names of the descriptors that come with this packet, in their order.
+    #[prost(string, repeated, tag = "2")]
+    pub names: Vec<String>,
+    /// How often this service was started, from 1.
+    #[prost(uint64, tag = "3")]
+    pub incarnation: u64,
+}
+
+/// Become the leader of `epoch`.
+#[derive(Clone, PartialEq, Message)]
+pub struct Lead {
+    /// The fence: greater than every earlier epoch.
+    #[prost(uint64, tag = "1")]
+    pub epoch: u64,
+}
+
+/// The leader of `epoch` waits at the other end of the descriptor in this packet.
+#[derive(Clone, PartialEq, Message)]
+pub struct LeaderChanged {
+    /// The leader's epoch.
+    #[prost(uint64, tag = "1")]
+    pub epoch: u64,
+}
+
+/// A report of a service to the warden.
+#[derive(Clone, PartialEq, Message)]
+pub struct FromService {
+    /// What is reported.
+    #[prost(oneof = "from_service::Report", tags = "1, 2, 3, 4, 5, 6")]
+    pub report: Option<from_service::Report>,
+}
+
+/// The kinds of reports.
+pub mod from_service {
+    use super::*;
+
+    /// One report.
+    #[derive(Clone, PartialEq, Oneof)]
+    pub enum Report {
+        /// The service can take orders.
+        #[prost(message, tag = "1")]
+        Ready(Ready),
+        /// The replica serves as the leader.
+        #[prost(message, tag = "2")]
+        Leading(Leading),
+        /// A snapshot. Descriptors: its memfd.
+        #[prost(message, tag = "3")]
+        SnapshotTaken(SnapshotTaken),
+        /// The leader asks for a snapshot by a follower: the log is half full.
+        #[prost(bool, tag = "4")]
+        SnapshotWanted(bool),
+        /// Keep these descriptors under the names given, and hand them to the next incarnation in [`Begin`].
+        #[prost(message, tag = "5")]
+        Keep(Begin),
+        /// Something to be seen in the event stream.
+        #[prost(message, tag = "6")]
+        Noted(Noted),
+    }
+}
+
+/// The service can take orders.
+#[derive(Clone, PartialEq, Message)]
+pub struct Ready {
+    /// A replica's last applied log index; 0 for the gateway.
+    #[prost(uint64, tag = "1")]
+    pub applied: u64,
+}
+
+/// The replica took over and serves.
+#[derive(Clone, PartialEq, Message)]
+pub struct Leading {
+    /// The epoch it leads.
+    #[prost(uint64, tag = "1")]
+    pub epoch: u64,
+    /// Its last applied log index.
+    #[prost(uint64, tag = "2")]
+    pub applied: u64,
+    /// Microseconds from the order to lead to the first moment of service.
+    #[prost(uint64, tag = "3")]
+    pub takeover_us: u64,
+    /// Client connections taken over.
+    #[prost(uint32, tag = "4")]
+    pub connections: u32,
+    /// Guest rings taken over.
+    #[prost(uint32, tag = "5")]
+    pub rings: u32,
+}
+
+/// A snapshot of the state at a log index.
+#[derive(Clone, PartialEq, Message)]
+pub struct SnapshotTaken {
+    /// Last applied log index in it.
+    #[prost(uint64, tag = "1")]
+    pub index: u64,
+    /// Its length in the memfd.
+    #[prost(uint64, tag = "2")]
+    pub length_bytes: u64,
+}
+
+/// Something to be seen in the event stream.
+#[derive(Clone, PartialEq, Message)]
+pub struct Noted {
+    /// How bad it is.
+    #[prost(enumeration = "Severity", tag = "1")]
+    pub severity: i32,
+    /// What happened, one of a fixed set of short names, such as `quota_hit`.
+    #[prost(string, tag = "2")]
+    pub kind: String,
+    /// For people.
+    #[prost(string, tag = "3")]
+    pub detail: String,
+}
+
+/// How bad an event is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Enumeration)]
+#[repr(i32)]
+pub enum Severity {
+    /// Part of normal work.
+    Info = 0,
+    /// Worth a look.
+    Warning = 1,
+    /// A fault.
+    Error = 2,
+}
