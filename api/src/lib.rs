@@ -1,2 +1,34 @@
-//! ppvmm.v1: the gRPC interface.
+//! `ppvmm.v1`: the gRPC interface of the warden, generated from `proto/ppvmm/v1/ppvmm.proto`.
 #![forbid(unsafe_code)]
+
+/// Version 1.
+#[allow(missing_docs, clippy::all, clippy::pedantic)]
+pub mod v1 {
+    tonic::include_proto!("ppvmm.v1");
+}
+
+/// The encoded file descriptor set of `ppvmm.v1`, for server reflection.
+pub const FILE_DESCRIPTOR_SET: &[u8] = tonic::include_file_descriptor_set!("ppvmm_descriptor");
+
+/// Name of the Unix socket of the warden in its run directory.
+pub const SOCKET_NAME: &str = "ppvmm.sock";
+
+#[cfg(test)]
+mod tests {
+    use prost::Message;
+
+    use super::*;
+
+    #[test]
+    fn the_descriptor_set_describes_the_service() {
+        let set = prost_types::FileDescriptorSet::decode(FILE_DESCRIPTOR_SET).unwrap();
+        let methods: Vec<_> = set.file[0].service[0].method.iter().map(|method| method.name()).collect();
+        assert_eq!(methods, ["Status", "Events", "Inject", "Down"]);
+    }
+
+    #[test]
+    fn an_event_of_a_newer_warden_is_understood() {
+        let newer = [v1::Event { id: 7, ..Default::default() }.encode_to_vec(), vec![0x9a, 0x06, 1, b'x']].concat();
+        assert_eq!(v1::Event::decode(&newer[..]).unwrap().id, 7);
+    }
+}
