@@ -1,2 +1,18 @@
 //! Shared-memory regions, connection slots and the system calls that fill them.
+//!
+//! What one process writes here its successor reads, at whatever instruction the writer was killed. So each step ends in
+//! one aligned store that makes it count, and whatever was written before that store is ignored without it.
+//!
+//! This crate holds the store's unsafe code: mapping, raw copies, `recvmmsg` and `sendmmsg`.
 #![allow(unsafe_code)]
+
+mod board;
+pub mod limits;
+mod region;
+mod slot;
+mod table;
+
+pub use board::{Board, ReplicaStatus, ReplicaWords};
+pub use region::{Region, RegionError};
+pub use slot::{Kind, Received, Record, Sent, Slot, SlotError};
+pub use table::{SlotId, SlotState, Table};
