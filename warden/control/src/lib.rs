@@ -12,8 +12,8 @@ mod message;
 
 pub use link::{Link, LinkError, Packet};
 pub use message::{
-    Begin, FromService, Lead, LeaderChanged, Leading, Noted, Ready, Severity, SnapshotTaken, ToService,
-    from_service, to_service,
+    Begin, FromService, Lead, LeaderChanged, Leading, Noted, Ready, Severity, SnapshotKept, SnapshotTaken,
+    ToService, from_service, to_service,
 };
 
 /// Environment variable that holds the descriptor number of a child's end of its link.

@@ -6,7 +6,7 @@ use prost::{Enumeration, Message, Oneof};
 #[derive(Clone, PartialEq, Message)]
 pub struct ToService {
     /// What to do.
-    #[prost(oneof = "to_service::Order", tags = "1, 2, 3, 4, 5")]
+    #[prost(oneof = "to_service::Order", tags = "1, 2, 3, 4, 5, 6")]
     pub order: Option<to_service::Order>,
 }
 
@@ -32,6 +32,9 @@ pub mod to_service {
         /// Finish what is under way and exit with status 0.
         #[prost(bool, tag = "5")]
         Stop(bool),
+        /// To the leader: a snapshot is kept; entries up to the older one may be overwritten.
+        #[prost(message, tag = "6")]
+        SnapshotKept(SnapshotKept),
     }
 }
 
@@ -47,9 +50,13 @@ pub struct Begin {
     /// How often this service was started, from 1.
     #[prost(uint64, tag = "3")]
     pub incarnation: u64,
+    /// What is in the descriptor named [`crate::names::SNAPSHOT`], if there is one in this packet.
+    #[prost(message, optional, tag = "4")]
+    pub snapshot: Option<SnapshotTaken>,
 }
 
-/// Become the leader of `epoch`.
+/// Become the leader of `epoch`. A leader that gets the epoch it leads has got a new gateway. Each `Lead` is
+/// answered by a [`Leading`].
 #[derive(Clone, PartialEq, Message)]
 pub struct Lead {
     /// The fence: greater than every earlier epoch.
@@ -63,6 +70,17 @@ pub struct LeaderChanged {
     /// The leader's epoch.
     #[prost(uint64, tag = "1")]
     pub epoch: u64,
+}
+
+/// The warden keeps these snapshots.
+#[derive(Clone, PartialEq, Message)]
+pub struct SnapshotKept {
+    /// Last applied log index in the newest one, which a fresh replica gets.
+    #[prost(uint64, tag = "1")]
+    pub newest_index: u64,
+    /// Last applied log index in the one before it, 0 if there is none; some replica may be starting from it.
+    #[prost(uint64, tag = "2")]
+    pub older_index: u64,
 }
 
 /// A report of a service to the warden.
