@@ -320,8 +320,6 @@ impl Slot {
             .u32(self.base + message + std::mem::offset_of!(libc::mmsghdr, msg_len))
             .store(0, Ordering::Release);
         self.word(base_word).store(position, Ordering::Release);
-        let vectors =
-            self.region.pointer(self.base + vector, 2 * size_of::<libc::iovec>()).cast::<libc::iovec>();
         for (i, (offset, length)) in parts.into_iter().enumerate() {
             let start = self.region.pointer(ring + offset, length);
             let iov = libc::iovec { iov_base: start.as_ptr().cast(), iov_len: length };

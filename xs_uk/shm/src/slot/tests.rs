@@ -133,7 +133,7 @@ proptest! {
     fn every_byte_passes_once_and_in_order(steps in prop::collection::vec((0_u8..5, 1_usize..5000), 1..200)) {
         let pair = socket_slot();
         let (mut written, mut consumed, mut staged, mut read) = (0_usize, 0_usize, 0_usize, 0_usize);
-        let byte = |position: usize| (position % 251) as u8;
+        let byte = |position: usize| u8::try_from(position % 251).unwrap();
         for (what, amount) in steps {
             let mut slot = pair.table.slot(pair.id);
             match what {

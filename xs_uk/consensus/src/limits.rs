@@ -1,0 +1,10 @@
+//! Bounds of this crate.
+
+/// Largest entry in bytes. A request of 4112 bytes with its envelope fits many times.
+pub const ENTRY_BYTES_MAX: usize = 64 * 1024;
+
+/// Size of the embedded engine's memory, header included. Pages that hold no live entry take no memory.
+pub const LOG_BYTES: usize = 64 * 1024 * 1024 + LOG_HEADER_BYTES;
+
+/// Header of the embedded engine's memory.
+pub const LOG_HEADER_BYTES: usize = 4096;
