@@ -156,6 +156,9 @@ pub struct SnapshotTaken {
     /// Its length in the memfd.
     #[prost(uint64, tag = "2")]
     pub length_bytes: u64,
+    /// Its place in the log, as the engine encodes it; opaque to the warden.
+    #[prost(bytes = "vec", tag = "3")]
+    pub cursor: Vec<u8>,
 }
 
 /// Something to be seen in the event stream.
