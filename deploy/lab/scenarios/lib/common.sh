@@ -1,0 +1,240 @@
+# shellcheck shell=bash
+# What the scenarios share. They run in dom0 as root; fd 3 is the serial port for events (see ../../host/init).
+set -euo pipefail
+
+run_dir=/run/xenstored
+console_dir=/var/log/xen/console
+store_pid_file=/run/xen/xenstored.pid
+store_log=/var/log/xen/store.log
+# shellcheck disable=SC2034 # used by the scenarios
+lib=/payload/scenarios/lib
+store=xs_uk
+store_pid=
+store_flags=()
+failures=0
+
+# ---------------------------------------------------------------- events
+
+emit() {
+  printf '%s\n' "$1" >&3
+  printf '%s\n' "$1" >>/results/events
+}
+
+# A line for people who follow the run.
+note() {
+  emit "{\"event\":\"note\",\"text\":$(json_string "$*")}"
+  echo "-- $*"
+}
+
+# figure NAME JSON: a measured value for the report.
+figure() {
+  emit "{\"event\":\"figure\",\"name\":$(json_string "$1"),\"value\":$2}"
+}
+
+# json_string TEXT: TEXT as a JSON string. Bash does it faster here than starting jq under emulation.
+json_string() {
+  local text=$1
+  text=${text//\\/\\\\}
+  text=${text//\"/\\\"}
+  text=${text//$'\n'/\\n}
+  text=${text//$'\t'/ }
+  printf '"%s"' "${text//[[:cntrl:]]/}"
+}
+
+now_us() {
+  echo "${EPOCHREALTIME/[.,]/}"
+}
+
+# seconds_of MICROSECONDS: as seconds with three digits.
+seconds_of() {
+  printf '%d.%03d' $(($1 / 1000000)) $(($1 / 1000 % 1000))
+}
+
+# item NAME COMMAND...: one named check. The command runs in a subshell that ends at its first failure; the last line
+# that it prints is the detail. Exit status 77 means skipped. Call it as a plain command (see `step` in progress.sh).
+item() {
+  local name=$1 start status detail out=/tmp/item.out
+  shift
+  echo "== $name"
+  start=$(now_us)
+  set +e
+  (set -e; "$@") >"$out" 2>&1
+  status=$?
+  set -e
+  cat "$out"
+  detail=$(tail -n 1 "$out")
+  report "$name" "$status" "$detail" $(($(now_us) - start))
+}
+
+# report NAME STATUS DETAIL MICROSECONDS
+report() {
+  local word=fail
+  case $2 in
+    0) word=pass ;;
+    77) word=skip ;;
+    *) failures=$((failures + 1)) ;;
+  esac
+  emit "{\"event\":\"item\",\"name\":$(json_string "$1"),\"status\":\"$word\",\"detail\":$(json_string "$3"),\"seconds\":$(seconds_of "$4")}"
+}
+
+# must NAME COMMAND...: an item without which the rest is pointless.
+must() {
+  local before=$failures
+  item "$@"
+  if ((failures > before)); then finish; fi
+}
+
+finish() {
+  exit $((failures > 0))
+}
+
+# eventually SECONDS COMMAND...: tries until it succeeds.
+eventually() {
+  local end=$((SECONDS + $1))
+  shift
+  until "$@"; do
+    ((SECONDS < end)) || return 1
+    sleep 0.2
+  done
+}
+
+# ---------------------------------------------------------------- the store
+
+# start_store KIND: starts the daemon and waits until it answers.
+start_store() {
+  case $1 in
+    xs_uk) set -- xs_uk -N --pid-file "$store_pid_file" ;;
+    xenstored) set -- xenstored -N --pid-file "$store_pid_file" ;;
+    oxenstored) set -- oxenstored --no-fork --pid-file "$store_pid_file" ;;
+    *) echo "unknown store $1"; return 1 ;;
+  esac
+  "$@" "${store_flags[@]}" 3>&- >>"$store_log" 2>&1 &
+  store_pid=$!
+  echo "$store_pid" >/run/store.pid
+  eventually 20 store_answers || { echo "$1 does not answer: $(tail -n 1 "$store_log")"; return 1; }
+}
+
+store_answers() {
+  [[ -S $run_dir/socket ]] && timeout 5 xenstore-read / >/dev/null 2>&1
+}
+
+# What a host does once its store is up; also after another store took over (no guest may run then).
+start_dom0_services() {
+  xen-init-dom0
+  xenconsoled --log=guest --log-dir="$console_dir" --pid-file=/run/xen/xenconsoled.pid 3>&-
+  [[ $(xenstore-read /local/domain/0/name) == Domain-0 ]]
+}
+
+stop_store() {
+  local pid
+  pid=$(cat /run/xen/xenconsoled.pid 2>/dev/null) && kill "$pid" && eventually 5 gone "$pid"
+  pid=$(cat /run/store.pid)
+  kill "$pid" || true
+  eventually 10 gone "$pid" || { kill -9 "$pid" || true; }
+  rm -f "$store_pid_file" "$run_dir"/socket "$run_dir"/socket_ro
+}
+
+gone() {
+  ! kill -0 "$1" 2>/dev/null
+}
+
+# Prints the pid of the leading replica. The one place that knows how to find it.
+leader_pid() {
+  timeout 5 ppvmm --rundir "$run_dir" status -o json |
+    jq -e 'first(.. | objects | select(.role? == "leader" and (.pid? // 0) > 1) | .pid)'
+}
+
+# ---------------------------------------------------------------- guests
+
+# guest_config NAME TYPE MEMORY_MIB [KERNEL_ARGUMENTS]: prints the path of a new configuration.
+guest_config() {
+  local file=/run/$1.cfg
+  {
+    printf 'name = "%s"\ntype = "%s"\nmemory = %d\nvcpus = 1\nvif = []\n' "$1" "$2" "$3"
+    printf 'kernel = "/lab/vmlinux"\nramdisk = "/lab/guest.gz"\nextra = "console=hvc0 %s"\n' "${4:-}"
+    # A PVH guest dies of RDTSCP under emulation.
+    [[ $2 != pvh ]] || echo 'cpuid = "host,rdtscp=0"'
+  } >"$file"
+  echo "$file"
+}
+
+create_guest() {
+  timeout 120 xl create -q "$@" 3>&-
+}
+
+guest_domid() {
+  timeout 30 xl domid "$1"
+}
+
+console_of() {
+  echo "$console_dir/guest-$1.log"
+}
+
+console_has() {
+  [[ -f $(console_of "$1") ]] && grep -qF "$2" "$(console_of "$1")"
+}
+
+# guest_data NAME KEY: a value that the guest wrote under its own path.
+guest_data() {
+  xenstore-read "/local/domain/$(guest_domid "$1")/data/$2"
+}
+
+guest_up() {
+  eventually "${2:-90}" console_has "$1" GUEST-UP || { echo "no GUEST-UP on the console of $1"; return 1; }
+  echo "GUEST-UP on the console of $1"
+}
+
+# The guest's beat must be seen to go on, twice, within 60 s.
+guest_beats() {
+  local domid first
+  domid=$(guest_domid "$1")
+  eventually 60 xenstore-exists "/local/domain/$domid/data/beat" || { echo "$1 has no data/beat"; return 1; }
+  first=$(xenstore-read "/local/domain/$domid/data/beat")
+  eventually 60 beat_above "$domid" $((first + 1)) || { echo "the beat of $1 stays at $first"; return 1; }
+  echo "beat of $1 went from $first to $(xenstore-read "/local/domain/$domid/data/beat")"
+}
+
+beat_above() {
+  local beat
+  beat=$(xenstore-read "/local/domain/$1/data/beat") && ((beat > $2))
+}
+
+# running_are NAME...: `xl list` shows exactly these domains.
+running_are() {
+  local seen wanted
+  seen=$(timeout 30 xl list | awk 'NR > 1 {print $1}' | sort | tr '\n' ' ')
+  wanted=$(printf '%s\n' "$@" | sort | tr '\n' ' ')
+  echo "xl list: $seen"
+  [[ $seen == "$wanted" ]]
+}
+
+destroy_guest() {
+  local domid
+  domid=$(guest_domid "$1")
+  timeout 60 xl destroy "$1"
+  eventually 20 domain_left "$domid" || { echo "left over: $(leftovers "$domid")"; return 1; }
+  echo "domain $domid left nothing behind"
+}
+
+# What the store still holds of a domain that is gone.
+leftovers() {
+  timeout 30 xenstore-ls -f | grep -E "^/(local/domain|libxl)/$1( |/)|^/local/domain/0/backend/[a-z]+/$1( |/)|/local/domain/$1(/|\"|\$)" | head -n 3 || true
+}
+
+domain_left() {
+  [[ -z $(leftovers "$1") ]]
+}
+
+# ---------------------------------------------------------------- options
+
+# Every scenario has --store; option_NAME=VALUE is set for the others. `run` has checked the names already.
+parse_options() {
+  while (($#)); do
+    case $1 in
+      # shellcheck disable=SC2034 # used by the scenarios
+      --store) store=$2 ;;
+      --*) printf -v "option_$(tr - _ <<<"${1#--}")" '%s' "$2" ;;
+    esac
+    shift 2
+  done
+}
