@@ -1,0 +1,39 @@
+//! Bounds of the state machine. Guests are bounded by their quotas as well; these hold for everybody.
+
+/// Most connections at a time; a further one is closed at once.
+pub const CONNECTIONS_MAX: usize = 40_000;
+/// Most watches of a privileged connection (guests: quota `watches`).
+pub const PRIVILEGED_WATCHES_MAX: usize = 1 << 17;
+/// Most open transactions of a privileged connection (guests: quota `transactions`).
+pub const PRIVILEGED_TRANSACTIONS_MAX: usize = 1024;
+/// Most distinct nodes that a transaction of a privileged connection may touch (guests: quota `transaction-nodes`).
+pub const PRIVILEGED_TRANSACTION_NODES_MAX: usize = 1 << 18;
+/// Most requests recorded in one transaction of a guest.
+pub const GUEST_TRANSACTION_REQUESTS_MAX: usize = 4096;
+/// Most requests recorded in one transaction of a privileged connection.
+pub const PRIVILEGED_TRANSACTION_REQUESTS_MAX: usize = 1 << 18;
+/// Most bytes of requests recorded in one transaction of a privileged connection (guests: quota `memory`).
+pub const PRIVILEGED_TRANSACTION_BYTES_MAX: usize = 256 << 20;
+/// Bytes that a recorded request counts besides its payload.
+pub const RECORD_OVERHEAD_BYTES: usize = 112;
+/// Bytes that a node touched in a transaction counts besides its path: its private copy.
+pub const TOUCHED_OVERHEAD_BYTES: usize = 128;
+/// Most nodes of the whole store.
+pub const NODES_MAX: u64 = 1 << 22;
+/// Most bytes (as the quota `memory` counts them) of all nodes together.
+pub const NODE_BYTES_MAX: u64 = 1 << 30;
+/// Undelivered event bytes of a connection above which [`crate::Effect::Backlog`] tells the shell.
+pub const BACKLOG_BYTES: usize = 1 << 20;
+/// Undelivered event bytes of a privileged connection above which [`crate::Effect::Backlog`] tells the shell.
+pub const PRIVILEGED_BACKLOG_BYTES: usize = 64 << 20;
+/// Most event bytes that one log entry may queue for a guest; further events of that entry are dropped for it.
+pub const ENTRY_EVENT_BYTES_MAX: usize = 1 << 20;
+/// Most event bytes that one log entry may queue for a privileged connection.
+pub const PRIVILEGED_ENTRY_EVENT_BYTES_MAX: usize = 64 << 20;
+/// Removed nodes that are freed in one call of `apply`, so that a large removal stalls nobody.
+/// At least half the nodes that one request can create, or garbage could pile up.
+pub const FREED_PER_APPLY: usize = 1024;
+/// Children up to which a directory is a plain list.
+pub const SMALL_DIRECTORY_MAX: usize = 16;
+/// Most bytes of a log entry: a request with its framing, or a configuration.
+pub const ENTRY_BYTES_MAX: usize = xs_protocol::MESSAGE_MAX + 64;
