@@ -40,6 +40,14 @@ impl Mapping {
         Ok(Self { start: start.cast(), bytes })
     }
 
+    /// As [`Self::anonymous`], locked in memory.
+    pub(crate) fn locked(bytes: usize) -> Result<Self> {
+        let mapping = Self::anonymous(bytes)?;
+        // SAFETY: the range is mapped by `mapping`.
+        unsafe { rustix::mm::mlock(mapping.start.cast(), bytes) }.map_err(Error::system("lock memory"))?;
+        Ok(mapping)
+    }
+
     /// First byte; page-aligned.
     pub(crate) fn start(&self) -> *mut u8 {
         self.start

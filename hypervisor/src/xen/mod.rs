@@ -1,21 +1,33 @@
 //! Xen, through the devices of Linux.
+//!
+//! Sources: `include/uapi/xen/{evtchn,gntdev,privcmd}.h` of Linux, `xen/include/public/{domctl,sysctl}.h` of Xen.
+
+mod events;
+mod grants;
+mod hypercall;
+mod info;
+mod sys;
 
 use std::os::fd::OwnedFd;
 use std::path::Path;
 
-use crate::{Host, Result};
-
-const EVTCHN: &str = "/dev/xen/evtchn";
-const PRIVCMD: &str = "/dev/xen/privcmd";
+use crate::{DomainInfo, Host, Result};
 
 /// Are the devices of a Xen host there?
 pub fn devices_exist() -> bool {
-    Path::new(EVTCHN).exists() && Path::new(PRIVCMD).exists()
+    Path::new(sys::EVTCHN_PATH).exists() && Path::new(sys::PRIVCMD_PATH).exists()
 }
 
 pub(crate) fn open() -> Result<Host> {
-    Err(crate::Error::System { what: "the Xen side is to come", source: rustix::io::Errno::NOSYS })
+    host(events::XenEvents::open()?)
 }
-pub(crate) fn adopt(_handles: Vec<OwnedFd>) -> Result<Host> {
-    Err(crate::Error::System { what: "the Xen side is to come", source: rustix::io::Errno::NOSYS })
+
+pub(crate) fn adopt(handles: Vec<OwnedFd>) -> Result<Host> {
+    host(events::XenEvents::adopt(handles)?)
+}
+
+fn host(events: events::XenEvents) -> Result<Host> {
+    let pages = grants::XenPages::open()?;
+    let domains: Box<dyn DomainInfo> = Box::new(info::XenDomains::open()?);
+    Ok(Host { events: Box::new(events), pages: Box::new(pages), domains })
 }
