@@ -125,6 +125,10 @@ pub struct Ready {
     /// A replica's last applied log index; 0 for the gateway.
     #[prost(uint64, tag = "1")]
     pub applied: u64,
+    /// A replica's promise to move its heartbeat on the board at least this often, in milliseconds, also when it is
+    /// idle; then the warden ends it when it hangs. 0: no promise, not watched.
+    #[prost(uint32, tag = "2")]
+    pub heartbeat_ms: u32,
 }
 
 /// The replica took over and serves.

@@ -1,0 +1,80 @@
+//! Bounds of this crate.
+
+/// Most replicas of one group; the board has a row for each.
+pub const REPLICAS_MAX: u32 = xs_shm::limits::REPLICAS_MAX;
+
+/// Longest time from a service's start to its report that it is ready, in milliseconds. It may replay a long log.
+pub const START_BOUND_MS: u64 = 30_000;
+
+/// Longest time from the order to lead to the report that the replica leads, in milliseconds.
+pub const TAKEOVER_BOUND_MS: u64 = 2_000;
+
+/// How long the restart of a dead leader may be put off so that it does not compete with the takeover for the
+/// processor, in milliseconds.
+pub const RESTART_DEFER_MS: u64 = 10;
+
+/// How long the gateway or the leader may be stopped (SIGSTOP) before it is killed, in milliseconds.
+pub const STOPPED_GRACE_MS: u64 = 10;
+
+/// How long a follower may be stopped before it is killed, in milliseconds.
+pub const STOPPED_FOLLOWER_GRACE_MS: u64 = 1_000;
+
+/// How long a service may live on after it closed its link, in milliseconds.
+pub const LINK_CLOSED_GRACE_MS: u64 = 200;
+
+/// How long a service may take to exit after the order to stop, in milliseconds. Then it is killed.
+pub const STOP_BOUND_MS: u64 = 3_000;
+
+/// Time after which a kill is repeated if the process has not ended, in milliseconds.
+pub const KILL_AGAIN_MS: u64 = 1_000;
+
+/// Strikes (deaths before the service was of use) that are followed by a start at once.
+pub const STRIKES_FREE: u32 = 3;
+
+/// Delay before the first start that is put off, in milliseconds; it doubles with each strike.
+pub const BACKOFF_FIRST_MS: u64 = 50;
+
+/// Longest delay before a start, in milliseconds.
+pub const BACKOFF_MAX_MS: u64 = 5_000;
+
+/// Strikes after which a service is given up.
+pub const STRIKES_MAX: u32 = 12;
+
+/// A strike that follows the one before it by more than this starts the count anew, in milliseconds.
+pub const STRIKE_WINDOW_MS: u64 = 120_000;
+
+/// How long a replica may take to write a snapshot before another one is asked, in milliseconds.
+pub const SNAPSHOT_BOUND_MS: u64 = 30_000;
+
+/// How long a leader's heartbeat on the board may stand still before it is killed, in milliseconds.
+pub const HEARTBEAT_LEADER_MS: u64 = 1_000;
+
+/// How long a follower's heartbeat may stand still, in milliseconds. It may be writing a snapshot.
+pub const HEARTBEAT_FOLLOWER_MS: u64 = 10_000;
+
+/// How often the board is read, in milliseconds.
+pub const BOARD_PERIOD_MS: u64 = 50;
+
+/// Most descriptors that are kept for the services, the snapshot included. They all go in one packet.
+pub const KEPT_MAX: usize = 96;
+
+/// Longest name of a kept descriptor, in bytes.
+pub const KEPT_NAME_BYTES_MAX: usize = 64;
+
+/// Most events that are kept for replay.
+pub const EVENTS_KEPT_MAX: usize = 4_096;
+
+/// Events by which a reader may fall behind before it is told that it lagged.
+pub const EVENTS_BEHIND_MAX: usize = 1_024;
+
+/// Longest text of a report that is passed on in an event, in bytes.
+pub const DETAIL_BYTES_MAX: usize = 1_024;
+
+/// Reports and requests that may wait for the keeper. A full queue makes the senders wait.
+pub const QUEUE_MAX: usize = 1_024;
+
+/// Reports that are taken from one service's link before others get their turn.
+pub const REPORTS_PER_TURN_MAX: usize = 64;
+
+/// Services' events that are passed on in one second for each service; what exceeds it is counted.
+pub const NOTED_PER_SECOND_MAX: u32 = 100;

@@ -1,0 +1,263 @@
+//! Random orders of events against a world that knows which processes really live.
+
+use std::collections::BTreeMap;
+
+use proptest::prelude::*;
+
+use super::*;
+
+/// A process as it really is, which the planner learns late.
+#[derive(Clone, Debug)]
+struct Process {
+    service: ServiceId,
+    incarnation: u64,
+    alive: bool,
+    death_told: bool,
+    ready_told: bool,
+    lead_due: Option<u64>,
+    ever_led: bool,
+}
+
+struct World {
+    planner: Planner,
+    now: TimeUs,
+    processes: Vec<Process>,
+    highest_epoch: u64,
+    finished: bool,
+}
+
+#[derive(Clone, Debug)]
+enum Happening {
+    Kill(usize),
+    TellDeath(usize),
+    TellReady(usize),
+    TellLeading(usize),
+    Halt(usize),
+    Continue(usize),
+    CloseLink(usize),
+    WantSnapshot(usize),
+    TakeSnapshot(usize, u64),
+    Wait(u64),
+}
+
+fn happening() -> impl Strategy<Value = Happening> {
+    let which = any::<prop::sample::Index>().prop_map(|index| index.index(64));
+    prop_oneof![
+        2 => which.clone().prop_map(Happening::Kill),
+        4 => which.clone().prop_map(Happening::TellDeath),
+        4 => which.clone().prop_map(Happening::TellReady),
+        4 => which.clone().prop_map(Happening::TellLeading),
+        1 => which.clone().prop_map(Happening::Halt),
+        1 => which.clone().prop_map(Happening::Continue),
+        1 => which.clone().prop_map(Happening::CloseLink),
+        1 => which.clone().prop_map(Happening::WantSnapshot),
+        1 => (which, 0..50_u64).prop_map(|(which, index)| Happening::TakeSnapshot(which, index)),
+        2 => (0..3_000_u64).prop_map(Happening::Wait),
+    ]
+}
+
+impl World {
+    fn new(replicas: u32) -> Self {
+        let planner = Planner::new(replicas, TimeUs(0));
+        let (processes, now) = (Vec::new(), TimeUs(0));
+        let mut world = Self { planner, now, processes, highest_epoch: 0, finished: false };
+        world.step(Input::Tick);
+        world
+    }
+
+    fn step(&mut self, input: Input) {
+        self.now = TimeUs(self.now.0 + 1);
+        let actions = self.planner.step(self.now, input);
+        assert!(self.planner.next_deadline().is_none_or(|due| due > self.now), "a deadline was not kept");
+        for action in actions {
+            self.act(&action);
+        }
+    }
+
+    fn act(&mut self, action: &Action) {
+        match *action {
+            Action::Spawn { service, incarnation } => self.spawn(service, incarnation),
+            Action::Lead { replica, incarnation, epoch } => self.lead(replica, incarnation, epoch),
+            Action::Kill { service, incarnation } => {
+                let killed =
+                    self.processes.iter_mut().find(|p| (p.service, p.incarnation) == (service, incarnation));
+                killed.unwrap().alive = false;
+            }
+            Action::Stop { service } => {
+                // An orderly service exits when told to.
+                self.processes.iter_mut().filter(|p| p.service == service).for_each(|p| p.alive = false);
+            }
+            Action::Finished { .. } => self.finished = true,
+            _ => {}
+        }
+    }
+
+    fn spawn(&mut self, service: ServiceId, incarnation: u64) {
+        let earlier = self.processes.iter().filter(|p| p.service == service);
+        assert!(earlier.clone().all(|p| !p.alive && p.death_told), "{service} started while it lives");
+        assert_eq!(earlier.map(|p| p.incarnation).max().unwrap_or(0) + 1, incarnation);
+        self.processes.push(Process {
+            service,
+            incarnation,
+            alive: true,
+            death_told: false,
+            ready_told: false,
+            lead_due: None,
+            ever_led: false,
+        });
+    }
+
+    fn lead(&mut self, number: u32, incarnation: u64, epoch: u64) {
+        let chosen = (replica(number), incarnation);
+        let others = self.processes.iter().filter(|p| (p.service, p.incarnation) != chosen);
+        assert!(others.clone().all(|p| !(p.alive && p.ever_led)), "a second leader beside a live one");
+        let process = self.processes.iter_mut().find(|p| (p.service, p.incarnation) == chosen).unwrap();
+        if process.ever_led {
+            assert_eq!(epoch, self.highest_epoch, "a new gateway brings no new epoch");
+        } else {
+            assert!(epoch > self.highest_epoch, "epochs grow");
+        }
+        assert!(process.ready_told, "only a ready replica leads");
+        process.ever_led = true;
+        process.lead_due = Some(epoch);
+        self.highest_epoch = epoch;
+    }
+
+    fn happen(&mut self, happening: &Happening) {
+        let count = self.processes.len();
+        let pick = |which: usize| count - 1 - which % count.min(6);
+        match *happening {
+            Happening::Wait(ms) => {
+                self.now = self.now.plus_ms(ms);
+                self.step(Input::Tick);
+            }
+            Happening::Kill(which) => self.processes[pick(which)].alive = false,
+            Happening::TellDeath(which) => self.tell_death(pick(which)),
+            Happening::TellReady(which) => self.tell_ready(pick(which)),
+            Happening::TellLeading(which) => self.tell_leading(pick(which)),
+            Happening::Halt(which) => {
+                let Process { service, incarnation, .. } = self.processes[pick(which)];
+                self.step(Input::Halted { service, incarnation });
+            }
+            Happening::Continue(which) => {
+                let Process { service, incarnation, .. } = self.processes[pick(which)];
+                self.step(Input::Continued { service, incarnation });
+            }
+            Happening::CloseLink(which) => {
+                let Process { service, incarnation, .. } = self.processes[pick(which)];
+                self.step(Input::LinkClosed { service, incarnation });
+            }
+            Happening::WantSnapshot(which) => {
+                let Process { service, incarnation, .. } = self.processes[pick(which)];
+                self.step(Input::SnapshotWanted { service, incarnation });
+            }
+            Happening::TakeSnapshot(which, index) => {
+                let Process { service, incarnation, .. } = self.processes[pick(which)];
+                self.step(Input::SnapshotTaken { service, incarnation, index, length_bytes: 1 });
+            }
+        }
+    }
+
+    fn tell_death(&mut self, at: usize) {
+        let process = &mut self.processes[at];
+        if process.alive || process.death_told {
+            return;
+        }
+        process.death_told = true;
+        // Deaths before Ready cost budget, and a group that used it up may rightly end; a service that could
+        // not be blamed is what these runs are about, so it is ready before its death is told.
+        let (service, incarnation, told) = (process.service, process.incarnation, process.ready_told);
+        if !told {
+            process.ready_told = true;
+            self.step(Input::Ready { service, incarnation, applied: 0 });
+        }
+        self.step(Input::Died { service, incarnation, cause: Cause::Signalled(SIGKILL) });
+    }
+
+    fn tell_ready(&mut self, at: usize) {
+        let process = &mut self.processes[at];
+        if !process.death_told && !process.ready_told {
+            process.ready_told = true;
+            let (service, incarnation) = (process.service, process.incarnation);
+            self.step(Input::Ready { service, incarnation, applied: incarnation });
+        }
+    }
+
+    fn tell_leading(&mut self, at: usize) {
+        let process = &mut self.processes[at];
+        if process.death_told {
+            return;
+        }
+        if let Some(epoch) = process.lead_due.take() {
+            let (service, incarnation) = (process.service, process.incarnation);
+            let detail = String::new();
+            self.step(Input::Leading { service, incarnation, epoch, applied: 1, takeover_us: 1, detail });
+        }
+    }
+
+    /// No more faults: everything that lives does what it is told.
+    fn heal(&mut self) {
+        for _ in 0..40 {
+            for at in 0..self.processes.len() {
+                self.tell_death(at);
+            }
+            for at in 0..self.processes.len() {
+                if self.processes[at].alive {
+                    self.tell_ready(at);
+                    self.tell_leading(at);
+                    let Process { service, incarnation, .. } = self.processes[at];
+                    self.step(Input::Continued { service, incarnation });
+                }
+            }
+            self.now = self.now.plus_ms(500);
+            self.step(Input::Tick);
+        }
+    }
+
+    fn alive_by_service(&self) -> BTreeMap<ServiceId, usize> {
+        let mut count = BTreeMap::new();
+        for process in self.processes.iter().filter(|process| process.alive) {
+            *count.entry(process.service).or_default() += 1;
+        }
+        count
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(400))]
+
+    #[test]
+    fn there_is_never_a_second_leader_and_all_live_when_deaths_stop(
+        replicas in 1..5_u32,
+        happenings in prop::collection::vec(happening(), 0..300),
+    ) {
+        let mut world = World::new(replicas);
+        for happening in &happenings {
+            world.happen(happening);
+        }
+        world.heal();
+        // Replicas that hang in takeover again and again are given up; nobody else is.
+        let given_up = world.planner.view().iter().filter(|view| view.state == State::GivenUp).count();
+        prop_assert_eq!(given_up, 0);
+        prop_assert!(world.planner.is_serving());
+        let alive = world.alive_by_service();
+        prop_assert_eq!(alive.len(), replicas as usize + 1);
+        prop_assert!(alive.values().all(|count| *count == 1));
+    }
+
+    #[test]
+    fn a_stop_comes_to_its_end_in_any_state(
+        replicas in 1..5_u32,
+        happenings in prop::collection::vec(happening(), 0..100),
+    ) {
+        let mut world = World::new(replicas);
+        for happening in &happenings {
+            world.happen(happening);
+        }
+        world.step(Input::StopRequested);
+        world.heal();
+        prop_assert!(world.finished);
+        prop_assert!(world.alive_by_service().is_empty());
+        prop_assert_eq!(world.planner.next_deadline(), None);
+    }
+}
