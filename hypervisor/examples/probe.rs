@@ -3,6 +3,7 @@
 #![allow(clippy::print_stdout)]
 
 use std::path::Path;
+use std::time::{Duration, Instant};
 
 use hypervisor::{DomId, Host, HostSpec, Port};
 
@@ -46,28 +47,46 @@ fn refused<T>(outcome: hypervisor::Result<T>) -> String {
 fn loop_back(spec: &HostSpec, host: &mut Host) -> Result<(), Box<dyn std::error::Error>> {
     let left = host.events.bind_unbound(DomId::DOM0)?;
     let right = host.events.bind_interdomain(DomId::DOM0, left)?;
-    println!("PROBE loop-back {left} {right}: at first {:?}", drain(host)?);
+    println!("PROBE loop-back {left} {right}: after the bind {:?}", drain(host)?);
     host.events.notify(left)?;
-    let first = host.events.pending()?;
+    let first = take(host)?;
     host.events.notify(left)?;
-    println!("PROBE taken {first:?}, masked {:?}", host.events.pending()?);
+    println!("PROBE taken {first:?}, masked {:?}", take(host)?);
     let kept = host.events.handles().iter().map(|fd| fd.try_clone_to_owned()).collect::<Result<_, _>>()?;
     *host = Host::adopt(spec, kept)?;
+    println!("PROBE adopted, masked {:?}", take(host)?);
     host.events.unmask(right)?;
-    println!("PROBE adopted: {:?}", drain(host)?);
+    println!("PROBE adopted, unmasked {:?}", drain(host)?);
     host.events.notify(right)?;
     println!("PROBE the other way: {:?}", drain(host)?);
     host.events.unbind(right)?;
+    let silent = host.events.notify(left);
+    println!("PROBE notify of nobody: {}", refused(silent));
     let again = host.events.bind_interdomain(DomId::DOM0, left)?;
     println!("PROBE bound again {again}: {:?}", drain(host)?);
+    println!("PROBE notify of a foreign port: {}", refused(host.events.notify(Port(3))));
+    println!("PROBE unmask of a foreign port: {}", refused(host.events.unmask(Port(3))));
     Ok(())
 }
 
+/// Takes all that comes until it is quiet.
 fn drain(host: &mut Host) -> hypervisor::Result<Vec<Port>> {
     let mut ports = vec![];
-    while let Some(port) = host.events.pending()? {
+    while let Some(port) = take(host)? {
         host.events.unmask(port)?;
         ports.push(port);
     }
     Ok(ports)
+}
+
+/// The next port within half a second.
+fn take(host: &mut Host) -> hypervisor::Result<Option<Port>> {
+    let deadline = Instant::now() + Duration::from_millis(500);
+    while Instant::now() < deadline {
+        if let Some(port) = host.events.pending()? {
+            return Ok(Some(port));
+        }
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    Ok(None)
 }
