@@ -81,6 +81,13 @@ pub struct SnapshotKept {
     /// Last applied log index in the one before it, 0 if there is none; some replica may be starting from it.
     #[prost(uint64, tag = "2")]
     pub older_index: u64,
+    /// `cursor` of the older one as its [`SnapshotTaken`] had it, or of the newest if there is none before it; the
+    /// leader lets the log below it go.
+    #[prost(bytes = "vec", tag = "3")]
+    pub release_cursor: Vec<u8>,
+    /// Length of the newest one.
+    #[prost(uint64, tag = "4")]
+    pub newest_length_bytes: u64,
 }
 
 /// A report of a service to the warden.
