@@ -1,0 +1,15 @@
+//! A simulated guest that speaks the xenstore ring protocol as a Linux frontend does.
+//!
+//! [`Guest`] is a small synchronous client over the ring; [`Frontends`] drives a guest's devices over it as Linux's
+//! xenbus does. The binary `sim-guest` is both in a process.
+#![forbid(unsafe_code)]
+
+mod error;
+mod frontend;
+mod guest;
+pub mod limits;
+mod link;
+
+pub use error::{Error, Result};
+pub use frontend::{Class, Device, Frontends, Step, XenbusState};
+pub use guest::{Guest, Tx, WatchEvent};
