@@ -1,9 +1,35 @@
 //! The warden: starts, watches, promotes and restarts the services.
 //!
-//! [`planner`] decides and does nothing; [`keeper`] does and decides nothing.
+//! [`planner`] decides and does nothing; [`keeper`] does and decides nothing; [`Warden`] joins them and serves gRPC.
+//!
+//! ```no_run
+//! # async fn example(spec: warden::WardenSpec) -> Result<(), warden::Error> {
+//! let warden = warden::Warden::new(spec)?;
+//! let mut handle = warden.handle();
+//! tokio::spawn(async move {
+//!     if handle.wait_serving().await {
+//!         // Tell systemd, write the pid file, release the parent.
+//!     }
+//! });
+//! warden.run().await
+//! # }
+//! ```
 #![forbid(unsafe_code)]
 
+mod error;
 pub mod event;
 pub mod ids;
+pub mod journal;
+pub mod keeper;
 pub mod limits;
 pub mod planner;
+pub mod pulse;
+mod rate;
+pub mod server;
+mod spec;
+pub mod status;
+mod warden;
+
+pub use error::Error;
+pub use spec::{GroupSpec, RegionSpec, ServiceSpec, WardenSpec, bind_listener, store_group};
+pub use warden::{Handle, Warden};

@@ -78,3 +78,21 @@ pub const REPORTS_PER_TURN_MAX: usize = 64;
 
 /// Services' events that are passed on in one second for each service; what exceeds it is counted.
 pub const NOTED_PER_SECOND_MAX: u32 = 100;
+
+/// Size of the log's shared memory. Pages that were never written take no memory.
+pub const LOG_BYTES: u64 = 64 * 1024 * 1024;
+
+/// Number of replicas of the store unless it is set.
+pub const REPLICAS_DEFAULT: u32 = 3;
+
+/// Connections that wait for the store's gateway to accept them.
+pub const LISTEN_BACKLOG: i32 = 1_024;
+
+/// Time that open gRPC calls have to end when the warden stops, in milliseconds.
+pub const GRPC_DRAIN_MS: u64 = 500;
+
+/// Largest gRPC message that is taken, in bytes. Requests are small.
+pub const GRPC_REQUEST_BYTES_MAX: usize = 64 * 1024;
+
+/// A heartbeat may stand still for at least so many of the promised periods.
+pub const HEARTBEAT_MISSED_MAX: u64 = 10;

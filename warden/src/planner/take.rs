@@ -217,8 +217,8 @@ impl Planner {
             self.emit(event);
             return;
         }
-        self.snapshot_older = std::mem::replace(&mut self.snapshot_newest, index);
-        self.actions.push(Action::KeepSnapshot { index, length_bytes });
+        self.snapshot_newest = index;
+        self.actions.push(Action::KeepSnapshot { index });
         self.tell_snapshot_kept();
         let mut event = self.about(id, Severity::Info, Kind::SnapshotTaken);
         event.detail = format!("index {index}, {length_bytes} bytes");
@@ -227,11 +227,7 @@ impl Planner {
 
     pub(super) fn tell_snapshot_kept(&mut self) {
         if let (Some(replica), true) = (self.leader(), self.snapshot_newest > 0) {
-            self.actions.push(Action::TellSnapshotKept {
-                replica,
-                newest_index: self.snapshot_newest,
-                older_index: self.snapshot_older,
-            });
+            self.actions.push(Action::TellSnapshotKept { replica });
         }
     }
 

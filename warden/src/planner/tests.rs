@@ -341,15 +341,15 @@ fn the_leader_writes_the_snapshot_itself_if_it_is_alone() {
 }
 
 #[test]
-fn the_newest_two_snapshots_are_known_to_each_leader() {
+fn a_newer_snapshot_is_kept_and_each_leader_is_told() {
     let mut rig = Rig::serving(3);
     let taken = |index| Input::SnapshotTaken { service: replica(1), incarnation: 1, index, length_bytes: 8 };
-    let kept = |newest_index, older_index| Action::TellSnapshotKept { replica: 0, newest_index, older_index };
-    assert_eq!(rig.step(taken(10)), [Action::KeepSnapshot { index: 10, length_bytes: 8 }, kept(10, 0)]);
+    let tell = |replica| Action::TellSnapshotKept { replica };
+    assert_eq!(rig.step(taken(10)), [Action::KeepSnapshot { index: 10 }, tell(0)]);
     assert_eq!(rig.step(taken(10)), [], "an old one is not kept");
-    assert_eq!(rig.step(taken(20)), [Action::KeepSnapshot { index: 20, length_bytes: 8 }, kept(20, 10)]);
-    let told = Action::TellSnapshotKept { replica: 1, newest_index: 20, older_index: 10 };
-    assert_eq!(rig.died(replica(0)), [lead(1, 1, 2), told]);
+    assert_eq!(rig.step(taken(20)), [Action::KeepSnapshot { index: 20 }, tell(0)]);
+    assert_eq!(rig.planner.snapshot_index(), 20);
+    assert_eq!(rig.died(replica(0)), [lead(1, 1, 2), tell(1)]);
 }
 
 #[test]

@@ -157,17 +157,11 @@ pub enum Action {
     KeepSnapshot {
         /// Last applied log index in it.
         index: u64,
-        /// Its length.
-        length_bytes: u64,
     },
-    /// Tell the leader what is kept.
+    /// Tell the leader which snapshots are kept.
     TellSnapshotKept {
         /// The leader's number.
         replica: u32,
-        /// Index of the newest one.
-        newest_index: u64,
-        /// Index of the one before it, or 0.
-        older_index: u64,
     },
     /// Send SIGKILL.
     Kill {

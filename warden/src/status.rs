@@ -1,0 +1,138 @@
+//! The status over gRPC: the planner's view, the board, and what `/proc` tells.
+
+use api::v1;
+use tokio::sync::watch;
+use xs_shm::Board;
+
+use crate::ids::TimeUs;
+use crate::planner::{Planner, ServiceView, State};
+
+/// What the planner knew after its last step.
+#[derive(Clone, Debug, Default)]
+pub struct View {
+    /// The services.
+    pub services: Vec<ServiceView>,
+    /// Whether clients are served.
+    pub serving: bool,
+    /// The newest leader's epoch.
+    pub epoch: u64,
+    /// Last log index in the newest snapshot.
+    pub snapshot_index: u64,
+}
+
+impl From<&Planner> for View {
+    fn from(planner: &Planner) -> Self {
+        Self {
+            services: planner.view(),
+            serving: planner.is_serving(),
+            epoch: planner.epoch(),
+            snapshot_index: planner.snapshot_index(),
+        }
+    }
+}
+
+/// Puts the status together when it is asked for.
+#[derive(Debug)]
+pub struct StatusSource {
+    pub(crate) view: watch::Receiver<View>,
+    pub(crate) board: Option<Board>,
+    pub(crate) profile: String,
+    pub(crate) injection: bool,
+    pub(crate) started_unix_ms: i64,
+}
+
+impl StatusSource {
+    /// Whether faults may be injected.
+    pub fn injection_enabled(&self) -> bool {
+        self.injection
+    }
+
+    /// The status at this moment.
+    pub fn now(&self) -> v1::StatusResponse {
+        let view = self.view.borrow().clone();
+        v1::StatusResponse {
+            profile: self.profile.clone(),
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            warden_pid: std::process::id(),
+            serving: view.serving,
+            epoch: view.epoch,
+            since_ms: self.started_unix_ms,
+            injection_enabled: self.injection,
+            services: view.services.iter().map(|service| self.service(service, view.epoch)).collect(),
+            snapshot_index: view.snapshot_index,
+            warden_rss_bytes: rss_bytes(std::process::id()),
+        }
+    }
+
+    fn service(&self, view: &ServiceView, epoch: u64) -> v1::ServiceStatus {
+        let live_replica = view.service.replica().filter(|_| view.pid.is_some());
+        let row = live_replica.zip(self.board.as_ref()).map(|(number, board)| board.replica(number));
+        let row = row.unwrap_or_default();
+        v1::ServiceStatus {
+            name: view.service.to_string(),
+            role: role(view).into(),
+            replica: view.service.replica(),
+            pid: view.pid.unwrap_or(0),
+            state: state(view.state).into(),
+            epoch: if view.leader { epoch } else { row.epoch },
+            applied: view.applied.max(row.applied),
+            incarnation: view.incarnation,
+            restarts: view.restarts,
+            since_ms: self.unix_ms(view.since),
+            last_death: view.last_death.clone().unwrap_or_default(),
+            rss_bytes: view.pid.map_or(0, rss_bytes),
+            requests: row.requests,
+            connections: saturate(row.connections),
+            rings: saturate(row.rings),
+            domains: saturate(row.domains),
+        }
+    }
+
+    fn unix_ms(&self, at: TimeUs) -> i64 {
+        self.started_unix_ms.saturating_add(i64::try_from(at.0 / 1_000).unwrap_or(i64::MAX))
+    }
+}
+
+fn saturate(count: u64) -> u32 {
+    u32::try_from(count).unwrap_or(u32::MAX)
+}
+
+fn role(view: &ServiceView) -> v1::Role {
+    match (view.service.replica(), view.leader) {
+        (None, _) => v1::Role::Gateway,
+        (Some(_), true) => v1::Role::Leader,
+        (Some(_), false) => v1::Role::Follower,
+    }
+}
+
+fn state(state: State) -> v1::State {
+    match state {
+        State::Down => v1::State::Down,
+        State::Starting => v1::State::Starting,
+        State::Ready => v1::State::Ready,
+        State::TakingOver => v1::State::TakingOver,
+        State::Serving => v1::State::Serving,
+        State::Stopping => v1::State::Stopping,
+        State::Fencing => v1::State::Fencing,
+        State::GivenUp => v1::State::GivenUp,
+    }
+}
+
+/// Resident memory of a process, 0 if it cannot be told (`VmRSS` in proc_pid_status(5), in KiB).
+fn rss_bytes(pid: u32) -> u64 {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
+    let kib = line.and_then(|line| line.trim().trim_end_matches(" kB").parse::<u64>().ok());
+    kib.unwrap_or(0).saturating_mul(1024)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn this_process_takes_memory_and_a_gone_one_none() {
+        assert!(rss_bytes(std::process::id()) > 64 * 1024);
+        assert_eq!(rss_bytes(u32::MAX), 0);
+    }
+}
