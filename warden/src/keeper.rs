@@ -214,7 +214,8 @@ impl Keeper {
         };
         let leader = self.order(ServiceId::Replica(replica), Order::Lead(Lead { epoch }), &[leaders.as_fd()]);
         let changed = Order::LeaderChanged(LeaderChanged { epoch });
-        leader.or(self.order(ServiceId::Gateway, changed, &[gateways.as_fd()]))
+        let gateway = self.order(ServiceId::Gateway, changed, &[gateways.as_fd()]);
+        leader.or(gateway)
     }
 
     fn keep_snapshot(&mut self) {

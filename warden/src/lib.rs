@@ -22,14 +22,17 @@ pub mod ids;
 pub mod journal;
 pub mod keeper;
 pub mod limits;
+pub mod logging;
 pub mod planner;
 pub mod pulse;
 mod rate;
+mod rundir;
 pub mod server;
 mod spec;
 pub mod status;
 mod warden;
 
 pub use error::Error;
+pub use rundir::RunDir;
 pub use spec::{GroupSpec, RegionSpec, ServiceSpec, WardenSpec, bind_listener, store_group};
 pub use warden::{Handle, Warden};

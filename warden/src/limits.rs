@@ -96,3 +96,6 @@ pub const GRPC_REQUEST_BYTES_MAX: usize = 64 * 1024;
 
 /// A heartbeat may stand still for at least so many of the promised periods.
 pub const HEARTBEAT_MISSED_MAX: u64 = 10;
+
+/// Log lines that may wait to be written; more are lost.
+pub const LOG_LINES_WAITING_MAX: usize = 8_192;

@@ -11,6 +11,7 @@ use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
 
 use crate::error::Error;
 use crate::limits::{LISTEN_BACKLOG, LOG_BYTES};
+use crate::rundir::RunDir;
 
 /// How a service is started.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -48,8 +49,8 @@ pub struct GroupSpec {
 /// Everything a warden needs to know.
 #[derive(Debug)]
 pub struct WardenSpec {
-    /// Where the lock and the gRPC socket are; made if it is not there.
-    pub rundir: PathBuf,
+    /// Where the gRPC socket will be.
+    pub rundir: RunDir,
     /// The services.
     pub group: GroupSpec,
     /// One of local, dom0, domains: for the status alone.

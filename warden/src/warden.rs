@@ -1,14 +1,10 @@
 //! The loop that joins planner, keeper and gRPC.
 
 use std::collections::VecDeque;
-use std::fs::File;
-use std::os::unix::fs::DirBuilderExt;
-use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use control::{FromService, Packet, from_service::Report, names};
-use rustix::fs::FlockOperation;
 use rustix::process::Signal as Sent;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::{mpsc, watch};
@@ -24,11 +20,10 @@ use crate::limits::{BOARD_PERIOD_MS, DETAIL_BYTES_MAX, NOTED_PER_SECOND_MAX, QUE
 use crate::planner::{Action, Fault, Input, Planner};
 use crate::pulse::Pulses;
 use crate::rate::Rate;
+use crate::rundir::RunDir;
 use crate::server::{self, Api, Ask, Sockets};
 use crate::spec::WardenSpec;
 use crate::status::{StatusSource, View};
-
-const LOCK_NAME: &str = "ppvmm.lock";
 
 /// A warden that is set up; [`Warden::run`] starts the services.
 pub struct Warden {
@@ -48,7 +43,7 @@ pub struct Warden {
     signals: Signals,
     started: Instant,
     outcome: Option<Option<ServiceId>>,
-    _lock: File,
+    _rundir: RunDir,
 }
 
 struct Signals {
@@ -84,19 +79,18 @@ impl Handle {
 }
 
 impl Warden {
-    /// Takes the run directory, makes the shared memory and binds the gRPC sockets. Needs a tokio runtime with I/O
+    /// Makes the shared memory and binds the gRPC sockets. Needs a tokio runtime with I/O
     /// and time.
     ///
     /// # Errors
-    /// [`Error::AlreadyRunning`] if another warden has the run directory; else what could not be made.
+    /// What could not be made.
     pub fn new(spec: WardenSpec) -> Result<Self, Error> {
         let count = spec.group.replicas.len();
         let replicas = u32::try_from(count).unwrap_or(u32::MAX);
         if !(1..=REPLICAS_MAX).contains(&replicas) {
             return Err(Error::Replicas { count, max: REPLICAS_MAX });
         }
-        let lock = take_rundir(&spec.rundir)?;
-        let sockets = Sockets::bind(&spec.rundir.join(api::SOCKET_NAME), spec.grpc_listen)?;
+        let sockets = Sockets::bind(&spec.rundir.path().join(api::SOCKET_NAME), spec.grpc_listen)?;
         let (heard, news) = mpsc::channel(QUEUE_MAX);
         let (asker, asks) = mpsc::channel(QUEUE_MAX);
         let keeper = Keeper::new(spec.group, heard)?;
@@ -129,7 +123,7 @@ impl Warden {
             signals: Signals::new()?,
             started: Instant::now(),
             outcome: None,
-            _lock: lock,
+            _rundir: spec.rundir,
         })
     }
 
@@ -369,20 +363,6 @@ impl Signals {
             interrupt: on(SignalKind::interrupt())?,
             hangup: on(SignalKind::hangup())?,
         })
-    }
-}
-
-/// Makes the run directory for its owner alone, and locks it.
-fn take_rundir(rundir: &Path) -> Result<File, Error> {
-    let mut builder = std::fs::DirBuilder::new();
-    builder.recursive(true).mode(0o700).create(rundir).map_err(Error::path(rundir))?;
-    let path = rundir.join(LOCK_NAME);
-    let lock =
-        File::options().create(true).truncate(false).write(true).open(&path).map_err(Error::path(&path))?;
-    match rustix::fs::flock(&lock, FlockOperation::NonBlockingLockExclusive) {
-        Ok(()) => Ok(lock),
-        Err(rustix::io::Errno::WOULDBLOCK) => Err(Error::AlreadyRunning { rundir: rundir.to_owned() }),
-        Err(error) => Err(Error::path(path)(error)),
     }
 }
 

@@ -1,0 +1,97 @@
+//! The `warden` binary: brings up the store's services and keeps them alive.
+#![forbid(unsafe_code)]
+
+use std::ffi::OsString;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+
+use anyhow::Context;
+use clap::{Parser, ValueEnum};
+use warden::limits::{REPLICAS_DEFAULT, REPLICAS_MAX};
+use warden::{RunDir, Warden, WardenSpec, bind_listener, logging, store_group};
+
+/// Keeps the services of a dom0 alive: starts, watches, promotes and restarts them.
+///
+/// SIGTERM and SIGINT stop everything in order. SIGHUP is passed on to the services.
+#[derive(Debug, Parser)]
+#[command(version, after_help = "EXIT STATUS\n  0  stopped as asked\n  1  failed\n  2  usage")]
+struct Args {
+    /// Directory of the lock, the gRPC socket ppvmm.sock and, unless it is set, the store's socket.
+    #[arg(long, env = "PPVMM_RUNDIR", default_value = "/run/ppvmm")]
+    rundir: PathBuf,
+    /// The store's socket; default RUNDIR/socket.
+    #[arg(long, env = "XENSTORED_PATH")]
+    store_socket: Option<PathBuf>,
+    /// The store's binary; default: xs_uk beside this one.
+    #[arg(long)]
+    xs_uk: Option<PathBuf>,
+    /// Number of the store's replicas.
+    #[arg(long, default_value_t = REPLICAS_DEFAULT, value_parser = clap::value_parser!(u32).range(1..=i64::from(REPLICAS_MAX)))]
+    replicas: u32,
+    /// Let `ppvmm inject` work.
+    #[arg(long)]
+    enable_injection: bool,
+    /// Serve status, events and health at this loopback address too, such as 127.0.0.1:7878.
+    #[arg(long, value_name = "ADDRESS:PORT")]
+    grpc_listen: Option<SocketAddr>,
+    /// What kind of host it is, for the status; found out if left out.
+    #[arg(long)]
+    profile: Option<Profile>,
+    /// Log JSON lines also on a terminal.
+    #[arg(long)]
+    log_json: bool,
+    /// Arguments for every service of the store.
+    #[arg(last = true)]
+    xs_uk_args: Vec<OsString>,
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum Profile {
+    Local,
+    Dom0,
+    Domains,
+}
+
+fn main() -> anyhow::Result<()> {
+    let args = Args::parse();
+    let _guard = logging::init(args.log_json);
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().context("runtime")?;
+    runtime.block_on(run(args))
+}
+
+async fn run(args: Args) -> anyhow::Result<()> {
+    let warden = Warden::new(spec(args)?)?;
+    let mut handle = warden.handle();
+    tokio::spawn(async move {
+        if handle.wait_serving().await
+            && let Err(error) = sd_notify::notify(&[sd_notify::NotifyState::Ready])
+        {
+            tracing::warn!(%error, "the service manager was not told");
+        }
+    });
+    Ok(warden.run().await?)
+}
+
+fn spec(args: Args) -> anyhow::Result<WardenSpec> {
+    let xs_uk = match args.xs_uk {
+        Some(path) => path,
+        None => std::env::current_exe().context("own path")?.with_file_name("xs_uk"),
+    };
+    let rundir = RunDir::take(&args.rundir)?;
+    let socket = args.store_socket.unwrap_or_else(|| args.rundir.join("socket"));
+    let listener = bind_listener(&socket)?;
+    let group = store_group(rundir.path(), &xs_uk, &args.xs_uk_args, args.replicas, listener);
+    let profile = args.profile.unwrap_or_else(detect);
+    Ok(WardenSpec {
+        rundir,
+        group,
+        profile: format!("{profile:?}").to_lowercase(),
+        injection: args.enable_injection,
+        grpc_listen: args.grpc_listen,
+    })
+}
+
+/// The file is there in every Xen domain with xenfs; only dom0 runs a warden of processes.
+fn detect() -> Profile {
+    if Path::new("/proc/xen/capabilities").exists() { Profile::Dom0 } else { Profile::Local }
+}
