@@ -8,6 +8,7 @@ store_pid_file=/run/xen/xenstored.pid
 store_log=/var/log/xen/store.log
 # shellcheck disable=SC2034 # used by the scenarios
 lib=/payload/scenarios/lib
+# shellcheck disable=SC2034 # used by the scenarios
 store=xs_uk
 store_pid=
 store_flags=()
@@ -105,7 +106,7 @@ start_store() {
   case $1 in
     xs_uk) set -- xs_uk -N --pid-file "$store_pid_file" ;;
     xenstored) set -- xenstored -N --pid-file "$store_pid_file" ;;
-    oxenstored) set -- oxenstored --no-fork --pid-file "$store_pid_file" ;;
+    oxenstored) set -- oxenstored --no-fork --no-access-log --pid-file "$store_pid_file" ;;
     *) echo "unknown store $1"; return 1 ;;
   esac
   "$@" "${store_flags[@]}" 3>&- >>"$store_log" 2>&1 &
@@ -218,7 +219,8 @@ destroy_guest() {
 
 # What the store still holds of a domain that is gone.
 leftovers() {
-  timeout 30 xenstore-ls -f | grep -E "^/(local/domain|libxl)/$1( |/)|^/local/domain/0/backend/[a-z]+/$1( |/)|/local/domain/$1(/|\"|\$)" | head -n 3 || true
+  local pattern="^/(local/domain|libxl)/$1( |/)|^/local/domain/0/backend/[a-z]+/$1( |/)|/local/domain/$1(/|\"|\$)"
+  grep -m 3 -E "$pattern" <<<"$(timeout 30 xenstore-ls -f)" || true
 }
 
 domain_left() {
@@ -228,10 +230,10 @@ domain_left() {
 # ---------------------------------------------------------------- options
 
 # Every scenario has --store; option_NAME=VALUE is set for the others. `run` has checked the names already.
+# shellcheck disable=SC2034 # used by the scenarios
 parse_options() {
   while (($#)); do
     case $1 in
-      # shellcheck disable=SC2034 # used by the scenarios
       --store) store=$2 ;;
       --*) printf -v "option_$(tr - _ <<<"${1#--}")" '%s' "$2" ;;
     esac
