@@ -1,5 +1,6 @@
 //! Shows what this host lets us do: lists domains, maps guests' store pages beside a running store, and prints their
 //! ring indexes; then sends itself an event over a loop-back channel and hands the handle over to itself.
+//! With the argument `hold` it only keeps the pages mapped for ten seconds, so that a destroyed domain stays dying.
 #![allow(clippy::print_stdout)]
 
 use std::path::Path;
@@ -11,6 +12,9 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let spec = HostSpec::detect(None, Path::new("/run/xenstored"));
     println!("PROBE profile {:?}", spec.profile);
     let mut host = Host::open(&spec)?;
+    if std::env::args().nth(1).as_deref() == Some("hold") {
+        return hold(&host);
+    }
     for state in host.domains.list()? {
         println!("PROBE {state:?}");
         assert_eq!(host.domains.get(state.domid)?.map(|again| again.handle), Some(state.handle));
@@ -25,6 +29,14 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     println!("PROBE virq: {:?}", host.events.bind_virq(hypervisor::Virq::DomExc).map_err(|e| e.to_string()));
     loop_back(&spec, &mut host)?;
     println!("PROBE-DONE");
+    Ok(())
+}
+
+fn hold(host: &Host) -> Result<(), Box<dyn std::error::Error>> {
+    let guests = host.domains.list()?.into_iter().filter(|state| state.domid != DomId::DOM0);
+    let pages = guests.map(|state| host.pages.map_guest(state.domid, 0)).collect::<Result<Vec<_>, _>>()?;
+    println!("PROBE holding {} pages", pages.len());
+    std::thread::sleep(Duration::from_secs(10));
     Ok(())
 }
 

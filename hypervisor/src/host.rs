@@ -128,7 +128,7 @@ pub trait EventChannels: Send {
     /// Lets the port become pending again; at once if it was notified meanwhile.
     ///
     /// # Errors
-    /// If the port is not this handle's.
+    /// If the port is not this handle's; Xen passes over such a port.
     fn unmask(&mut self, port: Port) -> Result<()>;
 }
 
@@ -138,7 +138,7 @@ pub trait StorePages: Send {
     /// frame number as the toolstack gave it, unused as long as grants work.
     ///
     /// # Errors
-    /// If there is no such domain, or it has not granted the page to us.
+    /// If there is no such domain, or it has not granted the page to us. Xen tells neither from the other (`EINVAL`).
     fn map_guest(&self, domid: DomId, gfn: u64) -> Result<Page>;
 
     /// Maps our own domain's store page, and gives the port to bind to with

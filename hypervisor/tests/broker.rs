@@ -6,10 +6,11 @@ use std::path::PathBuf;
 use std::process::{Child, Command};
 use std::time::{Duration, Instant};
 
-use hypervisor::limits::{CLIENTS_MAX, PORTS_MAX};
+use hypervisor::limits::{CLIENTS_MAX, DOMAINS_MAX, MESSAGE_BYTES_MAX, PORTS_MAX};
 use hypervisor::local::{Broker, LocalEvents, NewDomain};
 use hypervisor::{DomId, Error, EventChannels, Host, HostSpec, Port, Profile, Refusal, Virq};
 use rustix::event::{PollFd, PollFlags};
+use rustix::process::{Resource, getrlimit, setrlimit};
 
 const PATIENCE: Duration = Duration::from_secs(10);
 
@@ -21,9 +22,13 @@ struct Lab {
 
 impl Lab {
     fn start() -> Self {
+        Self::start_by(Command::new(env!("CARGO_BIN_EXE_ppvmm-hv")))
+    }
+
+    fn start_by(mut command: Command) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let spec = HostSpec::detect(Some(Profile::Local), dir.path());
-        let broker = Command::new(env!("CARGO_BIN_EXE_ppvmm-hv"))
+        let broker = command
             .arg("--socket")
             .arg(&spec.local_socket)
             .stderr(std::process::Stdio::null())
@@ -74,9 +79,14 @@ fn drain(events: &mut dyn EventChannels) -> Vec<Port> {
 }
 
 fn is_readable(events: &dyn EventChannels) -> bool {
+    wait(events, 0)
+}
+
+fn wait(events: &dyn EventChannels, timeout_s: i64) -> bool {
     let fd = events.wait_fd();
     let mut polled = [PollFd::new(&fd, PollFlags::IN)];
-    rustix::event::poll(&mut polled, Some(&rustix::time::Timespec { tv_sec: 0, tv_nsec: 0 })).unwrap() == 1
+    rustix::event::poll(&mut polled, Some(&rustix::time::Timespec { tv_sec: timeout_s, tv_nsec: 0 })).unwrap()
+        == 1
 }
 
 fn duplicates(events: &dyn EventChannels) -> Vec<OwnedFd> {
@@ -140,6 +150,34 @@ fn the_descriptor_stays_readable_until_all_is_taken() {
 }
 
 #[test]
+fn no_notification_is_lost_between_two_threads() {
+    const ROUNDS: u32 = 50_000;
+    let lab = Lab::start();
+    let (domid, mut guest) = lab.guest();
+    let mut host = Host::open(&lab.spec).unwrap();
+    host.events.bind_interdomain(domid, Port(1)).unwrap();
+    let (theirs, ours) =
+        (lab.broker().map_store_page(domid).unwrap(), host.pages.map_guest(domid, 0).unwrap());
+    let notifier = std::thread::spawn(move || {
+        for round in 1..=ROUNDS {
+            theirs.store_u32(0, round);
+            guest.notify(Port(1)).unwrap();
+        }
+    });
+    let mut seen = 0;
+    while seen < ROUNDS {
+        while let Some(port) = host.events.pending().unwrap() {
+            host.events.unmask(port).unwrap();
+            seen = ours.load_u32(0);
+        }
+        if seen < ROUNDS {
+            assert!(wait(&*host.events, 5), "a notification was lost at {seen}");
+        }
+    }
+    notifier.join().unwrap();
+}
+
+#[test]
 fn binding_works_again_after_the_peer_closed() {
     let lab = Lab::start();
     let (domid, mut guest) = lab.guest();
@@ -188,8 +226,9 @@ fn changes_of_state_raise_the_virq() {
     assert_eq!(host.domains.get(domid).unwrap().unwrap().shutdown_reason, Some(3));
     broker.set_dying(domid).unwrap();
     assert_eq!(drain(&mut *host.events), [virq]);
-    assert!(host.pages.map_guest(domid, 0).unwrap_err().is_no_domain());
+    assert!(host.pages.map_guest(domid, 0).is_ok());
     broker.destroy(domid).unwrap();
+    assert!(host.pages.map_guest(domid, 0).unwrap_err().is_no_domain());
     assert_eq!(drain(&mut *host.events), [virq]);
     assert_eq!(host.domains.get(domid).unwrap(), None);
 
@@ -310,18 +349,63 @@ fn ports_out_of_range_are_refused() {
 }
 
 #[test]
-fn clients_over_the_bound_or_without_sense_do_no_harm() {
+fn the_bound_on_domains_is_reached_over_the_wire() {
+    let lab = Lab::start();
+    let broker = lab.broker();
+    for _ in 1..DOMAINS_MAX {
+        broker.create_domain(NewDomain::default()).unwrap();
+    }
+    let refused = broker.create_domain(NewDomain::default());
+    assert!(matches!(refused, Err(Error::Refused(Refusal::Limit))));
+    assert_eq!(broker.list().unwrap().len(), DOMAINS_MAX);
+}
+
+#[test]
+fn clients_over_the_bound_are_hung_up_on() {
+    let mut limit = getrlimit(Resource::Nofile);
+    limit.current = limit.maximum;
+    setrlimit(Resource::Nofile, limit).unwrap();
+    let lab = Lab::start();
+    let broker = lab.broker();
+    let mut crowd: Vec<_> = (1..CLIENTS_MAX).map(|_| raw_connection(&lab.spec)).collect();
+    assert_eq!(broker.list().unwrap().len(), 1);
+    assert_eq!(read_all(&raw_connection(&lab.spec)), 0, "one too many");
+    crowd.pop();
+    until(|| Broker::connect(&lab.spec.local_socket).and_then(|broker| broker.list()).is_ok());
+}
+
+#[test]
+fn a_broker_without_descriptors_refuses_and_lives() {
+    let mut command = Command::new("sh");
+    command.args(["-c", "ulimit -n 24; exec \"$@\"", "sh", env!("CARGO_BIN_EXE_ppvmm-hv")]);
+    let lab = Lab::start_by(command);
+    let broker = lab.broker();
+    let crowd: Vec<_> = (0..40).map(|_| raw_connection(&lab.spec)).collect();
+    assert_eq!(read_all(crowd.last().unwrap()), 0, "turned away");
+    let refused = broker.create_domain(NewDomain::default());
+    assert!(matches!(refused, Err(Error::Refused(Refusal::Resources))));
+    drop(crowd);
+    until(|| broker.create_domain(NewDomain::default()).is_ok());
+}
+
+#[test]
+fn clients_without_sense_are_hung_up_on() {
     let lab = Lab::start();
     let babbler = raw_connection(&lab.spec);
     rustix::io::write(&babbler, b"\xff\xff\xff").unwrap();
-    let crowd: Vec<_> = (0..CLIENTS_MAX.min(900)).map(|_| raw_connection(&lab.spec)).collect();
-    assert_eq!(lab.broker().list().unwrap().len(), 1);
-    drop(crowd);
+    assert_eq!(read_all(&babbler), 0);
+    let windbag = raw_connection(&lab.spec);
+    rustix::io::write(&windbag, &[0; MESSAGE_BYTES_MAX + 1]).unwrap();
+    assert_eq!(read_all(&windbag), 0);
     // Nobody reads these answers, so the broker drops the client once its queue is full.
     let mute = raw_connection(&lab.spec);
     let list = [0x08, 0x01, 0x60, 0x01];
     until(|| rustix::io::write(&mute, &list).is_err());
     assert_eq!(lab.broker().list().unwrap().len(), 1);
+}
+
+fn read_all(socket: &OwnedFd) -> usize {
+    rustix::io::read(socket, &mut [0; 64]).unwrap_or(0)
 }
 
 fn raw_connection(spec: &HostSpec) -> OwnedFd {

@@ -73,7 +73,7 @@ impl Guest {
         self.link.kick()
     }
 
-    /// The features that the store offers (`xs_protocol::ring::features`).
+    /// The features that the store offers (`xs_protocol::ring::feature`).
     pub fn server_features(&self) -> u32 {
         self.link.features()
     }

@@ -9,6 +9,7 @@ use std::process::ExitCode;
 use hypervisor::local::server::Server;
 use hypervisor::local::{Broker, NewDomain};
 use hypervisor::{DomId, DomainState};
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 const USAGE: &str = "usage: ppvmm-hv --socket PATH [list | create [DOMID] | shutdown DOMID REASON | dying DOMID | destroy DOMID]";
 
@@ -37,9 +38,16 @@ fn run(arguments: &[String]) -> Result<(), String> {
 }
 
 fn serve(socket: &Path) -> hypervisor::Result<()> {
+    raise_descriptor_limit();
     let mut server = Server::bind(socket)?;
     eprintln!("ppvmm-hv: serving on {}", socket.display());
     server.run().map(|never| match never {})
+}
+
+/// A domain with a guest takes five descriptors. With less than that the broker refuses, it does not fail.
+fn raise_descriptor_limit() {
+    let limit = getrlimit(Resource::Nofile);
+    let _ = setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, maximum: limit.maximum });
 }
 
 /// The outer error is bad usage.

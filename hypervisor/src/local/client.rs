@@ -26,6 +26,7 @@ struct Connection {
     socket: OwnedFd,
     next_number: u64,
     buffer: Vec<u8>,
+    patience: Duration,
 }
 
 /// What to make a domain with.
@@ -56,8 +57,7 @@ impl Broker {
                 .map_err(Error::system("make a socket"))?;
         rustix::io::retry_on_intr(|| rustix::net::connect(&socket, &address))
             .map_err(Error::system("connect to the broker"))?;
-        let connection = Connection { socket, next_number: 1, buffer: vec![0; MESSAGE_BYTES_MAX] };
-        Ok(Self { connection: Mutex::new(connection) })
+        Ok(Self { connection: Mutex::new(Connection::new(socket)) })
     }
 
     /// Makes a domain with a store page of zeros and a store port that waits for domain 0.
@@ -89,7 +89,7 @@ impl Broker {
         self.change(domid, Lifecycle::Resume(true))
     }
 
-    /// The domain is being destroyed: its ports close and its pages can no longer be mapped.
+    /// The domain is being destroyed: its ports close, while its page stays.
     ///
     /// # Errors
     /// As [`Self::shutdown`].
@@ -192,11 +192,16 @@ impl Broker {
 }
 
 impl Connection {
+    fn new(socket: OwnedFd) -> Self {
+        let patience = Duration::from_millis(BROKER_ANSWER_MS);
+        Self { socket, next_number: 1, buffer: vec![0; MESSAGE_BYTES_MAX], patience }
+    }
+
     fn call(&mut self, call: Call) -> Result<Answered> {
         let number = self.next_number;
         self.next_number += 1;
         wire::send(&self.socket, &Request { number, call: Some(call) }, &[])?;
-        let deadline = Instant::now() + Duration::from_millis(BROKER_ANSWER_MS);
+        let deadline = Instant::now() + self.patience;
         for _ in 0..STALE_ANSWERS_MAX {
             self.wait(deadline)?;
             let (answer, descriptors) = wire::receive::<Answer>(&self.socket, &mut self.buffer)?;
@@ -238,4 +243,54 @@ impl Answered {
 
 fn port(value: u64) -> Result<Port> {
     Ok(Port(u32::try_from(value).map_err(|_| Error::Protocol("the port is out of range"))?))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn pair() -> (Connection, OwnedFd) {
+        let (ours, theirs) =
+            rustix::net::socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None)
+                .unwrap();
+        let mut connection = Connection::new(ours);
+        connection.patience = Duration::from_millis(20);
+        (connection, theirs)
+    }
+
+    fn answer(broker: &OwnedFd, number: u64) {
+        wire::send(broker, &Answer { number, value: number, ..Answer::default() }, &[]).unwrap();
+    }
+
+    #[test]
+    fn answers_to_calls_that_were_given_up_are_passed_over() {
+        let (mut connection, broker) = pair();
+        let waited = connection.call(Call::List(true)).err().unwrap();
+        assert!(matches!(waited, Error::System { source: Errno::TIMEDOUT, .. }));
+        answer(&broker, 1);
+        answer(&broker, 2);
+        assert_eq!(connection.call(Call::List(true)).ok().unwrap().value, 2);
+    }
+
+    #[test]
+    fn the_bound_on_stale_answers_is_reached_and_kept() {
+        let (mut connection, broker) = pair();
+        (0..STALE_ANSWERS_MAX).for_each(|_| answer(&broker, 77));
+        assert!(matches!(connection.call(Call::List(true)), Err(Error::Protocol(_))));
+    }
+
+    #[test]
+    fn a_broker_that_hangs_up_is_gone() {
+        let (mut connection, broker) = pair();
+        drop(broker);
+        assert!(matches!(connection.call(Call::List(true)), Err(Error::BrokerGone)));
+    }
+
+    #[test]
+    fn descriptors_are_counted() {
+        let (mut connection, broker) = pair();
+        answer(&broker, 1);
+        let answered = connection.call(Call::Peer(1)).ok().unwrap();
+        assert!(matches!(answered.take_descriptors::<2>(), Err(Error::Protocol(_))));
+    }
 }

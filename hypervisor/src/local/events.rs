@@ -96,9 +96,7 @@ impl LocalEvents {
                 Err(Error::Refused(Refusal::NoHandle)) => return Ok(None),
                 Err(error) => return Err(error),
             };
-            if self.peers.len() >= PEERS_CACHED_MAX {
-                self.peers.clear();
-            }
+            keep_below(&mut self.peers, PEERS_CACHED_MAX);
             self.peers.insert(handle, Peer { page: EventPage::open(file)?, wake });
         }
         Ok(self.peers.get(&handle))
@@ -162,5 +160,27 @@ impl EventChannels for LocalEvents {
             wake(&self.wake);
         }
         Ok(())
+    }
+}
+
+/// Empties a cache that is full: what is still in use is fetched again.
+fn keep_below<K, V>(cache: &mut HashMap<K, V>, max: usize) {
+    if cache.len() >= max {
+        cache.clear();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_full_cache_is_emptied() {
+        let mut cache: HashMap<usize, ()> = (0..PEERS_CACHED_MAX - 1).map(|key| (key, ())).collect();
+        keep_below(&mut cache, PEERS_CACHED_MAX);
+        assert_eq!(cache.len(), PEERS_CACHED_MAX - 1);
+        cache.insert(PEERS_CACHED_MAX, ());
+        keep_below(&mut cache, PEERS_CACHED_MAX);
+        assert!(cache.is_empty());
     }
 }

@@ -3,6 +3,9 @@
 //! A broker process keeps domains, their pages and their event channels; see [`server`]. A handle is a lease (a
 //! socket whose hang-up tells the broker that the last holder is gone), an event page ([`event_page`]) and an
 //! eventfd. An event goes from page to page without the broker.
+//!
+//! It stands in for the behaviour of a hypervisor, not for its isolation: a process that can reach the broker's socket
+//! can do everything.
 
 mod client;
 mod event_page;

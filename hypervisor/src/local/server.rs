@@ -31,6 +31,8 @@ pub struct Server {
     clients: BTreeMap<u64, OwnedFd>,
     next_client: u64,
     buffer: Vec<u8>,
+    /// Given up to make room for a moment when descriptors run out.
+    spare: Option<OwnedFd>,
 }
 
 /// What the broker keeps of a handle. Dropping it tells the holders by the lease's hang-up.
@@ -75,6 +77,7 @@ impl Server {
             clients: BTreeMap::new(),
             next_client: LISTENER + 1,
             buffer: vec![0; MESSAGE_BYTES_MAX],
+            spare: spare(),
         })
     }
 
@@ -106,8 +109,12 @@ impl Server {
 
     fn accept(&mut self) {
         let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
-        // A failed accept is of the one client; those waiting are reported again.
-        let Ok(client) = rustix::net::accept_with(&self.listener, flags) else { return };
+        let client = match rustix::net::accept_with(&self.listener, flags) {
+            Ok(client) => client,
+            Err(Errno::MFILE | Errno::NFILE) => return self.turn_away(),
+            // The client is gone already.
+            Err(_) => return,
+        };
         if self.clients.len() >= CLIENTS_MAX {
             return;
         }
@@ -116,6 +123,13 @@ impl Server {
         if watch(&self.epoll, &client, token, epoll::EventFlags::IN).is_ok() {
             self.clients.insert(token, client);
         }
+    }
+
+    /// Hangs up on one client that there is no descriptor for, which otherwise would be reported for ever.
+    fn turn_away(&mut self) {
+        self.spare = None;
+        drop(rustix::net::accept(&self.listener));
+        self.spare = spare();
     }
 
     /// Answers one request of a client, or drops a client that is gone, does not read or does not speak our language.
@@ -260,7 +274,8 @@ impl Server {
     }
 
     fn map_grant(&self, domid: DomId, gref: GrantRef) -> Result<Reply<'_>, Refusal> {
-        self.machine.get(domid).filter(|state| !state.dying).ok_or(Refusal::NoDomain)?;
+        // As on Xen, a dying domain's page can still be mapped.
+        self.machine.get(domid).ok_or(Refusal::NoDomain)?;
         if gref != GrantRef::XENSTORE {
             return Err(Refusal::NoGrant);
         }
@@ -320,6 +335,10 @@ fn domains(states: impl IntoIterator<Item = DomainState>) -> Reply<'static> {
 
 fn domid_of(number: u32) -> Result<DomId, Refusal> {
     u16::try_from(number).map(DomId).map_err(|_| Refusal::NoDomain)
+}
+
+fn spare() -> Option<OwnedFd> {
+    rustix::event::eventfd(0, EventfdFlags::CLOEXEC).ok()
 }
 
 fn random_handle() -> Result<[u8; 16]> {
