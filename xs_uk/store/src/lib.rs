@@ -6,14 +6,34 @@
 //! Behaviour follows Xen's C xenstored; see `docs/misc/xenstore.txt` for the protocol.
 #![forbid(unsafe_code)]
 
+mod audit;
+mod children;
 pub mod config;
+mod connection;
+mod control;
+mod domain;
 mod effect;
 pub mod entry;
 mod error;
+mod handle;
 pub mod limits;
+mod manage;
+mod node;
+mod ops;
+mod outbox;
+mod route;
+mod snapshot;
+mod store;
+mod transaction;
+mod tree;
+mod watch;
 
 pub use config::{Config, Quota, Quotas};
+pub use domain::{DomainInfo, Usage};
 pub use effect::Effect;
 pub use entry::{ConnId, Entry, EntryRef, Peer};
 pub use error::StoreError;
+pub use outbox::Kind;
+pub use route::Route;
+pub use store::Store;
 pub use xs_protocol::DomId;

@@ -1,0 +1,218 @@
+//! What the store knows of domains, and what they use.
+
+use std::collections::BTreeMap;
+
+use xs_protocol::DomId;
+
+use crate::{Config, ConnId, Quota, Quotas, config::QUOTAS};
+
+/// A domain. It is known from its introduction, or from the first time that a privileged client names it in
+/// permissions or sets its quota, as the toolstack does before it introduces a domain.
+#[derive(Clone, Debug)]
+pub(crate) struct Domain {
+    /// Log index at which it became known. Permissions set before that grant it nothing.
+    pub generation: u64,
+    /// No quota limits it.
+    pub privileged: bool,
+    pub introduced: bool,
+    /// Its shutdown was reported, and no RESUME came since.
+    pub shutdown: bool,
+    pub gfn: u64,
+    pub port: u32,
+    pub conn: Option<ConnId>,
+    pub features: u32,
+    pub quotas: Quotas,
+    pub nodes: u64,
+    pub node_bytes: u64,
+    /// Bytes of its connection's watches and transactions.
+    pub held_bytes: u64,
+    /// The most seen of each quota.
+    pub max: [u64; QUOTAS],
+}
+
+/// What the shell may know of a domain.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct DomainInfo {
+    /// It was introduced.
+    pub introduced: bool,
+    /// Its shutdown was reported.
+    pub shutdown: bool,
+    /// Its connection is ignored until it is gone or introduced again.
+    pub ignored: bool,
+    /// Frame number from INTRODUCE.
+    pub gfn: u64,
+    /// Event channel of the domain, from INTRODUCE.
+    pub port: u32,
+    /// Its connection.
+    pub conn: Option<ConnId>,
+    /// Feature bits that its page shows.
+    pub features: u32,
+    /// Log index since when this domain is known.
+    pub generation: u64,
+}
+
+/// What a domain uses.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Usage {
+    /// Nodes that it owns.
+    pub nodes: u64,
+    /// Watches of its connection.
+    pub watches: u64,
+    /// Open transactions of its connection.
+    pub transactions: u64,
+    /// Bytes of its nodes, watches and transactions.
+    pub memory_bytes: u64,
+    /// Bytes that wait in the outbox of its connection, on this replica.
+    pub outbox_bytes: u64,
+}
+
+impl Domain {
+    pub fn new(domid: DomId, config: &Config, generation: u64) -> Domain {
+        Domain {
+            generation,
+            privileged: config.is_privileged(domid),
+            introduced: false,
+            shutdown: false,
+            gfn: 0,
+            port: 0,
+            conn: None,
+            features: config.features,
+            quotas: config.quotas,
+            nodes: 0,
+            node_bytes: 0,
+            held_bytes: 0,
+            max: [0; QUOTAS],
+        }
+    }
+
+    pub fn memory_bytes(&self) -> u64 {
+        self.node_bytes + self.held_bytes
+    }
+
+    pub fn note(&mut self, quota: Quota, value: u64) {
+        let max = &mut self.max[quota as usize];
+        *max = value.max(*max);
+    }
+}
+
+/// A change of what a domain uses.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Delta {
+    pub nodes: i64,
+    pub bytes: i64,
+}
+
+/// Changes of what domains use, not yet in their counters.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Deltas(Vec<(DomId, Delta)>);
+
+impl Deltas {
+    pub fn get(&self, domid: DomId) -> Delta {
+        self.0.iter().find(|(other, _)| *other == domid).map_or_else(Delta::default, |(_, delta)| *delta)
+    }
+
+    pub fn add(&mut self, domid: DomId, nodes: i64, bytes: i64) {
+        match self.0.iter_mut().find(|(other, _)| *other == domid) {
+            Some((_, delta)) => {
+                delta.nodes += nodes;
+                delta.bytes += bytes;
+            }
+            None => self.0.push((domid, Delta { nodes, bytes })),
+        }
+    }
+
+    pub fn iter(&self) -> impl Iterator<Item = (DomId, Delta)> {
+        self.0.iter().copied()
+    }
+
+    pub fn total(&self) -> Delta {
+        self.0.iter().fold(Delta::default(), |sum, (_, delta)| Delta {
+            nodes: sum.nodes + delta.nodes,
+            bytes: sum.bytes + delta.bytes,
+        })
+    }
+
+    pub fn clear(&mut self) {
+        self.0.clear();
+    }
+}
+
+/// All domains.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Domains {
+    map: BTreeMap<DomId, Domain>,
+    /// What all domains use together.
+    pub nodes: u64,
+    /// What all domains use together.
+    pub node_bytes: u64,
+    /// The most that any unprivileged domain used of each quota.
+    pub max: [u64; QUOTAS],
+}
+
+impl Domains {
+    pub fn get(&self, domid: DomId) -> Option<&Domain> {
+        self.map.get(&domid)
+    }
+
+    pub fn get_mut(&mut self, domid: DomId) -> Option<&mut Domain> {
+        self.map.get_mut(&domid)
+    }
+
+    pub fn insert(&mut self, domid: DomId, domain: Domain) {
+        self.nodes += domain.nodes;
+        self.node_bytes += domain.node_bytes;
+        self.map.insert(domid, domain);
+    }
+
+    /// Forgets a domain, which owns nothing any more.
+    pub fn remove(&mut self, domid: DomId) {
+        if let Some(domain) = self.map.remove(&domid) {
+            assert!(domain.nodes == 0, "the nodes of a removed domain have gone before it");
+        }
+    }
+
+    /// The domain, made known if it was not.
+    pub fn know(&mut self, domid: DomId, config: &Config, index: u64) -> &mut Domain {
+        self.map.entry(domid).or_insert_with(|| Domain::new(domid, config, index))
+    }
+
+    pub fn iter(&self) -> impl Iterator<Item = (DomId, &Domain)> {
+        self.map.iter().map(|(domid, domain)| (*domid, domain))
+    }
+
+    pub fn iter_mut(&mut self) -> impl Iterator<Item = (DomId, &mut Domain)> {
+        self.map.iter_mut().map(|(domid, domain)| (*domid, domain))
+    }
+
+    /// Puts changes into the counters.
+    pub fn settle(&mut self, deltas: &Deltas) {
+        for (domid, delta) in deltas.iter() {
+            let Some(domain) = self.map.get_mut(&domid) else {
+                debug_assert!(false, "every owner is known: {domid}");
+                continue;
+            };
+            domain.nodes = moved(domain.nodes, delta.nodes);
+            domain.node_bytes = moved(domain.node_bytes, delta.bytes);
+            self.nodes = moved(self.nodes, delta.nodes);
+            self.node_bytes = moved(self.node_bytes, delta.bytes);
+            let (nodes, memory) = (domain.nodes, domain.memory_bytes());
+            self.note(domid, Quota::Nodes, nodes);
+            self.note(domid, Quota::Memory, memory);
+        }
+    }
+
+    /// Remembers the most seen of a quota.
+    pub fn note(&mut self, domid: DomId, quota: Quota, value: u64) {
+        let Some(domain) = self.map.get_mut(&domid) else { return };
+        domain.note(quota, value);
+        if !domain.privileged {
+            let max = &mut self.max[quota as usize];
+            *max = value.max(*max);
+        }
+    }
+}
+
+/// A counter after a change. It cannot wrap, or the accounting is broken.
+fn moved(counter: u64, change: i64) -> u64 {
+    counter.checked_add_signed(change).expect("nobody gives back what he does not have")
+}

@@ -1,0 +1,276 @@
+//! Watches in a trie by path component: finding those that match costs the depth of the path and the matches.
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use xs_protocol::Path;
+
+use crate::{ConnId, node::Node};
+
+/// A place in the trie.
+pub(crate) type Place = u32;
+
+const ABSOLUTE: Place = 0;
+const SPECIAL: Place = 1;
+
+/// A watch of a client.
+#[derive(Clone, Debug)]
+pub(crate) struct Watch {
+    pub conn: ConnId,
+    /// Increases with every watch of the store.
+    pub id: u64,
+    pub token: Arc<[u8]>,
+    /// Most levels below the watched path; `None` for all.
+    pub depth: Option<u32>,
+    /// Bytes in front of event paths that are not sent, because the watch is relative.
+    pub prefix_len: usize,
+}
+
+#[derive(Default)]
+struct TrieNode {
+    name: Arc<str>,
+    parent: Place,
+    children: BTreeMap<Arc<str>, Place>,
+    watches: BTreeMap<(ConnId, u64), Watch>,
+}
+
+/// All watches of all clients. The trie's nodes lie in one list, so that no operation recurses.
+pub(crate) struct Watches {
+    nodes: Vec<TrieNode>,
+    free: Vec<Place>,
+}
+
+impl Default for Watches {
+    fn default() -> Self {
+        Watches { nodes: vec![TrieNode::default(), TrieNode::default()], free: Vec::new() }
+    }
+}
+
+fn top(path: Path<'_>) -> Place {
+    if path.is_special() { SPECIAL } else { ABSOLUTE }
+}
+
+impl Watches {
+    fn node(&self, place: Place) -> &TrieNode {
+        &self.nodes[place as usize]
+    }
+
+    fn node_mut(&mut self, place: Place) -> &mut TrieNode {
+        &mut self.nodes[place as usize]
+    }
+
+    pub fn find(&self, path: Path<'_>) -> Option<Place> {
+        path.components().try_fold(top(path), |place, name| self.node(place).children.get(name).copied())
+    }
+
+    /// Adds a watch and returns its place, by which it is removed.
+    pub fn add(&mut self, path: Path<'_>, watch: Watch) -> Place {
+        let mut place = top(path);
+        for name in path.components() {
+            place = match self.node(place).children.get(name) {
+                Some(child) => *child,
+                None => self.add_node(place, name.into()),
+            };
+        }
+        self.node_mut(place).watches.insert((watch.conn, watch.id), watch);
+        place
+    }
+
+    fn add_node(&mut self, parent: Place, name: Arc<str>) -> Place {
+        let node = TrieNode { name: Arc::clone(&name), parent, ..TrieNode::default() };
+        let place = match self.free.pop() {
+            Some(place) => {
+                *self.node_mut(place) = node;
+                place
+            }
+            None => {
+                self.nodes.push(node);
+                Place::try_from(self.nodes.len() - 1).expect("watches and depths are bounded")
+            }
+        };
+        self.node_mut(parent).children.insert(name, place);
+        place
+    }
+
+    /// Removes a watch and the places that nothing needs any more.
+    pub fn remove(&mut self, place: Place, conn: ConnId, id: u64) -> Option<Watch> {
+        let watch = self.node_mut(place).watches.remove(&(conn, id))?;
+        let mut place = place;
+        while place > SPECIAL && self.node(place).watches.is_empty() && self.node(place).children.is_empty() {
+            let node = std::mem::take(self.node_mut(place));
+            self.node_mut(node.parent).children.remove(&node.name);
+            self.free.push(place);
+            place = node.parent;
+        }
+        Some(watch)
+    }
+
+    pub fn get(&self, place: Place, conn: ConnId, id: u64) -> Option<&Watch> {
+        self.node(place).watches.get(&(conn, id))
+    }
+
+    /// The path of a place.
+    pub fn path(&self, place: Place) -> String {
+        let mut names = Vec::new();
+        let mut at = place;
+        while at > SPECIAL {
+            names.push(&*self.node(at).name);
+            at = self.node(at).parent;
+        }
+        names.reverse();
+        let slash = if at == ABSOLUTE { "/" } else { "" };
+        format!("{slash}{}", names.join("/"))
+    }
+
+    /// The watches that an event at `path` matches: on it or above it, as far as their depth allows.
+    pub fn matching<'a>(&'a self, path: Path<'_>, hits: &mut Vec<&'a Watch>) {
+        let mut levels_below = path.depth();
+        let mut place = top(path);
+        let mut components = path.components();
+        loop {
+            let node = self.node(place);
+            let reaches = |watch: &&Watch| watch.depth.is_none_or(|depth| levels_below <= depth as usize);
+            hits.extend(node.watches.values().filter(reaches));
+            match components.next().and_then(|name| node.children.get(name)) {
+                Some(child) => place = *child,
+                None => break,
+            }
+            levels_below -= 1;
+        }
+        hits.sort_unstable_by_key(|watch| (watch.conn, watch.id));
+    }
+
+    /// The watches on exactly this path.
+    pub fn exactly(&self, path: Path<'_>) -> impl Iterator<Item = &Watch> {
+        self.find(path).into_iter().flat_map(|place| self.node(place).watches.values())
+    }
+
+    /// Visits the watches on nodes below `path`, where `removed` was: children before parents, siblings in the
+    /// order of their creation. `visit` gets the path, the node, its parent and the watch.
+    pub fn below<'a>(
+        &'a self,
+        path: Path<'_>,
+        removed: &'a Node,
+        mut visit: impl FnMut(&str, &'a Node, &'a Node, &'a Watch),
+    ) {
+        struct Level<'a> {
+            place: Place,
+            node: &'a Node,
+            path_len: usize,
+            todo: Vec<(Place, &'a Node)>,
+        }
+        let Some(place) = self.find(path) else { return };
+        let mut text = if path.is_root() { String::new() } else { path.as_str().to_owned() };
+        let mut levels =
+            vec![Level { place, node: removed, path_len: text.len(), todo: self.known(place, removed) }];
+        while let Some(level) = levels.last_mut() {
+            if let Some((place, node)) = level.todo.pop() {
+                text.truncate(level.path_len);
+                text.push('/');
+                text.push_str(&self.node(place).name);
+                let todo = self.known(place, node);
+                levels.push(Level { place, node, path_len: text.len(), todo });
+                continue;
+            }
+            let Level { place, node, path_len, .. } = levels.pop().expect("there is a level");
+            if let Some(parent) = levels.last() {
+                text.truncate(path_len);
+                for watch in self.node(place).watches.values() {
+                    visit(&text, node, parent.node, watch);
+                }
+            }
+        }
+    }
+
+    /// The children of a place that exist as children of a node, last created first.
+    fn known<'a>(&self, place: Place, node: &'a Node) -> Vec<(Place, &'a Node)> {
+        let Some(children) = node.children() else { return Vec::new() };
+        let mut known: Vec<_> = self
+            .node(place)
+            .children
+            .iter()
+            .filter_map(|(name, place)| {
+                Some((children.creation_number(name)?, *place, &**children.get(name)?))
+            })
+            .collect();
+        known.sort_unstable_by_key(|(number, ..)| std::cmp::Reverse(*number));
+        known.into_iter().map(|(_, place, node)| (place, node)).collect()
+    }
+
+    /// How many places there are besides the two tops.
+    #[cfg(test)]
+    pub fn places(&self) -> usize {
+        self.nodes.len() - self.free.len() - 2
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{node::tests::grant, tree::Tree};
+    use xs_protocol::{Access, DomId};
+
+    fn path(text: &str) -> Path<'_> {
+        Path::parse(text.as_bytes()).unwrap()
+    }
+
+    fn watch(id: u64, depth: Option<u32>) -> Watch {
+        Watch { conn: ConnId(id % 3), id, token: Arc::from(&b"t"[..]), depth, prefix_len: 0 }
+    }
+
+    fn hits(watches: &Watches, at: &str) -> Vec<u64> {
+        let mut hits = Vec::new();
+        watches.matching(path(at), &mut hits);
+        let mut ids: Vec<u64> = hits.iter().map(|watch| watch.id).collect();
+        ids.sort_unstable();
+        ids
+    }
+
+    #[test]
+    fn depth_limits_matches() {
+        let mut watches = Watches::default();
+        watches.add(path("/a"), watch(1, None));
+        watches.add(path("/a"), watch(2, Some(0)));
+        watches.add(path("/a"), watch(3, Some(1)));
+        watches.add(path("/"), watch(4, Some(1)));
+        watches.add(path("/ab"), watch(5, None));
+        watches.add(path("@releaseDomain"), watch(6, None));
+        assert_eq!(hits(&watches, "/a"), [1, 2, 3, 4]);
+        assert_eq!(hits(&watches, "/a/b"), [1, 3]);
+        assert_eq!(hits(&watches, "/a/b/c"), [1]);
+        assert_eq!(hits(&watches, "/"), [4]);
+        assert_eq!(hits(&watches, "/@releaseDomain"), [4]);
+        assert_eq!(hits(&watches, "@releaseDomain"), [6]);
+    }
+
+    #[test]
+    fn places_are_given_back() {
+        let mut watches = Watches::default();
+        let deep = format!("/{}", vec!["x"; 1500].join("/"));
+        let place = watches.add(path(&deep), watch(1, None));
+        assert_eq!(watches.path(place), deep);
+        let shallow = watches.add(path("/x"), watch(2, None));
+        assert!(watches.remove(place, ConnId(1), 1).is_some());
+        assert!(watches.remove(place, ConnId(1), 1).is_none());
+        assert_eq!(watches.places(), 1);
+        assert!(watches.remove(shallow, ConnId(2), 2).is_some());
+        assert_eq!(watches.places(), 0);
+    }
+
+    #[test]
+    fn removal_reports_children_first_in_creation_order() {
+        let mut tree = Tree::new(DomId(0));
+        let acl: crate::node::Acl = Arc::new([grant(0, Access::None)]);
+        for (text, missing) in [("/a/z", 2), ("/a/z/q", 1), ("/a/b", 1), ("/a/b/c", 1)] {
+            tree.create(path(text), missing, &acl, Arc::default(), 1);
+        }
+        let mut watches = Watches::default();
+        for (id, text) in ["/a", "/a/b", "/a/b/c", "/a/z", "/a/none"].into_iter().enumerate() {
+            watches.add(path(text), watch(id as u64, None));
+        }
+        let removed = tree.remove(path("/a"), 2).unwrap();
+        let mut seen = Vec::new();
+        watches.below(path("/a"), &removed, |text, _, _, watch| seen.push((text.to_owned(), watch.id)));
+        let expected = [("/a/z", 3), ("/a/b/c", 2), ("/a/b", 1)];
+        assert_eq!(seen, expected.map(|(text, id)| (text.to_owned(), id)));
+    }
+}
