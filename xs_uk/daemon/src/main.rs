@@ -1,3 +1,99 @@
-//! The `xs_uk` binary.
+//! `xs_uk`: a replicated xenstore, in place of xenstored.
+//!
+//! Started by a user it is the store's warden and starts itself again in the roles of gateway and replicas.
 #![forbid(unsafe_code)]
-fn main() {}
+
+mod args;
+mod background;
+mod endpoints;
+mod error;
+mod gateway;
+mod limits;
+mod log_limit;
+mod poller;
+mod replica;
+mod service;
+mod snapshot;
+mod standalone;
+
+use std::io::IsTerminal;
+use std::process::ExitCode;
+
+use clap::Parser;
+use tracing_subscriber::EnvFilter;
+
+use args::{Args, Role};
+
+fn main() -> ExitCode {
+    let args = Args::parse();
+    if let Err(error) = args.config() {
+        complain(&error);
+        return ExitCode::from(2);
+    }
+    if args.role.is_none() && !args.no_fork {
+        return finish(background::start(&args));
+    }
+    start_log(&args);
+    finish(run(&args))
+}
+
+fn run(args: &Args) -> anyhow::Result<()> {
+    raise_descriptor_limit();
+    match args.role {
+        None => standalone::run(args),
+        Some(Role::Gateway) => Ok(gateway::run()?),
+        Some(Role::Replica) => {
+            let own_ring = !args.no_domain_init;
+            let options = replica::ReplicaOptions {
+                host: args.host(),
+                config: args.config()?,
+                own_ring,
+                watch_event_timeout_s: args.watch_event_timeout_s()?,
+            };
+            Ok(replica::run(options)?)
+        }
+    }
+}
+
+fn start_log(args: &Args) {
+    let filter = EnvFilter::try_from_env("PPVMM_LOG").unwrap_or_else(|_| EnvFilter::new("info"));
+    let builder = tracing_subscriber::fmt().with_env_filter(filter);
+    let file =
+        args.trace_file.as_ref().map(|path| std::fs::File::options().create(true).append(true).open(path));
+    match file {
+        Some(Ok(file)) => builder.with_ansi(false).with_writer(std::sync::Mutex::new(file)).init(),
+        other => {
+            builder.with_ansi(std::io::stderr().is_terminal()).with_writer(std::io::stderr).init();
+            if let Some(Err(error)) = other {
+                tracing::warn!(%error, "the trace file cannot be opened");
+            }
+        }
+    }
+}
+
+/// Each client takes a descriptor.
+fn raise_descriptor_limit() {
+    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+    let limit = getrlimit(Resource::Nofile);
+    let raised = Rlimit { current: limit.maximum, maximum: limit.maximum };
+    if let Err(error) = setrlimit(Resource::Nofile, raised) {
+        tracing::debug!(%error, "the limit of descriptors stays");
+    }
+}
+
+fn finish(result: anyhow::Result<()>) -> ExitCode {
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            tracing::error!(error = format!("{error:#}"), "ended");
+            complain(&format_args!("{error:#}"));
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn complain(what: &dyn std::fmt::Display) {
+    use std::io::Write;
+    // Without a standard error there is nobody to tell.
+    let _ = writeln!(std::io::stderr(), "xs_uk: {what}");
+}

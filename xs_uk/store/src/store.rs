@@ -163,6 +163,11 @@ impl Store {
         self.conns.iter().map(|(id, conn)| (*id, conn.peer))
     }
 
+    /// Whether the store knows a connection.
+    pub fn is_connected(&self, conn: ConnId) -> bool {
+        self.conns.contains_key(&conn)
+    }
+
     /// Whether nothing more is taken from or given to a connection until it starts anew.
     pub fn is_ignored(&self, conn: ConnId) -> bool {
         self.conns.get(&conn).is_some_and(|conn| conn.ignored)

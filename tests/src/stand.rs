@@ -1,0 +1,199 @@
+//! A broker and a store in a directory of their own.
+
+use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Output, Stdio};
+use std::time::Instant;
+
+use hypervisor::local::Broker;
+use rustix::process::{Pid, Signal, kill_process};
+use tempfile::TempDir;
+
+use crate::limits::{ANSWER_WAIT, START_WAIT, STOP_WAIT};
+use crate::raw::RawClient;
+
+/// Everything that a test needs to run; ends with the value.
+pub struct Stand {
+    directory: TempDir,
+    broker: Child,
+    store: Child,
+}
+
+/// The path of one of the workspace's binaries, which must have been built.
+///
+/// # Panics
+/// If it was not.
+pub fn binary(name: &str) -> PathBuf {
+    let mut path = std::env::current_exe().expect("the test's own path");
+    path.pop();
+    if path.ends_with("deps") {
+        path.pop();
+    }
+    path.push(name);
+    assert!(path.exists(), "{} is missing: build the workspace first", path.display());
+    path
+}
+
+/// A command of Debian's Xen packages, from the path or from where they hide it.
+pub fn stock(name: &str) -> Command {
+    let hidden = std::env::var_os("PPVMM_XEN_BIN").map_or_else(|| "/usr/lib/xen-4.17/bin".into(), PathBuf::from);
+    let path = hidden.join(name);
+    let mut command = Command::new(if path.exists() { path } else { name.into() });
+    if let Some(libraries) = std::env::var_os("PPVMM_XEN_LIB") {
+        command.env("LD_LIBRARY_PATH", libraries);
+    }
+    command
+}
+
+impl Stand {
+    /// Starts broker and store, and waits until the store answers.
+    ///
+    /// # Panics
+    /// If it does not in time.
+    pub fn start(flags: &[&str]) -> Self {
+        let directory = TempDir::new().expect("a temporary directory");
+        let rundir = directory.path();
+        let broker = spawn(&binary("ppvmm-hv"), rundir, "hv", &["--socket", &text(&rundir.join("ppvmm-hv.sock"))]);
+        wait_for(|| rundir.join("ppvmm-hv.sock").exists(), "the broker's socket");
+        let store = Self::spawn_store(rundir, flags);
+        let stand = Self { directory, broker, store };
+        wait_for(|| stand.answers(), "the store's answer");
+        stand
+    }
+
+    fn spawn_store(rundir: &Path, flags: &[&str]) -> Child {
+        let rundir_text = text(rundir);
+        let mut args = vec!["-N", "--profile", "local", "--enable-injection", "--rundir", &rundir_text];
+        args.extend(flags);
+        spawn(&binary("xs_uk"), rundir, "xs_uk", &args)
+    }
+
+    fn answers(&self) -> bool {
+        UnixStream::connect(self.socket()).is_ok() && RawClient::connect(&self.socket()).is_ok_and(|mut client| {
+            client.request(xs_protocol::MessageType::READ, 0, b"/\0").is_ok()
+        })
+    }
+
+    /// The directory of all sockets and logs.
+    pub fn rundir(&self) -> &Path {
+        self.directory.path()
+    }
+
+    /// The store's socket.
+    pub fn socket(&self) -> PathBuf {
+        self.rundir().join("socket")
+    }
+
+    /// A new client.
+    ///
+    /// # Panics
+    /// If the store takes none.
+    pub fn client(&self) -> RawClient {
+        RawClient::connect(&self.socket()).expect("the store takes a client")
+    }
+
+    /// The hypervisor's stand-in.
+    ///
+    /// # Panics
+    /// If it is not there.
+    pub fn hypervisor(&self) -> Broker {
+        Broker::connect(&self.rundir().join("ppvmm-hv.sock")).expect("the broker takes a client")
+    }
+
+    /// A stock command, pointed at this store.
+    pub fn stock(&self, name: &str) -> Command {
+        let mut command = stock(name);
+        command.env("XENSTORED_PATH", self.socket()).env("XENSTORED_RUNDIR", self.rundir());
+        command
+    }
+
+    /// Runs a stock command; gives what it printed.
+    ///
+    /// # Panics
+    /// If it fails.
+    pub fn run_stock(&self, name: &str, args: &[&str]) -> String {
+        let output = self.stock(name).args(args).output().expect("a stock command starts");
+        assert!(output.status.success(), "{name} {args:?}: {output:?}");
+        String::from_utf8_lossy(&output.stdout).into_owned()
+    }
+
+    /// Runs `ppvmm` against this store.
+    ///
+    /// # Panics
+    /// If it does not start.
+    pub fn ppvmm(&self, args: &[&str]) -> Output {
+        Command::new(binary("ppvmm"))
+            .arg("--rundir")
+            .arg(self.rundir())
+            .args(args)
+            .stdin(Stdio::null())
+            .output()
+            .expect("ppvmm starts")
+    }
+
+    /// The status as JSON.
+    ///
+    /// # Panics
+    /// If there is none.
+    pub fn status(&self) -> serde_json::Value {
+        let output = self.ppvmm(&["status", "-o", "json"]);
+        serde_json::from_slice(&output.stdout).unwrap_or_else(|error| panic!("{error}: {output:?}"))
+    }
+
+    /// What broker and store logged, for a failed test's message.
+    pub fn logs(&self) -> String {
+        ["hv.log", "xs_uk.log"]
+            .map(|name| std::fs::read_to_string(self.rundir().join(name)).unwrap_or_default())
+            .join("\n")
+    }
+}
+
+impl Drop for Stand {
+    fn drop(&mut self) {
+        stop(&mut self.store);
+        stop(&mut self.broker);
+        if std::thread::panicking() {
+            eprintln!("{}", self.logs());
+        }
+    }
+}
+
+fn spawn(program: &Path, rundir: &Path, name: &str, args: &[&str]) -> Child {
+    let log = std::fs::File::create(rundir.join(format!("{name}.log"))).expect("a log file");
+    Command::new(program)
+        .args(args)
+        .stdin(Stdio::null())
+        .stdout(log.try_clone().expect("a second handle"))
+        .stderr(log)
+        .spawn()
+        .unwrap_or_else(|error| panic!("{}: {error}", program.display()))
+}
+
+fn stop(child: &mut Child) {
+    if let Some(pid) = i32::try_from(child.id()).ok().and_then(Pid::from_raw) {
+        // It may have ended by itself.
+        let _ = kill_process(pid, Signal::TERM);
+    }
+    let began = Instant::now();
+    while began.elapsed() < STOP_WAIT {
+        if child.try_wait().is_ok_and(|status| status.is_some()) {
+            return;
+        }
+        std::thread::sleep(std::time::Duration::from_millis(5));
+    }
+    let _ = child.kill();
+    let _ = child.wait();
+}
+
+/// Waits until something is so.
+fn wait_for(so: impl Fn() -> bool, what: &str) {
+    let began = Instant::now();
+    while !so() {
+        assert!(began.elapsed() < START_WAIT.max(ANSWER_WAIT), "waited in vain for {what}");
+        std::thread::sleep(std::time::Duration::from_millis(10));
+    }
+}
+
+fn text(path: &Path) -> String {
+    path.to_string_lossy().into_owned()
+}

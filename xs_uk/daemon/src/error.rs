@@ -1,0 +1,75 @@
+//! Errors that end a role's process; the warden starts it again.
+
+use std::os::fd::OwnedFd;
+
+/// Why a gateway or replica can not go on.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The environment does not name a link to a warden.
+    #[error("no link to a warden: this role is started by the warden only")]
+    NoWarden,
+    /// The warden is gone or spoke first words that are not [`control::Begin`].
+    #[error("warden: {0}")]
+    Warden(#[from] control::LinkError),
+    /// A first order that is not [`control::Begin`].
+    #[error("the warden's first order is not Begin")]
+    NoBegin,
+    /// A descriptor that the warden must hand over is missing.
+    #[error("the warden handed over no {name}")]
+    Missing {
+        /// Its name.
+        name: &'static str,
+    },
+    /// Shared memory.
+    #[error("shared memory: {0}")]
+    Region(#[from] xs_shm::RegionError),
+    /// The log.
+    #[error("log: {0}")]
+    Log(#[from] xs_consensus::LogError),
+    /// An entry of the log that this version cannot read.
+    #[error("log entry {index}: {what}")]
+    Entry {
+        /// Its index.
+        index: u64,
+        /// What is wrong.
+        what: String,
+    },
+    /// A snapshot that cannot be read.
+    #[error("snapshot: {0}")]
+    Snapshot(String),
+    /// The hypervisor.
+    #[error("hypervisor: {0}")]
+    Hypervisor(#[from] hypervisor::Error),
+    /// The gateway did not hand over its descriptors in time.
+    #[error("the gateway handed over nothing for {waited_ms} ms")]
+    Handover {
+        /// How long was waited.
+        waited_ms: u128,
+    },
+    /// A system call.
+    #[error("{call}: {source}")]
+    System {
+        /// The call.
+        call: &'static str,
+        /// Its error.
+        source: rustix::io::Errno,
+    },
+}
+
+impl Error {
+    /// Wraps a system call's error.
+    pub fn system(call: &'static str) -> impl FnOnce(rustix::io::Errno) -> Self {
+        move |source| Self::System { call, source }
+    }
+}
+
+/// Takes a named descriptor out of those that came with [`control::Begin`].
+pub fn take(kept: &mut Vec<(String, OwnedFd)>, name: &'static str) -> Result<OwnedFd, Error> {
+    take_optional(kept, name).ok_or(Error::Missing { name })
+}
+
+/// As [`take`], for one that may be missing.
+pub fn take_optional(kept: &mut Vec<(String, OwnedFd)>, name: &str) -> Option<OwnedFd> {
+    let at = kept.iter().position(|(have, _)| have == name)?;
+    Some(kept.swap_remove(at).1)
+}

@@ -1,0 +1,55 @@
+//! Bounds of the daemon.
+
+use std::time::Duration;
+
+/// Requests of one connection that are answered before the others get their turn.
+pub const REQUESTS_PER_TURN_MAX: usize = 64;
+
+/// Events that one wait of the poller gives.
+pub const POLL_EVENTS_MAX: usize = 256;
+
+/// A leader shows itself alive at least this often.
+pub const LEADER_BEAT: Duration = Duration::from_millis(100);
+
+/// How often a follower looks at the log while it moves.
+pub const FOLLOW_BUSY: Duration = Duration::from_millis(1);
+
+/// How often a follower looks at the log while it stands still.
+pub const FOLLOW_IDLE: Duration = Duration::from_millis(10);
+
+/// Entries that a follower applies before it looks for orders.
+pub const FOLLOW_BATCH: usize = 1024;
+
+/// Log in use that makes the leader ask for a snapshot, at least.
+pub const SNAPSHOT_LOG_BYTES_MIN: u64 = 4 * 1024 * 1024;
+
+/// The leader asks for a snapshot when the log is larger than this many times the last snapshot.
+pub const SNAPSHOT_RATIO: u64 = 4;
+
+/// A snapshot that was asked for and did not come in this time is asked for again.
+pub const SNAPSHOT_WAIT: Duration = Duration::from_secs(5);
+
+/// The largest snapshot that is loaded.
+pub const SNAPSHOT_BYTES_MAX: u64 = 4 * 1024 * 1024 * 1024;
+
+/// How long a new leader waits for the gateway to hand over all descriptors.
+pub const HANDOVER_WAIT: Duration = Duration::from_secs(2);
+
+/// Descriptors in one packet between gateway and leader.
+pub const HANDOVER_BATCH: usize = 100;
+
+/// Clients that the gateway accepts before it looks at other work.
+pub const ACCEPTS_PER_TURN_MAX: usize = 64;
+
+/// How long the parent waits for the store to serve when it goes to the background.
+pub const DAEMON_START_WAIT: Duration = Duration::from_secs(30);
+
+/// Log lines that guests and clients can provoke: so many in one [`LOG_WINDOW`] of each kind.
+pub const LOG_LINES_PER_WINDOW: u32 = 10;
+
+/// See [`LOG_LINES_PER_WINDOW`].
+pub const LOG_WINDOW: Duration = Duration::from_secs(10);
+
+/// What a replica promises the warden: its heartbeat on the board moves at least this often. Far more than a
+/// snapshot of a large store or a catch-up takes, so that a busy replica is not taken for a hung one.
+pub const HEARTBEAT_PROMISE_MS: u32 = 10_000;

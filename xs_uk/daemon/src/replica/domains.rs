@@ -1,0 +1,220 @@
+//! Domains come and go: INTRODUCE, RELEASE, death, and rings that ask to be begun anew.
+
+use hypervisor::Port;
+use rustix::io::Errno;
+use xs_protocol::{DomId, XsError, ring};
+use xs_store::ConnId;
+use xs_store::entry::{Entry, EntryRef};
+
+use super::conn::{Conn, Transport, ring_announce, ring_begin};
+use super::leader::Leader;
+use crate::error::Error;
+
+/// What the store must know of the I/O that came before an INTRODUCE: its failure, or the ring's connection.
+type Introduced = (Option<XsError>, Option<ConnId>);
+
+impl Leader {
+    /// Maps a domain's page and binds its event channel, before INTRODUCE is logged.
+    ///
+    /// Killed between this and the log, the successor finds a ring that the store knows nothing of and lets it go.
+    pub(super) fn introduce(&mut self, conn: &Conn, payload: &[u8]) -> Result<Introduced, Error> {
+        let Ok((domid, gfn, remote)) = self.machine.store.introduce_args(conn.id, payload) else {
+            // The store refuses it for the same reason when it applies it.
+            return Ok((None, None));
+        };
+        let introduced = self.machine.store.domain(domid).filter(|domain| domain.introduced);
+        if let Some(known) = introduced.and_then(|domain| domain.conn) {
+            if conn.id == known {
+                return Ok((Some(XsError::EINVAL), None));
+            }
+            return Ok(self.introduce_again(known, domid, remote));
+        }
+        match self.map_ring(domid, gfn, remote) {
+            Ok(ring) => {
+                let id = ring.id;
+                self.conns.insert(id.0, ring);
+                Ok((None, Some(id)))
+            }
+            Err(error) => {
+                tracing::warn!(%domid, remote, %error, "cannot introduce");
+                Ok((Some(XsError::EINVAL), None))
+            }
+        }
+    }
+
+    fn map_ring(&mut self, domid: DomId, gfn: u64, remote: u32) -> Result<Conn, Error> {
+        let hv_domid = hypervisor::DomId(domid.0);
+        let page = self.host.pages.map_guest(hv_domid, gfn)?;
+        let port = self.host.events.bind_interdomain(hv_domid, Port(remote))?;
+        let Some(slot_id) = self.table.allocate_ring(domid.0, port.0, remote, gfn) else {
+            self.host.events.unbind(port)?;
+            return Err(Error::System { call: "allocate_ring", source: Errno::NOSPC });
+        };
+        let mut slot = self.table.slot(slot_id);
+        ring_begin(&mut slot, &page, port, self.host.events.as_mut());
+        let id = ConnId(self.table.conn_id(slot_id));
+        self.by_port.insert(port.0, id);
+        let transport = Transport::Ring { page, port, broken: false };
+        Ok(Conn { id, slot_id, slot, transport, queued: false, more: false })
+    }
+
+    /// A second INTRODUCE binds the event channel anew and begins the ring anew.
+    fn introduce_again(&mut self, known: ConnId, domid: DomId, remote: u32) -> Introduced {
+        let Some(ring) = self.conns.get_mut(&known.0) else { return (Some(XsError::EINVAL), None) };
+        let Transport::Ring { page, port, broken } = &mut ring.transport else {
+            return (Some(XsError::EINVAL), None);
+        };
+        if let Err(error) = self.host.events.unbind(*port) {
+            tracing::debug!(%port, %error, "unbind");
+        }
+        self.by_port.remove(&port.0);
+        match self.host.events.bind_interdomain(hypervisor::DomId(domid.0), Port(remote)) {
+            Ok(fresh) => {
+                *port = fresh;
+                *broken = false;
+                self.table.set_ports(ring.slot_id, fresh.0, remote);
+                self.by_port.insert(fresh.0, known);
+                ring_begin(&mut ring.slot, page, fresh, self.host.events.as_mut());
+                (None, Some(known))
+            }
+            Err(error) => {
+                tracing::warn!(%domid, remote, %error, "cannot bind again");
+                (Some(XsError::EINVAL), None)
+            }
+        }
+    }
+
+    /// dom0's own page: there from the start, begun by its kernel.
+    pub(super) fn open_own_ring(&mut self) -> Result<(), Error> {
+        let (page, remote) = match self.host.pages.map_own() {
+            Ok(own) => own,
+            Err(error) => {
+                tracing::warn!(%error, "no store page of our own domain");
+                return Ok(());
+            }
+        };
+        let port = self.host.events.bind_interdomain(hypervisor::DomId(0), remote)?;
+        let slot_id = self
+            .table
+            .allocate_ring(0, port.0, remote.0, 0)
+            .ok_or(Error::System { call: "allocate_ring", source: Errno::NOSPC })?;
+        let mut slot = self.table.slot(slot_id);
+        let indices = [ring::REQ_CONS_OFFSET, ring::RSP_PROD_OFFSET].map(|at| page.load_u32(at));
+        slot.reset_ring(indices[0], indices[1]);
+        ring_announce(&page, port, self.host.events.as_mut());
+        let id = ConnId(self.table.conn_id(slot_id));
+        let peer = xs_store::Peer::Domain(DomId(0));
+        self.machine.propose_owned(&Entry::Connect { conn: id, peer }, &mut self.effects)?;
+        self.by_port.insert(port.0, id);
+        let transport = Transport::Ring { page, port, broken: false };
+        self.conns.insert(id.0, Conn { id, slot_id, slot, transport, queued: false, more: false });
+        Ok(())
+    }
+
+    /// A guest may ask for a fresh ring by the page's connection word: its watches and transactions end, bytes under
+    /// way are dropped (`docs/misc/xenstore-ring.txt`). Killed anywhere in here, the word still asks.
+    pub(super) fn reconnect_if_asked(&mut self, conn: &mut Conn) -> Result<(), Error> {
+        let Transport::Ring { page, .. } = &conn.transport else { return Ok(()) };
+        if page.load_u32(ring::CONNECTION_OFFSET) != ring::RECONNECT {
+            return Ok(());
+        }
+        if !self.propose(&EntryRef::Reset { conn: conn.id })? {
+            return Ok(());
+        }
+        conn.slot.commit(conn.slot.readable_bytes(), 0, None);
+        let events = self.host.events.as_mut();
+        if let Transport::Ring { page, port, broken } = &mut conn.transport {
+            *broken = false;
+            ring_begin(&mut conn.slot, page, *port, events);
+        }
+        Ok(())
+    }
+
+    /// VIRQ_DOM_EXC: some domain shut down or died; which, only a look at all of them tells.
+    pub(super) fn look_at_domains(&mut self) -> Result<(), Error> {
+        let introduced: Vec<(DomId, bool)> =
+            self.machine.store.domains().map(|(domid, domain)| (domid, domain.shutdown)).collect();
+        for (domid, shutdown_known) in introduced {
+            if domid.0 == 0 {
+                continue;
+            }
+            let state = match self.host.domains.get(hypervisor::DomId(domid.0)) {
+                Ok(state) => state,
+                Err(error) => {
+                    tracing::warn!(%domid, %error, "cannot ask for the domain's state");
+                    continue;
+                }
+            };
+            let entry = match state {
+                None => Some(Entry::DomainGone { domid }),
+                Some(state) if state.dying => Some(Entry::DomainGone { domid }),
+                Some(state) if state.shutdown && !shutdown_known => Some(Entry::DomainShutdown { domid }),
+                Some(_) => None,
+            };
+            if let Some(entry) = entry {
+                self.propose_or_retry(&entry)?;
+            }
+        }
+        self.settle_effects()
+    }
+
+    /// As [`Leader::propose`]; what the log has no room for now is looked for again on the next beat.
+    pub(super) fn propose_or_retry(&mut self, entry: &Entry) -> Result<(), Error> {
+        if !self.propose(&entry.as_ref())? {
+            self.look_again = true;
+        }
+        Ok(())
+    }
+
+    /// Lets a domain's ring go: RELEASE, or its death.
+    pub(super) fn unmap(&mut self, domid: DomId) -> Result<(), Error> {
+        let ring =
+            self.conns.values().find(|conn| conn.is_ring() && self.table.domid(conn.slot_id) == domid.0);
+        if let Some(id) = ring.map(|conn| conn.id) {
+            self.close(id)?;
+        }
+        Ok(())
+    }
+
+    /// Ends a connection whose end the store knows already.
+    pub(super) fn close(&mut self, id: ConnId) -> Result<(), Error> {
+        if let Some(conn) = self.conns.remove(&id.0) {
+            self.let_go(conn)?;
+        }
+        Ok(())
+    }
+
+    /// Ends a client's connection.
+    pub(super) fn disconnect(&mut self, conn: Conn) -> Result<(), Error> {
+        let entry = Entry::Disconnect { conn: conn.id };
+        if self.propose(&entry.as_ref())? {
+            self.let_go(conn)
+        } else {
+            // It is seen as ended again when the log has room.
+            self.look_again = true;
+            self.conns.insert(conn.id.0, conn);
+            Ok(())
+        }
+    }
+
+    fn let_go(&mut self, conn: Conn) -> Result<(), Error> {
+        match conn.transport {
+            Transport::Socket { fd, .. } => {
+                self.poller.remove(&fd).map_err(Error::system("epoll_ctl"))?;
+                // The gateway's copy of the descriptor must not keep the client waiting for its end.
+                let _ = rustix::net::shutdown(&fd, rustix::net::Shutdown::Both);
+                self.table.close(conn.slot_id);
+                self.closed.push(conn.id.0);
+            }
+            Transport::Ring { page, port, .. } => {
+                self.by_port.remove(&port.0);
+                if let Err(error) = self.host.events.unbind(port) {
+                    tracing::debug!(%port, %error, "unbind");
+                }
+                drop(page);
+                self.table.free(conn.slot_id);
+            }
+        }
+        Ok(())
+    }
+}

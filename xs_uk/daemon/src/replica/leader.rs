@@ -1,0 +1,330 @@
+//! The leader: one loop that serves all endpoints.
+
+use std::collections::{HashMap, VecDeque};
+use std::os::fd::OwnedFd;
+use std::time::{Duration, Instant};
+
+use control::{Link, LinkError, ToService, to_service};
+use hypervisor::{Host, Port};
+use xs_consensus::{CURSOR_BYTES, Cursor};
+use xs_shm::{Kind, ReplicaStatus, ReplicaWords, SlotId, SlotState, Table};
+use xs_store::entry::Entry;
+use xs_store::{ConnId, Effect, Peer};
+
+use super::backlog::Backlog;
+use super::conn::{Conn, Flow, Transport};
+use super::machine::Machine;
+use super::send_snapshot;
+use crate::endpoints::{Endpoints, Said};
+use crate::error::Error;
+use crate::limits::{HANDOVER_BATCH, LEADER_BEAT, SNAPSHOT_LOG_BYTES_MIN, SNAPSHOT_RATIO, SNAPSHOT_WAIT};
+use crate::log_limit::LogLimit;
+use crate::poller::{Interest, Poller};
+use crate::service::report;
+
+pub(super) const WARDEN: u64 = 0;
+pub(super) const GATEWAY: u64 = 1;
+pub(super) const EVENTS: u64 = 2;
+
+pub(super) struct Leader {
+    pub machine: Machine,
+    pub table: Table,
+    pub words: ReplicaWords,
+    pub status: ReplicaStatus,
+    pub warden: Link,
+    pub gateway: Option<Link>,
+    pub host: Host,
+    pub poller: Poller,
+    pub conns: HashMap<u64, Conn>,
+    pub by_port: HashMap<u32, ConnId>,
+    /// Connections with work left that no descriptor brings back.
+    pub queue: VecDeque<ConnId>,
+    /// Connections that ended and of which the gateway does not know yet.
+    pub closed: Vec<u64>,
+    pub effects: Vec<Effect>,
+    pub reply: Vec<u8>,
+    pub look_again: bool,
+    pub snapshot: SnapshotState,
+    pub log_limit: LogLimit,
+    pub backlog: HashMap<u64, Backlog>,
+    pub watch_event_timeout_s: u32,
+}
+
+/// When the next snapshot is due.
+#[derive(Default)]
+pub(super) struct SnapshotState {
+    asked: Option<Instant>,
+    last_length_bytes: u64,
+}
+
+impl Leader {
+    /// Serves until the warden says stop.
+    pub fn serve(&mut self) -> Result<(), Error> {
+        let mut ready = Vec::new();
+        let mut beat = Instant::now();
+        loop {
+            let wait = if self.queue.is_empty() { LEADER_BEAT } else { Duration::ZERO };
+            self.poller.wait(wait, &mut ready).map_err(Error::system("epoll_wait"))?;
+            for word in &ready {
+                match *word {
+                    WARDEN => {
+                        if self.take_orders()? {
+                            return Ok(());
+                        }
+                    }
+                    GATEWAY => self.hear_gateway()?,
+                    EVENTS => self.hear_events()?,
+                    conn => self.serve_conn(ConnId(conn))?,
+                }
+            }
+            for _ in 0..self.queue.len() {
+                let Some(id) = self.queue.pop_front() else { break };
+                self.serve_conn(id)?;
+            }
+            self.tell_closed()?;
+            if beat.elapsed() >= LEADER_BEAT {
+                beat = Instant::now();
+                self.housekeeping()?;
+            }
+            self.publish();
+        }
+    }
+
+    pub(super) fn publish(&mut self) {
+        self.status.heartbeat += 1;
+        self.status.applied = self.machine.index();
+        self.words.publish(&self.status);
+    }
+
+    fn housekeeping(&mut self) -> Result<(), Error> {
+        let rings = self.conns.values().filter(|conn| conn.is_ring()).count();
+        self.status.rings = rings as u64;
+        self.status.connections = (self.conns.len() - rings) as u64;
+        self.status.domains =
+            self.machine.store.domains().filter(|(_, domain)| domain.introduced).count() as u64;
+        let store = &self.machine.store;
+        self.status.nodes = store.domains().map(|(domid, _)| store.usage(domid).nodes).sum();
+        self.status.log_bytes = self.machine.used_bytes();
+        if std::mem::take(&mut self.look_again) {
+            self.look_at_domains()?;
+            self.queue_all();
+        }
+        self.look_at_backlog()?;
+        let due = SNAPSHOT_LOG_BYTES_MIN.max(self.snapshot.last_length_bytes * SNAPSHOT_RATIO);
+        if self.machine.used_bytes() > due {
+            self.ask_for_snapshot()?;
+        }
+        Ok(())
+    }
+
+    /// Everybody gets a turn: something may have become possible.
+    pub(super) fn queue_all(&mut self) {
+        for conn in self.conns.values_mut().filter(|conn| !conn.queued) {
+            conn.queued = true;
+            self.queue.push_back(conn.id);
+        }
+    }
+
+    pub(super) fn ask_for_snapshot(&mut self) -> Result<(), Error> {
+        self.look_again = true;
+        if self.snapshot.asked.is_some_and(|at| at.elapsed() < SNAPSHOT_WAIT) {
+            return Ok(());
+        }
+        self.snapshot.asked = Some(Instant::now());
+        report(&self.warden, control::from_service::Report::SnapshotWanted(true))
+    }
+
+    /// True if the warden says stop.
+    fn take_orders(&mut self) -> Result<bool, Error> {
+        loop {
+            let packet = match self.warden.receive::<ToService>() {
+                Err(LinkError::WouldBlock) => return Ok(false),
+                // Clients are served as long as we live; a new warden may come.
+                Err(LinkError::Closed) => {
+                    self.poller.remove(&self.warden).map_err(Error::system("epoll_ctl"))?;
+                    return Ok(false);
+                }
+                packet => packet?,
+            };
+            match packet.message.order {
+                Some(to_service::Order::Lead(_)) => {
+                    if let Some(fd) = packet.descriptors.into_iter().next() {
+                        self.greet_gateway(Link::from_fd(fd))?;
+                    }
+                }
+                Some(to_service::Order::TakeSnapshot(_)) => {
+                    send_snapshot(&self.warden, &self.machine)?;
+                }
+                Some(to_service::Order::SnapshotKept(kept)) => self.snapshot_kept(&kept)?,
+                Some(to_service::Order::Stop(_)) => return Ok(true),
+                _ => {}
+            }
+        }
+    }
+
+    fn snapshot_kept(&mut self, kept: &control::SnapshotKept) -> Result<(), Error> {
+        let Some(cursor) = kept.release_cursor.first_chunk::<CURSOR_BYTES>() else { return Ok(()) };
+        self.machine.release(&Cursor::decode(cursor))?;
+        self.snapshot = SnapshotState { asked: None, last_length_bytes: kept.newest_length_bytes };
+        self.queue_all();
+        Ok(())
+    }
+
+    /// A gateway that started anew: it says what it holds (nothing), and gets back what we hold.
+    fn greet_gateway(&mut self, gateway: Link) -> Result<(), Error> {
+        let (clients, _) = super::takeover::receive_endpoints(&gateway)?;
+        let lacking: Vec<u64> = self
+            .conns
+            .values()
+            .filter(|conn| !conn.is_ring() && !clients.iter().any(|(id, _)| *id == conn.id.0))
+            .map(|conn| conn.id.0)
+            .collect();
+        for batch in lacking.chunks(HANDOVER_BATCH) {
+            let descriptors: Vec<_> = batch.iter().filter_map(|id| self.client_fd(*id)).collect();
+            gateway.send(&Endpoints::clients(batch.to_vec()), &descriptors)?;
+        }
+        self.deposit_events(&gateway)?;
+        gateway.set_nonblocking(true)?;
+        self.drop_gateway();
+        self.poller.add(&gateway, GATEWAY, Interest::READ).map_err(Error::system("epoll_ctl"))?;
+        self.gateway = Some(gateway);
+        self.closed = self.closed_slots();
+        self.tell_complete()
+    }
+
+    /// Connections that ended and whose slots the gateway has still to free.
+    pub(super) fn closed_slots(&self) -> Vec<u64> {
+        self.table
+            .used()
+            .filter(|(_, state, kind)| *state == SlotState::Closed && *kind == Kind::Socket)
+            .map(|(id, _, _)| self.table.conn_id(id))
+            .collect()
+    }
+
+    /// The gateway has now all that we hold, and knows what ended.
+    pub(super) fn tell_complete(&mut self) -> Result<(), Error> {
+        self.tell_closed()?;
+        match &self.gateway {
+            Some(gateway) => match gateway.send(&Endpoints::new(Said::Complete(true)), &[]) {
+                // Without it a gateway keeps slots that nobody uses; nothing else is wrong.
+                Ok(()) | Err(LinkError::WouldBlock | LinkError::Closed) => Ok(()),
+                Err(error) => Err(error.into()),
+            },
+            None => Ok(()),
+        }
+    }
+
+    fn client_fd(&self, id: u64) -> Option<std::os::fd::BorrowedFd<'_>> {
+        use std::os::fd::AsFd;
+        match &self.conns.get(&id)?.transport {
+            Transport::Socket { fd, .. } => Some(fd.as_fd()),
+            Transport::Ring { .. } => None,
+        }
+    }
+
+    /// Leaves the event-channel handles with the gateway, so that they outlive us.
+    pub(super) fn deposit_events(&self, gateway: &Link) -> Result<(), Error> {
+        let said = Endpoints::new(Said::EventChannels(true));
+        Ok(gateway.send(&said, &self.host.events.handles())?)
+    }
+
+    fn hear_gateway(&mut self) -> Result<(), Error> {
+        while let Some(gateway) = &self.gateway {
+            match gateway.receive::<Endpoints>() {
+                Ok(packet) => {
+                    if let Some(Said::Clients(clients)) = packet.message.said {
+                        for (id, fd) in clients.ids.into_iter().zip(packet.descriptors) {
+                            self.adopt_client(id, fd)?;
+                        }
+                    }
+                }
+                Err(LinkError::WouldBlock) => return Ok(()),
+                Err(LinkError::Closed) => self.drop_gateway(),
+                Err(error) => return Err(error.into()),
+            }
+        }
+        Ok(())
+    }
+
+    fn drop_gateway(&mut self) {
+        if let Some(gateway) = self.gateway.take() {
+            // A closed descriptor leaves the poller by itself; a failure here changes nothing.
+            let _ = self.poller.remove(&gateway);
+        }
+    }
+
+    /// Takes a client's socket, new or of a former leader, and gives it its first turn.
+    pub(super) fn adopt_client(&mut self, id: u64, fd: OwnedFd) -> Result<(), Error> {
+        let slot_id = Table::slot_of(id);
+        let ours = slot_id.0 < xs_shm::limits::SOCKETS_MAX
+            && self.table.conn_id(slot_id) == id
+            && self.table.state(slot_id) == SlotState::Open;
+        if !ours || self.conns.contains_key(&id) {
+            return Ok(());
+        }
+        let conn = ConnId(id);
+        if !self.machine.store.is_connected(conn) {
+            let entry = Entry::Connect { conn, peer: Peer::Socket };
+            if !self.propose(&entry.as_ref())? {
+                return self.refuse_client(slot_id, id);
+            }
+        }
+        self.poller.add(&fd, id, Interest::READ).map_err(Error::system("epoll_ctl"))?;
+        let mut slot = self.table.slot(slot_id);
+        self.skip_logged(conn, &mut slot);
+        let transport = Transport::Socket { fd, interest: Interest::READ };
+        self.conns.insert(id, Conn { id: conn, slot_id, slot, transport, queued: false, more: false });
+        self.serve_conn(conn)
+    }
+
+    /// A full log: the client sees its connection closed, as with a daemon that has no memory left.
+    fn refuse_client(&mut self, slot_id: SlotId, id: u64) -> Result<(), Error> {
+        if self.log_limit.allow("refused_client") {
+            tracing::warn!("log full: a new client is refused");
+        }
+        self.table.close(slot_id);
+        self.closed.push(id);
+        Ok(())
+    }
+
+    fn hear_events(&mut self) -> Result<(), Error> {
+        while let Some(port) = self.host.events.pending()? {
+            self.host.events.unmask(port)?;
+            if port.0 == self.table.virq_port() {
+                self.look_at_domains()?;
+            } else if let Some(conn) = self.by_port.get(&port.0) {
+                self.serve_conn(*conn)?;
+            }
+        }
+        Ok(())
+    }
+
+    pub(super) fn set_interest(&mut self, conn: &mut Conn, flow: Flow) -> Result<(), Error> {
+        let Transport::Socket { fd, interest } = &mut conn.transport else { return Ok(()) };
+        // A client that takes no answers is not heard either: its requests wait in its own socket.
+        let wanted = Interest { read: flow != Flow::Blocked, write: flow == Flow::Blocked };
+        if wanted != *interest {
+            *interest = wanted;
+            self.poller.modify(fd, conn.id.0, wanted).map_err(Error::system("epoll_ctl"))?;
+        }
+        Ok(())
+    }
+
+    fn tell_closed(&mut self) -> Result<(), Error> {
+        let Some(gateway) = &self.gateway else { return Ok(()) };
+        while !self.closed.is_empty() {
+            let batch: Vec<u64> = self.closed.iter().take(HANDOVER_BATCH).copied().collect();
+            match gateway.send(&Endpoints::closed(batch.clone()), &[]) {
+                Ok(()) => drop(self.closed.drain(..batch.len())),
+                Err(LinkError::WouldBlock | LinkError::Closed) => return Ok(()),
+                Err(error) => return Err(error.into()),
+            }
+        }
+        Ok(())
+    }
+
+    /// Watches a descriptor of our own.
+    pub(super) fn port_of(&self, slot: SlotId) -> Port {
+        Port(self.table.ports(slot).0)
+    }
+}

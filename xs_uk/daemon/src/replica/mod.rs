@@ -1,0 +1,157 @@
+//! A replica: follows the log until it is told to lead, then serves.
+
+mod backlog;
+mod conn;
+mod domains;
+mod leader;
+mod machine;
+mod requests;
+mod takeover;
+
+use std::time::Duration;
+
+use control::{LinkError, SnapshotTaken, ToService, from_service, to_service};
+use xs_consensus::{Cursor, Embedded};
+use xs_shm::limits::TABLE_BYTES;
+use xs_shm::{Board, Region, ReplicaStatus, ReplicaWords, Table};
+use xs_store::{Config, Store};
+
+use crate::error::{Error, take, take_optional};
+use crate::limits::{FOLLOW_BATCH, FOLLOW_BUSY, FOLLOW_IDLE, HEARTBEAT_PROMISE_MS};
+use crate::poller::{Interest, Poller};
+use crate::service::{Service, report_with};
+use crate::snapshot;
+use machine::Machine;
+
+/// What a replica must know besides what the warden hands over.
+pub struct ReplicaOptions {
+    /// How to reach the hypervisor.
+    pub host: hypervisor::HostSpec,
+    /// Quotas and the like for a new store.
+    pub config: Config,
+    /// Serve dom0's own ring too.
+    pub own_ring: bool,
+    /// How long an unread watch event to a guest is kept; 0 is for ever.
+    pub watch_event_timeout_s: u32,
+}
+
+/// What ended following.
+enum Promoted {
+    Lead { epoch: u64, gateway: control::Link },
+    Stop,
+}
+
+struct Follower {
+    service: Service,
+    machine: Machine,
+    table: Table,
+    words: ReplicaWords,
+    status: ReplicaStatus,
+}
+
+/// Runs the role until the warden says stop.
+pub fn run(options: ReplicaOptions) -> Result<(), Error> {
+    let mut follower = Follower::start(&options)?;
+    match follower.follow()? {
+        Promoted::Stop => Ok(()),
+        Promoted::Lead { epoch, gateway } => {
+            let Follower { service, machine, table, words, status } = follower;
+            let parts = takeover::Parts { service, machine, table, words, status, options };
+            match takeover::take_over(parts, epoch, gateway)? {
+                Some(mut leader) => leader.serve(),
+                None => Ok(()),
+            }
+        }
+    }
+}
+
+impl Follower {
+    fn start(options: &ReplicaOptions) -> Result<Self, Error> {
+        let mut service = Service::start()?;
+        let board = Board::open(take(&mut service.kept, control::names::BOARD)?)?;
+        let conns = take(&mut service.kept, control::names::CONNS)?;
+        let log = take(&mut service.kept, control::names::LOG)?;
+        let (cursor, store) = match take_optional(&mut service.kept, control::names::SNAPSHOT) {
+            Some(saved) => snapshot::load(saved)?,
+            None => (Cursor::default(), Store::new(options.config.clone())),
+        };
+        // Nothing else of ours may stay open by mistake.
+        service.kept.clear();
+        let engine = Embedded::attach(Region::open(log, 1)?, cursor)?;
+        let mut follower = Self {
+            words: board.words(service.begin.replica),
+            table: Table::open(Region::open(conns, TABLE_BYTES)?),
+            machine: Machine::new(Box::new(engine), store),
+            status: ReplicaStatus::default(),
+            service,
+        };
+        while follower.advance()? {}
+        follower.service.ready(follower.machine.index(), HEARTBEAT_PROMISE_MS)?;
+        Ok(follower)
+    }
+
+    fn follow(&mut self) -> Result<Promoted, Error> {
+        let mut poller = Poller::new().map_err(Error::system("epoll_create"))?;
+        poller.add(&self.service.warden, 0, Interest::READ).map_err(Error::system("epoll_ctl"))?;
+        let (mut ready, mut pause) = (Vec::new(), FOLLOW_BUSY);
+        loop {
+            poller.wait(pause, &mut ready).map_err(Error::system("epoll_wait"))?;
+            if !ready.is_empty() {
+                match self.take_orders() {
+                    Ok(Some(promoted)) => return Ok(promoted),
+                    Ok(None) => {}
+                    // A follower without a warden is of no use: nobody can promote it.
+                    Err(Error::Warden(LinkError::Closed)) => return Ok(Promoted::Stop),
+                    Err(error) => return Err(error),
+                }
+            }
+            pause = if self.advance()? { FOLLOW_BUSY } else { next_pause(pause) };
+        }
+    }
+
+    /// Applies a batch. True if there was something.
+    fn advance(&mut self) -> Result<bool, Error> {
+        let applied = self.machine.catch_up(FOLLOW_BATCH)?;
+        self.machine.trim_delivered(&self.table);
+        self.status.heartbeat += 1;
+        self.status.applied = self.machine.index();
+        self.words.publish(&self.status);
+        Ok(applied > 0)
+    }
+
+    fn take_orders(&mut self) -> Result<Option<Promoted>, Error> {
+        loop {
+            let packet = match self.service.warden.receive::<ToService>() {
+                Err(LinkError::WouldBlock) => return Ok(None),
+                packet => packet?,
+            };
+            match packet.message.order {
+                Some(to_service::Order::Lead(lead)) => {
+                    let gateway = packet.descriptors.into_iter().next();
+                    let gateway = gateway.ok_or(Error::Missing { name: "link to the gateway" })?;
+                    let gateway = control::Link::from_fd(gateway);
+                    return Ok(Some(Promoted::Lead { epoch: lead.epoch, gateway }));
+                }
+                Some(to_service::Order::TakeSnapshot(_)) => {
+                    send_snapshot(&self.service.warden, &self.machine)?;
+                }
+                Some(to_service::Order::Stop(_)) => return Ok(Some(Promoted::Stop)),
+                _ => {}
+            }
+        }
+    }
+}
+
+/// Takes a snapshot of the machine's state and gives it to the warden to keep.
+fn send_snapshot(warden: &control::Link, machine: &Machine) -> Result<u64, Error> {
+    use std::os::fd::AsFd;
+    let cursor = machine.cursor();
+    let (fd, length_bytes) = snapshot::save(&machine.store, &cursor)?;
+    let taken = SnapshotTaken { index: cursor.index.0, length_bytes, cursor: cursor.encode().to_vec() };
+    report_with(warden, from_service::Report::SnapshotTaken(taken), &[fd.as_fd()])?;
+    Ok(length_bytes)
+}
+
+fn next_pause(pause: Duration) -> Duration {
+    (pause * 2).min(FOLLOW_IDLE)
+}

@@ -1,0 +1,264 @@
+//! From received bytes to queued answers.
+//!
+//! Order of the steps for a request that changes state: append (now it is done for good), apply, commit it as
+//! consumed, queue the answer. Killed after the append, the successor finds the request's sequence number in
+//! the store and only commits and queues.
+
+use control::Severity;
+use xs_consensus::LogError;
+use xs_protocol::{HEADER_BYTES, Header, MESSAGE_MAX, XsError};
+use xs_store::entry::EntryRef;
+use xs_store::{ConnId, Effect, Route};
+
+use super::conn::{Conn, Flow};
+use super::leader::Leader;
+use super::machine;
+use crate::error::Error;
+use crate::limits::REQUESTS_PER_TURN_MAX;
+
+/// Ring error word (`xs_wire.h`): communication, i.e. impossible indices.
+const RING_ERROR_INDEX: u32 = 2;
+/// Ring error word: protocol violation.
+const RING_ERROR_PROTOCOL: u32 = 3;
+
+/// What became of one attempt to answer a request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Answered {
+    Yes,
+    /// The message has not come whole yet.
+    Incomplete,
+    /// Its answer would not fit, or the log is full: later.
+    Later,
+    /// It breaks the protocol.
+    Violation,
+}
+
+impl Leader {
+    /// Gives a connection its turn: sends, receives, answers, until nothing moves or its turn is over.
+    pub(super) fn serve_conn(&mut self, id: ConnId) -> Result<(), Error> {
+        let Some(mut conn) = self.conns.remove(&id.0) else { return Ok(()) };
+        conn.queued = false;
+        let outcome = self.turn(&mut conn);
+        // An outcome of our own that ends this process leaves the slot as it is: the successor goes on.
+        let ended = outcome? == Flow::Ended;
+        if ended && !conn.is_ring() {
+            self.disconnect(conn)?;
+        } else {
+            self.conns.insert(id.0, conn);
+        }
+        self.settle_effects()
+    }
+
+    /// Queues and sends what the outbox of a connection holds.
+    pub(super) fn deliver(&mut self, id: ConnId) -> Result<(), Error> {
+        let Some(mut conn) = self.conns.remove(&id.0) else { return Ok(()) };
+        let flow = self.push(&mut conn);
+        // A socket that breaks while an event is sent is found ended when it is next served.
+        self.set_interest(&mut conn, flow)?;
+        self.conns.insert(id.0, conn);
+        Ok(())
+    }
+
+    fn turn(&mut self, conn: &mut Conn) -> Result<Flow, Error> {
+        let mut answered = 0;
+        self.reconnect_if_asked(conn)?;
+        let mut pushed = self.push(conn);
+        let mut received = conn.receive(self.host.events.as_mut());
+        while answered < REQUESTS_PER_TURN_MAX {
+            match self.answer(conn)? {
+                Answered::Yes => answered += 1,
+                Answered::Violation => return self.violation(conn, RING_ERROR_PROTOCOL),
+                Answered::Incomplete | Answered::Later => {
+                    pushed = self.push(conn);
+                    if pushed == Flow::Blocked || received == Flow::Ended || !conn.more {
+                        break;
+                    }
+                    received = conn.receive(self.host.events.as_mut());
+                    if received != Flow::Moved {
+                        break;
+                    }
+                }
+            }
+        }
+        if answered > 0 {
+            pushed = self.push(conn);
+        }
+        self.end_turn(conn, received, pushed, answered)
+    }
+
+    fn end_turn(
+        &mut self,
+        conn: &mut Conn,
+        received: Flow,
+        pushed: Flow,
+        answered: usize,
+    ) -> Result<Flow, Error> {
+        if received == Flow::Ended || pushed == Flow::Ended {
+            if conn.is_ring() && !conn.is_broken() {
+                return self.violation(conn, RING_ERROR_INDEX);
+            }
+            if pushed == Flow::Ended || answered < REQUESTS_PER_TURN_MAX {
+                return Ok(Flow::Ended);
+            }
+        }
+        // Rings have no level-triggered descriptor that would bring them here again.
+        if answered == REQUESTS_PER_TURN_MAX && !conn.queued {
+            conn.queued = true;
+            self.queue.push_back(conn.id);
+        }
+        self.set_interest(conn, pushed)?;
+        Ok(Flow::Idle)
+    }
+
+    fn violation(&mut self, conn: &mut Conn, error: u32) -> Result<Flow, Error> {
+        self.status.protocol_errors += 1;
+        if self.log_limit.allow("protocol_error") {
+            tracing::warn!(conn = conn.id.0, ring = conn.is_ring(), error, "client breaks the protocol");
+        }
+        conn.mark_broken(error, self.host.events.as_mut());
+        if conn.is_ring() {
+            // Kept, but ignored (XSA-325): its watches and transactions end, its domain does not.
+            self.look_again |= !self.propose(&EntryRef::Disconnect { conn: conn.id })?;
+        }
+        Ok(Flow::Ended)
+    }
+
+    /// Queues the outbox's items that fit, then sends. The outbox may hold more afterwards: [`Flow::Blocked`].
+    pub(super) fn push(&mut self, conn: &mut Conn) -> Flow {
+        let mut sent;
+        loop {
+            let mut last = None;
+            for (ordinal, _, bytes) in self.machine.store.outbox(conn.id) {
+                if bytes.len() > conn.slot.stageable_bytes() {
+                    break;
+                }
+                conn.slot.stage(bytes);
+                last = Some(ordinal);
+            }
+            if let Some(ordinal) = last {
+                conn.slot.commit(0, 0, Some(ordinal));
+                self.machine.store.trim(conn.id, ordinal);
+            }
+            sent = conn.send(self.host.events.as_mut());
+            let more = self.machine.store.outbox(conn.id).next().is_some();
+            if !more || sent != Flow::Moved {
+                return if more && sent != Flow::Ended { Flow::Blocked } else { sent };
+            }
+        }
+    }
+
+    fn answer(&mut self, conn: &mut Conn) -> Result<Answered, Error> {
+        let readable = conn.slot.readable_bytes();
+        if readable < HEADER_BYTES || conn.is_broken() {
+            return Ok(Answered::Incomplete);
+        }
+        let mut bytes = [0; MESSAGE_MAX];
+        conn.slot.peek(0, &mut bytes[..HEADER_BYTES]);
+        let Some(header) = Header::parse(&bytes[..HEADER_BYTES]) else { return Ok(Answered::Violation) };
+        let Ok(payload_bytes) = header.payload_len() else { return Ok(Answered::Violation) };
+        let size = HEADER_BYTES + payload_bytes;
+        if readable < size {
+            return Ok(Answered::Incomplete);
+        }
+        let blocked =
+            conn.slot.stageable_bytes() < MESSAGE_MAX || self.machine.store.outbox(conn.id).next().is_some();
+        if blocked && self.push(conn) == Flow::Blocked {
+            return Ok(Answered::Later);
+        }
+        if conn.slot.stageable_bytes() < MESSAGE_MAX {
+            return Ok(Answered::Later);
+        }
+        conn.slot.peek(HEADER_BYTES, &mut bytes[HEADER_BYTES..size]);
+        self.execute(conn, header, &bytes[HEADER_BYTES..size])
+    }
+
+    fn execute(&mut self, conn: &mut Conn, header: Header, payload: &[u8]) -> Result<Answered, Error> {
+        let size = HEADER_BYTES + payload.len();
+        match self.machine.store.route(conn.id, &header, payload) {
+            Route::Read => {
+                self.reply.clear();
+                self.machine.store.read(conn.id, &header, payload, &mut self.reply);
+                conn.slot.stage(&self.reply);
+                conn.slot.commit(size, 1, None);
+                self.status.reads += 1;
+            }
+            route => {
+                let (verdict, ring_conn) = match route {
+                    Route::Introduce => self.introduce(conn, payload)?,
+                    _ => (None, None),
+                };
+                if !self.log_request(conn, header, payload, verdict, ring_conn)? {
+                    return Ok(Answered::Later);
+                }
+                conn.slot.commit(size, 1, None);
+            }
+        }
+        self.status.requests += 1;
+        Ok(Answered::Yes)
+    }
+
+    /// False if the log is full: the request stays where it is until a snapshot makes room.
+    fn log_request(
+        &mut self,
+        conn: &Conn,
+        header: Header,
+        payload: &[u8],
+        verdict: Option<XsError>,
+        ring_conn: Option<ConnId>,
+    ) -> Result<bool, Error> {
+        let seq = conn.slot.record().seq + 1;
+        let entry = machine::request(conn.id, seq, header, payload, verdict, ring_conn);
+        self.propose(&entry)
+    }
+
+    /// Appends and applies an entry. False if the log is full.
+    pub(super) fn propose(&mut self, entry: &EntryRef<'_>) -> Result<bool, Error> {
+        match self.machine.propose(entry, &mut self.effects) {
+            Ok(()) => Ok(true),
+            Err(LogError::Full { .. }) => {
+                self.ask_for_snapshot()?;
+                Ok(false)
+            }
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// Does what applied entries ask for. Effects can bring new entries and so new effects; each of them ends
+    /// something that existed, so this ends too.
+    pub(super) fn settle_effects(&mut self) -> Result<(), Error> {
+        while !self.effects.is_empty() {
+            let effects = std::mem::take(&mut self.effects);
+            for effect in effects {
+                self.settle(effect)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn settle(&mut self, effect: Effect) -> Result<(), Error> {
+        match effect {
+            Effect::Output(conn) => self.deliver(conn)?,
+            Effect::Close(conn) => self.close(conn)?,
+            Effect::Unmap(domid) => self.unmap(domid)?,
+            Effect::QuotaHit { domid, quota } => {
+                self.status.quota_hits += 1;
+                if self.log_limit.allow("quota_hit") {
+                    let detail = format!("domain {domid} reached its quota of {}", quota.name());
+                    tracing::warn!(%domid, quota = quota.name(), "quota reached");
+                    crate::service::note(&self.warden, Severity::Warning, "quota_hit", detail)?;
+                }
+            }
+            Effect::Backlog { conn, event_bytes } => self.note_backlog(conn, event_bytes),
+            Effect::EventsDropped(conn) => {
+                if self.log_limit.allow("events_dropped") {
+                    tracing::warn!(
+                        conn = conn.0,
+                        "more events at once than a client may have; the rest is dropped"
+                    );
+                }
+            }
+            other => tracing::debug!(effect = ?other, "effect"),
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,270 @@
+//! From follower to leader: fence, catch up, take the endpoints, mend what the former leader was in the middle of.
+
+use std::collections::{HashMap, VecDeque};
+use std::os::fd::OwnedFd;
+use std::time::{Duration, Instant};
+
+use control::{Leading, Link, LinkError, from_service};
+use hypervisor::{Host, Virq};
+use xs_protocol::{HEADER_BYTES, Header, MESSAGE_MAX};
+use xs_shm::{Kind, ReplicaStatus, ReplicaWords, Slot, SlotId, Table};
+use xs_store::ConnId;
+use xs_store::entry::Entry;
+
+use super::ReplicaOptions;
+use super::conn::{Conn, Transport, ring_announce};
+use super::leader::{EVENTS, GATEWAY, Leader, SnapshotState, WARDEN};
+use super::machine::Machine;
+use crate::endpoints::{Endpoints, Said};
+use crate::error::Error;
+use crate::limits::HANDOVER_WAIT;
+use crate::log_limit::LogLimit;
+use crate::poller::{Interest, Poller};
+use crate::service::{Service, report};
+
+/// What a follower brings along.
+pub(super) struct Parts {
+    pub service: Service,
+    pub machine: Machine,
+    pub table: Table,
+    pub words: ReplicaWords,
+    pub status: ReplicaStatus,
+    pub options: ReplicaOptions,
+}
+
+/// Client sockets by connection id, and the event-channel handles.
+pub(super) type Held = (Vec<(u64, OwnedFd)>, Vec<OwnedFd>);
+
+/// Takes over. `None` if the gateway died meanwhile: the warden will say again.
+pub(super) fn take_over(parts: Parts, epoch: u64, gateway: Link) -> Result<Option<Leader>, Error> {
+    let began = Instant::now();
+    let Parts { service, mut machine, table, words, mut status, options } = parts;
+    machine.lead(epoch)?;
+    status.epoch = epoch;
+    let (clients, handles) = receive_endpoints(&gateway)?;
+    let fresh_host = handles.is_empty();
+    let host = if fresh_host { Host::open(&options.host)? } else { Host::adopt(&options.host, handles)? };
+    let poller = Poller::new().map_err(Error::system("epoll_create"))?;
+    let mut leader = Leader {
+        machine,
+        table,
+        words,
+        status,
+        warden: service.warden,
+        gateway: None,
+        host,
+        poller,
+        conns: HashMap::new(),
+        by_port: HashMap::new(),
+        queue: VecDeque::new(),
+        closed: Vec::new(),
+        effects: Vec::new(),
+        reply: Vec::new(),
+        look_again: false,
+        snapshot: SnapshotState::default(),
+        log_limit: LogLimit::default(),
+        backlog: HashMap::new(),
+        watch_event_timeout_s: options.watch_event_timeout_s,
+    };
+    if leader.machine.index() == 0 {
+        leader.machine.propose_owned(&Entry::SetConfig(options.config), &mut leader.effects)?;
+    }
+    leader.begin(gateway, fresh_host)?;
+    leader.take_rings(fresh_host)?;
+    if options.own_ring && !leader.has_own_ring() {
+        leader.open_own_ring()?;
+    }
+    leader.take_clients(clients)?;
+    leader.forget_lost()?;
+    leader.look_at_domains()?;
+    leader.deliver_all()?;
+    leader.report_leading(epoch, began.elapsed())?;
+    Ok(Some(leader))
+}
+
+/// Receives everything that the gateway holds.
+pub(super) fn receive_endpoints(gateway: &Link) -> Result<Held, Error> {
+    gateway.set_nonblocking(true)?;
+    let mut poller = Poller::new().map_err(Error::system("epoll_create"))?;
+    poller.add(gateway, 0, Interest::READ).map_err(Error::system("epoll_ctl"))?;
+    let (mut clients, mut handles, mut ready) = (Vec::new(), Vec::new(), Vec::new());
+    let began = Instant::now();
+    loop {
+        match gateway.receive::<Endpoints>() {
+            Ok(packet) => match packet.message.said {
+                Some(Said::Clients(said)) => clients.extend(said.ids.into_iter().zip(packet.descriptors)),
+                Some(Said::EventChannels(_)) => handles = packet.descriptors,
+                Some(Said::Complete(_)) => return Ok((clients, handles)),
+                _ => {}
+            },
+            Err(LinkError::WouldBlock) => {
+                let waited = began.elapsed();
+                let left = HANDOVER_WAIT.checked_sub(waited);
+                let left = left.ok_or(Error::Handover { waited_ms: waited.as_millis() })?;
+                poller.wait(left, &mut ready).map_err(Error::system("epoll_wait"))?;
+            }
+            Err(error) => return Err(error.into()),
+        }
+    }
+}
+
+impl Leader {
+    fn begin(&mut self, gateway: Link, fresh_host: bool) -> Result<(), Error> {
+        let add = Error::system("epoll_ctl");
+        self.poller.add(&self.warden, WARDEN, Interest::READ).map_err(add)?;
+        self.poller
+            .add(self.host.events.wait_fd(), EVENTS, Interest::READ)
+            .map_err(Error::system("epoll_ctl"))?;
+        self.poller.add(&gateway, GATEWAY, Interest::READ).map_err(Error::system("epoll_ctl"))?;
+        if fresh_host {
+            self.deposit_events(&gateway)?;
+            self.table.set_virq_port(0);
+        }
+        self.gateway = Some(gateway);
+        if self.table.virq_port() == 0 {
+            let port = self.host.events.bind_virq(Virq::DomExc)?;
+            self.table.set_virq_port(port.0);
+        }
+        self.unmask(self.table.virq_port());
+        Ok(())
+    }
+
+    /// A port that the former leader had read is masked until somebody says otherwise.
+    fn unmask(&mut self, port: u32) {
+        if let Err(error) = self.host.events.unmask(hypervisor::Port(port)) {
+            tracing::debug!(port, %error, "unmask");
+        }
+    }
+
+    fn has_own_ring(&self) -> bool {
+        self.machine.store.domain(xs_protocol::DomId(0)).is_some_and(|domain| domain.conn.is_some())
+            || self.conns.values().any(|conn| conn.is_ring() && self.table.domid(conn.slot_id) == 0)
+    }
+
+    fn take_rings(&mut self, fresh_host: bool) -> Result<(), Error> {
+        let rings: Vec<SlotId> =
+            self.table.used().filter(|(_, _, kind)| *kind == Kind::Ring).map(|(id, _, _)| id).collect();
+        for slot_id in rings {
+            let id = ConnId(self.table.conn_id(slot_id));
+            if self.machine.store.is_connected(id) {
+                self.take_ring(slot_id, id, fresh_host)?;
+            } else {
+                self.drop_unknown_ring(slot_id);
+            }
+        }
+        Ok(())
+    }
+
+    /// The former leader mapped it for an INTRODUCE that never reached the log, or had let it go after a RELEASE.
+    fn drop_unknown_ring(&mut self, slot_id: SlotId) {
+        if let Err(error) = self.host.events.unbind(self.port_of(slot_id)) {
+            tracing::debug!(%error, "unbind");
+        }
+        self.table.free(slot_id);
+    }
+
+    fn take_ring(&mut self, slot_id: SlotId, id: ConnId, fresh_host: bool) -> Result<(), Error> {
+        let domid = hypervisor::DomId(self.table.domid(slot_id));
+        let page = if domid.0 == 0 {
+            self.host.pages.map_own().map(|(page, _)| page)
+        } else {
+            self.host.pages.map_guest(domid, self.table.gfn(slot_id))
+        };
+        let page = match page {
+            Ok(page) => page,
+            // It died meanwhile; that is looked at below. Its connection ends with its domain.
+            Err(error) => {
+                tracing::warn!(%domid, %error, "cannot map the ring again");
+                self.drop_unknown_ring(slot_id);
+                return Ok(());
+            }
+        };
+        if fresh_host {
+            let (_, remote) = self.table.ports(slot_id);
+            match self.host.events.bind_interdomain(domid, hypervisor::Port(remote)) {
+                Ok(port) => self.table.set_ports(slot_id, port.0, remote),
+                Err(error) => tracing::warn!(%domid, %error, "cannot bind the ring's event channel again"),
+            }
+        }
+        let port = self.port_of(slot_id);
+        let mut slot = self.table.slot(slot_id);
+        self.skip_logged(id, &mut slot);
+        let transport = Transport::Ring { page, port, broken: false };
+        let conn = Conn { id, slot_id, slot, transport, queued: true, more: false };
+        conn.publish_indices(self.host.events.as_mut());
+        if let Transport::Ring { page, port, .. } = &conn.transport
+            && page.load_u32(xs_protocol::ring::CONNECTION_OFFSET) != xs_protocol::ring::RECONNECT
+        {
+            ring_announce(page, *port, self.host.events.as_mut());
+        }
+        self.unmask(port.0);
+        self.by_port.insert(port.0, id);
+        self.conns.insert(id.0, conn);
+        self.queue.push_back(id);
+        Ok(())
+    }
+
+    /// A request that was logged, but whose slot does not know it yet: it is done, only the slot catches up.
+    pub(super) fn skip_logged(&mut self, id: ConnId, slot: &mut Slot) {
+        let record = slot.record();
+        self.machine.store.trim(id, record.delivered);
+        if self.machine.store.last_seq(id) <= record.seq {
+            return;
+        }
+        assert_eq!(self.machine.store.last_seq(id), record.seq + 1, "one request is under way at a time");
+        let mut header = [0; HEADER_BYTES];
+        slot.peek(0, &mut header);
+        let payload = Header::parse(&header).map_or(0, |header| header.len as usize);
+        let size = HEADER_BYTES + payload;
+        assert!(size <= MESSAGE_MAX && size <= slot.readable_bytes(), "what was logged was received");
+        slot.commit(size, 1, None);
+    }
+
+    fn take_clients(&mut self, clients: Vec<(u64, OwnedFd)>) -> Result<(), Error> {
+        for (id, fd) in clients {
+            self.adopt_client(id, fd)?;
+        }
+        Ok(())
+    }
+
+    /// Connections of the store without an endpoint end.
+    fn forget_lost(&mut self) -> Result<(), Error> {
+        let lost: Vec<ConnId> = self
+            .machine
+            .store
+            .connections()
+            .filter(|(conn, peer)| {
+                !self.conns.contains_key(&conn.0) && matches!(peer, xs_store::Peer::Socket)
+            })
+            .map(|(conn, _)| conn)
+            .collect();
+        for conn in lost {
+            self.propose_or_retry(&Entry::Disconnect { conn })?;
+        }
+        self.closed = self.closed_slots();
+        self.tell_complete()
+    }
+
+    fn deliver_all(&mut self) -> Result<(), Error> {
+        self.settle_effects()?;
+        let ids: Vec<ConnId> = self.conns.values().map(|conn| conn.id).collect();
+        for id in ids {
+            self.deliver(id)?;
+        }
+        Ok(())
+    }
+
+    fn report_leading(&mut self, epoch: u64, took: Duration) -> Result<(), Error> {
+        self.publish();
+        let rings = self.conns.values().filter(|conn| conn.is_ring()).count();
+        let count = |n: usize| u32::try_from(n).unwrap_or(u32::MAX);
+        let leading = Leading {
+            epoch,
+            applied: self.machine.index(),
+            takeover_us: u64::try_from(took.as_micros()).unwrap_or(u64::MAX),
+            connections: count(self.conns.len() - rings),
+            rings: count(rings),
+        };
+        report(&self.warden, from_service::Report::Leading(leading))
+    }
+}

@@ -1,0 +1,114 @@
+//! A snapshot as the warden keeps it: a memfd with a header, the place in the log, and the store's own bytes.
+//!
+//! Layout, version 1: `"XSUKSNAP"`, version u32, zero u32, cursor (48 bytes), length u64, store bytes.
+
+use std::os::fd::{AsFd, OwnedFd};
+
+use xs_consensus::{CURSOR_BYTES, Cursor};
+use xs_store::Store;
+
+use crate::error::Error;
+use crate::limits::SNAPSHOT_BYTES_MAX;
+
+const MAGIC: &[u8; 8] = b"XSUKSNAP";
+const VERSION: u32 = 1;
+const HEADER_BYTES: usize = 16 + CURSOR_BYTES + 8;
+
+/// Writes the store's state at `cursor` to a fresh memfd. Gives it with its length.
+pub fn save(store: &Store, cursor: &Cursor) -> Result<(OwnedFd, u64), Error> {
+    let body = store.snapshot(cursor.index.0);
+    let mut bytes = Vec::with_capacity(HEADER_BYTES + body.len());
+    bytes.extend_from_slice(MAGIC);
+    bytes.extend_from_slice(&VERSION.to_le_bytes());
+    bytes.extend_from_slice(&0_u32.to_le_bytes());
+    bytes.extend_from_slice(&cursor.encode());
+    bytes.extend_from_slice(&(body.len() as u64).to_le_bytes());
+    bytes.extend_from_slice(&body);
+    let fd = rustix::fs::memfd_create("snapshot", rustix::fs::MemfdFlags::CLOEXEC)
+        .map_err(Error::system("memfd_create"))?;
+    let mut rest = bytes.as_slice();
+    while !rest.is_empty() {
+        let count =
+            rustix::io::retry_on_intr(|| rustix::io::write(&fd, rest)).map_err(Error::system("write"))?;
+        rest = &rest[count..];
+    }
+    Ok((fd, bytes.len() as u64))
+}
+
+/// Reads what [`save`] wrote.
+pub fn load(fd: impl AsFd) -> Result<(Cursor, Store), Error> {
+    let length = rustix::fs::fstat(&fd).map_err(Error::system("fstat"))?.st_size;
+    let length = u64::try_from(length).unwrap_or(0);
+    if length > SNAPSHOT_BYTES_MAX {
+        return Err(Error::Snapshot(format!("{length} bytes are over the bound of {SNAPSHOT_BYTES_MAX}")));
+    }
+    let bytes = read_all(&fd, usize::try_from(length).unwrap_or(usize::MAX))?;
+    parse(&bytes)
+}
+
+fn read_all(fd: impl AsFd, length: usize) -> Result<Vec<u8>, Error> {
+    let mut bytes = vec![0; length];
+    let mut done = 0;
+    while done < length {
+        let count = rustix::io::retry_on_intr(|| rustix::io::pread(&fd, &mut bytes[done..], done as u64))
+            .map_err(Error::system("pread"))?;
+        if count == 0 {
+            return Err(Error::Snapshot("shorter than it was".into()));
+        }
+        done += count;
+    }
+    Ok(bytes)
+}
+
+fn parse(bytes: &[u8]) -> Result<(Cursor, Store), Error> {
+    let bad = |what: &str| Error::Snapshot(what.into());
+    let rest = bytes.strip_prefix(MAGIC).ok_or_else(|| bad("not a snapshot"))?;
+    let (version, rest) = rest.split_first_chunk::<4>().ok_or_else(|| bad("cut off"))?;
+    if u32::from_le_bytes(*version) != VERSION {
+        return Err(Error::Snapshot(format!("version {} is unknown", u32::from_le_bytes(*version))));
+    }
+    let rest = rest.get(4..).ok_or_else(|| bad("cut off"))?;
+    let (cursor, rest) = rest.split_first_chunk::<CURSOR_BYTES>().ok_or_else(|| bad("cut off"))?;
+    let (length, body) = rest.split_first_chunk::<8>().ok_or_else(|| bad("cut off"))?;
+    if u64::from_le_bytes(*length) != body.len() as u64 {
+        return Err(bad("length"));
+    }
+    let cursor = Cursor::decode(cursor);
+    let (index, store) = Store::from_snapshot(body).map_err(|error| Error::Snapshot(error.to_string()))?;
+    if index != cursor.index.0 {
+        return Err(bad("its index is not its place in the log"));
+    }
+    Ok((cursor, store))
+}
+
+#[cfg(test)]
+mod tests {
+    use xs_consensus::Index;
+    use xs_store::Config;
+
+    use super::*;
+
+    #[test]
+    fn a_snapshot_loads_as_it_was_saved() {
+        let cursor = Cursor { index: Index(7), position: 99, hash: [3; 32] };
+        let store = Store::new(Config::default());
+        let (fd, length) = save(&store, &cursor).unwrap();
+        let (back, loaded) = load(&fd).unwrap();
+        assert_eq!(back, cursor);
+        assert_eq!(loaded.digest(), store.digest());
+        assert_eq!(rustix::fs::fstat(&fd).unwrap().st_size, i64::try_from(length).unwrap());
+    }
+
+    #[test]
+    fn anything_else_is_refused() {
+        let cursor = Cursor { index: Index(7), position: 99, hash: [3; 32] };
+        let (fd, length) = save(&Store::new(Config::default()), &cursor).unwrap();
+        let bytes = read_all(&fd, usize::try_from(length).unwrap()).unwrap();
+        for cut in 0..bytes.len() {
+            assert!(parse(&bytes[..cut]).is_err(), "cut at {cut}");
+        }
+        let mut newer = bytes.clone();
+        newer[8] = 2;
+        assert!(matches!(parse(&newer), Err(Error::Snapshot(text)) if text.contains("version 2")));
+    }
+}
