@@ -108,7 +108,7 @@ impl Store {
             [b"log"] => self.log_text(),
             [b"quota"] => quota_text(&self.config.quotas),
             [b"quota", b"max"] => max_text(&self.domains.max),
-            [b"quota", domid] => self.domain_text(*domid)?,
+            [b"quota", domid] => self.domain_text(domid)?,
             [b"quota-soft"] => {
                 format!(
                     "Quota settings:\n{}",

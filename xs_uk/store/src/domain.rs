@@ -131,10 +131,6 @@ impl Deltas {
             bytes: sum.bytes + delta.bytes,
         })
     }
-
-    pub fn clear(&mut self) {
-        self.0.clear();
-    }
 }
 
 /// All domains.

@@ -24,6 +24,7 @@ mod outbox;
 mod route;
 mod snapshot;
 mod store;
+mod transact;
 mod transaction;
 mod tree;
 mod watch;
@@ -37,3 +38,6 @@ pub use outbox::Kind;
 pub use route::Route;
 pub use store::Store;
 pub use xs_protocol::DomId;
+
+#[cfg(test)]
+mod tests;

@@ -147,7 +147,7 @@ pub(crate) fn domain_hint(domid: DomId) -> u64 {
 
 thread_local! {
     /// Children of nodes that are being dropped; `None` while no drop is under way.
-    static DROPPING: RefCell<Option<Vec<Box<Children>>>> = const { RefCell::new(None) };
+    static DROPPING: RefCell<Option<Vec<Children>>> = const { RefCell::new(None) };
 }
 
 impl Drop for Node {
@@ -156,12 +156,12 @@ impl Drop for Node {
         let Some(children) = self.children.take() else { return };
         let outermost = DROPPING.with_borrow_mut(|pending| match pending {
             Some(list) => {
-                list.push(children);
+                list.push(*children);
                 None
             }
             None => {
                 *pending = Some(Vec::new());
-                Some(children)
+                Some(*children)
             }
         });
         let mut next = outermost;

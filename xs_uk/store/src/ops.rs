@@ -288,7 +288,7 @@ impl Edit<'_> {
         let change = Change { before: None, after: Some(after), parent: Some(parent), removed: None };
         let nearest_owner = nearest.owner();
         self.grow(&[(acl[0].perm.domid, signed(missing), signed(bytes)), (nearest_owner, 0, signed(top))])?;
-        self.tree.create(path, missing, &acl, Arc::from(value), self.generation);
+        self.tree.create(path, missing, &acl, value, self.generation);
         Ok(change)
     }
 

@@ -58,10 +58,6 @@ impl Outbox {
         self.bytes.len() - self.delivered
     }
 
-    pub fn len(&self) -> usize {
-        self.messages.len()
-    }
-
     pub fn iter(&self) -> impl Iterator<Item = (u64, Kind, &[u8])> {
         let mut rest = &self.bytes[self.delivered..];
         self.messages.iter().map(move |message| {

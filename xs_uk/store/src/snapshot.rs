@@ -659,7 +659,7 @@ fn decode_connection(store: &mut Store, tables: &Tables, wire: WireConnection) -
         None => Peer::Socket,
         Some(number) => Peer::Domain(domid(number)?),
     };
-    let target = wire.target.map(|number| Ok((domid(number)?, wire.target_generation))).transpose()?;
+    let target = wire.target.map(domid).transpose()?.map(|domid| (domid, wire.target_generation));
     let actor = Actor {
         domid: domid(wire.domid)?,
         privileged: wire.privileged,

@@ -120,7 +120,7 @@ impl Tree {
 
     /// Creates the node at `path`, of which the last `missing` components do not exist, with the permissions
     /// `acl` for every new node and the value for the last.
-    pub fn create(&mut self, path: Path<'_>, missing: usize, acl: &Acl, value: Arc<[u8]>, generation: u64) {
+    pub fn create(&mut self, path: Path<'_>, missing: usize, acl: &Acl, value: &[u8], generation: u64) {
         let hint = acl_hint(acl);
         let existing = path.depth() - missing;
         let mut components = path.components();
@@ -136,7 +136,7 @@ impl Tree {
         let mut name_below = "";
         // From the last component up, so that no node has to be found again.
         for name in components.rev() {
-            let value = if below.is_none() { Arc::clone(&value) } else { Arc::default() };
+            let value = if below.is_none() { Arc::from(value) } else { Arc::default() };
             let mut new = Node::new(value, Arc::clone(acl), generation);
             new.acl_generation = acl_generation;
             if let Some(below) = below.take() {
@@ -159,7 +159,7 @@ impl Tree {
     }
 
     /// Paths of the nodes whose permissions name a domain, in tree order; below a node that the domain owns
-    /// the walk goes on only if `into_owned`.
+    /// the walk goes on only if `into_owned`. The root always stays.
     pub fn mentions(&self, domid: DomId, into_owned: bool) -> Vec<String> {
         let hint = domain_hint(domid);
         let mut found = Vec::new();
@@ -168,7 +168,8 @@ impl Tree {
             if node.domains_hint & hint == 0 {
                 continue;
             }
-            let children = if node.owner() == domid && !into_owned { None } else { node.children() };
+            let goes = node.owner() == domid && !into_owned && path.len() > 1;
+            let children = if goes { None } else { node.children() };
             for (name, child) in
                 children.map(|children| children.ordered()).unwrap_or_default().into_iter().rev()
             {
@@ -230,9 +231,9 @@ mod tests {
     #[test]
     fn create_find_remove() {
         let mut tree = Tree::new(DomId(0));
-        tree.create(path("/a/b/c"), 3, &acl(1), b"v"[..].into(), 7);
+        tree.create(path("/a/b/c"), 3, &acl(1), b"v", 7);
         let snapshot = tree.clone();
-        tree.create(path("/a/d"), 1, &acl(2), Arc::default(), 8);
+        tree.create(path("/a/d"), 1, &acl(2), b"", 8);
         assert_eq!(&*tree.get(path("/a/b/c")).unwrap().value, b"v");
         assert_eq!(tree.get(path("/a/b")).unwrap().value.len(), 0);
         assert_eq!(tree.get(path("/a")).unwrap().generation, 8);
@@ -252,10 +253,10 @@ mod tests {
     #[test]
     fn mentions_are_in_tree_order() {
         let mut tree = Tree::new(DomId(0));
-        tree.create(path("/z/own"), 2, &acl(5), Arc::default(), 1);
+        tree.create(path("/z/own"), 2, &acl(5), b"", 1);
         let shared: Acl = Arc::new([grant(0, Access::None), grant(5, Access::Read)]);
-        tree.create(path("/a"), 1, &shared, Arc::default(), 1);
-        tree.create(path("/other"), 1, &acl(69), Arc::default(), 1);
+        tree.create(path("/a"), 1, &shared, b"", 1);
+        tree.create(path("/other"), 1, &acl(69), b"", 1);
         assert_eq!(tree.mentions(DomId(5), false), ["/z", "/a"]);
         assert_eq!(tree.mentions(DomId(5), true), ["/z", "/z/own", "/a"]);
         assert_eq!(tree.mentions(DomId(6), true), Vec::<String>::new());

@@ -261,7 +261,7 @@ mod tests {
         let mut tree = Tree::new(DomId(0));
         let acl: crate::node::Acl = Arc::new([grant(0, Access::None)]);
         for (text, missing) in [("/a/z", 2), ("/a/z/q", 1), ("/a/b", 1), ("/a/b/c", 1)] {
-            tree.create(path(text), missing, &acl, Arc::default(), 1);
+            tree.create(path(text), missing, &acl, b"", 1);
         }
         let mut watches = Watches::default();
         for (id, text) in ["/a", "/a/b", "/a/b/c", "/a/z", "/a/none"].into_iter().enumerate() {

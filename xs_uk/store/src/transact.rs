@@ -1,0 +1,374 @@
+//! Logged requests of clients: transactions.
+
+use xs_protocol::{Header, MessageType as T, Path, XsError, message, path::Resolved, perms};
+
+use crate::{
+    ConnId, Effect, Quota, Store,
+    domain::Deltas,
+    handle::is_node_read,
+    limits,
+    node::Actor,
+    ops::{self, Edit, Refusal},
+    route::transaction_end_args,
+    store::Sent,
+    transaction::{Mark, Record, Transaction},
+};
+
+impl Store {
+    pub(crate) fn transaction_start(
+        &mut self,
+        id: ConnId,
+        tx_id: u32,
+        header: &Header,
+        effects: &mut Vec<Effect>,
+    ) {
+        let Some(actor) = self.conns.get(&id).map(|conn| conn.actor) else { return };
+        match self.open_transaction(id, &actor, tx_id) {
+            Err(refusal) => self.refuse(id, &actor, header, refusal, effects),
+            Ok(tx_id) => self.reply(id, effects, |out| {
+                message::push_reply_with(out, header, |out| {
+                    perms::push_decimal(out, tx_id.into());
+                    out.push(0);
+                });
+            }),
+        }
+    }
+
+    fn open_transaction(&mut self, id: ConnId, actor: &Actor, within: u32) -> Result<u32, Refusal> {
+        if within != 0 {
+            return Err(XsError::EBUSY.into());
+        }
+        let quotas = self.quotas_of(actor).copied();
+        let conn = self.conns.get_mut(&id).ok_or(XsError::EIO)?;
+        let count = conn.transactions.len() + 1;
+        match quotas {
+            None if count > limits::PRIVILEGED_TRANSACTIONS_MAX => return Err(XsError::ENOSPC.into()),
+            Some(quotas) if quotas.exceeded(Quota::Transactions, count as u64) => {
+                return Err(Refusal::Quota(Quota::Transactions));
+            }
+            _ => {}
+        }
+        while conn.next_tx_id == 0 || conn.transactions.contains_key(&conn.next_tx_id) {
+            conn.next_tx_id = conn.next_tx_id.wrapping_add(1);
+        }
+        let tx_id = conn.next_tx_id;
+        conn.next_tx_id = tx_id.wrapping_add(1);
+        let transaction = Transaction::new(self.tree.clone(), self.version);
+        conn.transactions.insert(tx_id, Box::new(transaction));
+        self.domains.note(actor.domid, Quota::Transactions, count as u64);
+        Ok(tx_id)
+    }
+
+    /// Takes a transaction out of its connection.
+    fn take_transaction(&mut self, id: ConnId, tx_id: u32) -> Option<(Actor, Box<Transaction>)> {
+        let conn = self.conns.get_mut(&id)?;
+        let transaction = conn.transactions.remove(&tx_id)?;
+        conn.transaction_bytes -= transaction.bytes;
+        let actor = conn.actor;
+        self.update_held(id);
+        Some((actor, transaction))
+    }
+
+    pub(crate) fn in_transaction(
+        &mut self,
+        id: ConnId,
+        tx_id: u32,
+        header: &Header,
+        payload: &[u8],
+        effects: &mut Vec<Effect>,
+    ) {
+        let Some((actor, mut transaction)) = self.take_transaction(id, tx_id) else { return };
+        if header.kind == T::SET_PERMS {
+            self.know_named_domains(&actor, payload);
+        }
+        let mut answer = Vec::new();
+        let mut done = self.step(&actor, &mut transaction, header, payload, &mut answer);
+        if done.is_ok() {
+            done = self.record(&actor, &mut transaction, header, payload, &answer);
+        }
+        if let Err(refusal) = done {
+            transaction.failed = true;
+            answer.clear();
+            message::push_error(&mut answer, header, refusal.error());
+            if let Refusal::Quota(quota) = refusal {
+                self.quota_hit(&actor, quota, effects);
+            }
+        }
+        self.put_transaction(id, tx_id, transaction);
+        self.reply(id, effects, |out| out.extend_from_slice(&answer));
+    }
+
+    fn put_transaction(&mut self, id: ConnId, tx_id: u32, transaction: Box<Transaction>) {
+        if let Some(conn) = self.conns.get_mut(&id) {
+            conn.transaction_bytes += transaction.bytes;
+            conn.transactions.insert(tx_id, transaction);
+        }
+        self.update_held(id);
+    }
+
+    /// Executes a request in a transaction's tree. An error is an answer too; only quotas refuse.
+    fn step(
+        &self,
+        actor: &Actor,
+        transaction: &mut Transaction,
+        header: &Header,
+        payload: &[u8],
+        answer: &mut Vec<u8>,
+    ) -> Result<(), Refusal> {
+        let quotas = self.quotas_of(actor);
+        let touched = if is_node_read(header.kind) {
+            ops::answer_read(&transaction.tree, actor, quotas, header, payload, answer)
+                .map(|path| (path, 0))
+                .map_err(Refusal::from)
+        } else if transaction.failed {
+            Err(Refusal::Error(XsError::ENOSPC))
+        } else {
+            self.step_write(actor, transaction, header, payload)
+        };
+        match touched {
+            Ok((path, created)) => {
+                if !is_node_read(header.kind) {
+                    message::push_ack(answer, header);
+                }
+                self.touch(actor, transaction, path.path(), created)
+            }
+            Err(Refusal::Error(error)) => {
+                answer.clear();
+                message::push_error(answer, header, error);
+                Ok(())
+            }
+            // As in the reference daemon this one is found before anything was tried.
+            Err(Refusal::Quota(Quota::NodePermissions)) => {
+                message::push_error(answer, header, XsError::ENOSPC);
+                Ok(())
+            }
+            Err(refusal) => Err(refusal),
+        }
+    }
+
+    fn step_write<'p>(
+        &self,
+        actor: &Actor,
+        transaction: &mut Transaction,
+        header: &Header,
+        payload: &'p [u8],
+    ) -> Result<(Resolved<'p>, usize), Refusal> {
+        let mut edit = Edit {
+            tree: &mut transaction.tree,
+            actor,
+            quotas: self.quotas_of(actor),
+            domains: &self.domains,
+            deltas: &mut transaction.deltas,
+            generation: self.index,
+            replay: false,
+        };
+        let edited = edit.execute(header.kind, payload)?;
+        if let Some(change) = edited.change {
+            transaction.changes.push((edited.path.path().as_str().into(), change));
+        }
+        Ok((edited.path, edited.created))
+    }
+
+    /// Counts the nodes that a request touched: its own, those it created and the one above them.
+    fn touch(
+        &self,
+        actor: &Actor,
+        transaction: &mut Transaction,
+        path: Path<'_>,
+        created: usize,
+    ) -> Result<(), Refusal> {
+        let mut next = Some(path);
+        for _ in 0..=created {
+            let Some(path) = next else { break };
+            if !transaction.touched.contains(path.as_str()) {
+                transaction.touched.insert(path.as_str().into());
+                transaction.bytes += (path.as_str().len() + limits::TOUCHED_OVERHEAD_BYTES) as u64;
+            }
+            next = path.parent();
+        }
+        let count = transaction.touched.len();
+        match self.quotas_of(actor) {
+            None if count > limits::PRIVILEGED_TRANSACTION_NODES_MAX => Err(XsError::ENOSPC.into()),
+            Some(quotas) if quotas.exceeded(Quota::TransactionNodes, count as u64) => {
+                Err(Refusal::Quota(Quota::TransactionNodes))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Notes a request and its answer for the commit.
+    fn record(
+        &mut self,
+        actor: &Actor,
+        transaction: &mut Transaction,
+        header: &Header,
+        payload: &[u8],
+        answer: &[u8],
+    ) -> Result<(), Refusal> {
+        if transaction.failed {
+            return Ok(());
+        }
+        let mark = mark_of(answer);
+        let reads = is_node_read(header.kind);
+        if reads {
+            let key = (header.kind, Box::from(payload));
+            if transaction.recent_reads.get(&key) == Some(&mark) {
+                return Ok(());
+            }
+            transaction.recent_reads.insert(key, mark.clone());
+        } else {
+            transaction.recent_reads.clear();
+        }
+        let copies = if reads { 2 } else { 1 };
+        transaction.bytes += (copies * (payload.len() + limits::RECORD_OVERHEAD_BYTES)) as u64;
+        transaction.records.push(Record {
+            generation: self.index,
+            kind: header.kind,
+            payload: payload.into(),
+            mark,
+        });
+        self.domains.note(actor.domid, Quota::TransactionNodes, transaction.touched.len() as u64);
+        self.check_transaction(actor, transaction)
+    }
+
+    fn check_transaction(&self, actor: &Actor, transaction: &Transaction) -> Result<(), Refusal> {
+        let (requests, bytes) = (transaction.records.len(), transaction.bytes);
+        if !actor.privileged {
+            if requests > limits::GUEST_TRANSACTION_REQUESTS_MAX {
+                return Err(XsError::ENOSPC.into());
+            }
+            // The transaction is out of its connection, so the domain's counter is without it.
+            let growth = transaction.deltas.total().bytes.max(0).unsigned_abs();
+            let others = self.domains.get(actor.domid).map_or(0, |domain| domain.memory_bytes());
+            let quotas = self.quotas_of(actor);
+            if quotas.is_some_and(|quotas| quotas.exceeded(Quota::Memory, others + bytes + growth)) {
+                return Err(Refusal::Quota(Quota::Memory));
+            }
+        } else if requests > limits::PRIVILEGED_TRANSACTION_REQUESTS_MAX
+            || bytes > limits::PRIVILEGED_TRANSACTION_BYTES_MAX as u64
+        {
+            return Err(XsError::ENOSPC.into());
+        }
+        Ok(())
+    }
+
+    pub(crate) fn transaction_end(
+        &mut self,
+        id: ConnId,
+        tx_id: u32,
+        payload: &[u8],
+        effects: &mut Vec<Effect>,
+    ) -> Result<(), Refusal> {
+        let commit = transaction_end_args(payload)?;
+        let (actor, transaction) = self.take_transaction(id, tx_id).ok_or(XsError::ENOENT)?;
+        if !commit {
+            return Ok(());
+        }
+        if transaction.failed {
+            return Err(XsError::ENOMEM.into());
+        }
+        self.commit(&actor, *transaction, effects)
+    }
+
+    fn commit(
+        &mut self,
+        actor: &Actor,
+        transaction: Transaction,
+        effects: &mut Vec<Effect>,
+    ) -> Result<(), Refusal> {
+        let fresh = transaction.base_version == self.version && self.still_fits(&transaction.deltas);
+        let result = if fresh { transaction } else { self.replay(actor, &transaction.records)? };
+        if result.changes.is_empty() {
+            return Ok(());
+        }
+        self.tree = result.tree;
+        self.domains.settle(&result.deltas);
+        self.version = self.index;
+        let mut sent = Sent::new();
+        for (path, change) in result.changes {
+            let path = Path::parse(path.as_bytes()).map_err(|_| XsError::EIO)?;
+            self.fire(path, &change, Some(&mut sent), effects);
+            self.discard(change);
+        }
+        Ok(())
+    }
+
+    /// Whether no quota can be in the way of changes that were checked when they were made.
+    fn still_fits(&self, deltas: &Deltas) -> bool {
+        let total = deltas.total();
+        let fits_all = self.domains.nodes.saturating_add_signed(total.nodes) <= limits::NODES_MAX
+            && self.domains.node_bytes.saturating_add_signed(total.bytes) <= limits::NODE_BYTES_MAX;
+        fits_all
+            && deltas.iter().all(|(domid, delta)| {
+                self.domains.get(domid).is_some_and(|domain| {
+                    let nodes = domain.nodes.saturating_add_signed(delta.nodes);
+                    let bytes = domain.memory_bytes().saturating_add_signed(delta.bytes);
+                    domain.privileged
+                        || (delta.nodes <= 0 || !domain.quotas.exceeded(Quota::Nodes, nodes))
+                            && (delta.bytes <= 0 || !domain.quotas.exceeded(Quota::Memory, bytes))
+                })
+            })
+    }
+
+    /// Executes a transaction's requests on the current tree, and demands the answers that were given.
+    fn replay(&self, actor: &Actor, records: &[Record]) -> Result<Transaction, Refusal> {
+        let mut new = Transaction::new(self.tree.clone(), self.version);
+        let mut answer = Vec::new();
+        for record in records {
+            answer.clear();
+            let header = Header { kind: record.kind, req_id: 0, tx_id: 0, len: 0 };
+            self.replay_step(actor, &mut new, record, &header, &mut answer)?;
+            if mark_of(&answer) != record.mark {
+                return Err(XsError::EAGAIN.into());
+            }
+        }
+        Ok(new)
+    }
+
+    fn replay_step(
+        &self,
+        actor: &Actor,
+        new: &mut Transaction,
+        record: &Record,
+        header: &Header,
+        answer: &mut Vec<u8>,
+    ) -> Result<(), Refusal> {
+        let quotas = self.quotas_of(actor);
+        let result = if is_node_read(record.kind) {
+            ops::answer_read(&new.tree, actor, quotas, header, &record.payload, answer)
+                .map(drop)
+                .map_err(Refusal::from)
+        } else {
+            let mut edit = Edit {
+                tree: &mut new.tree,
+                actor,
+                quotas,
+                domains: &self.domains,
+                deltas: &mut new.deltas,
+                generation: record.generation,
+                replay: true,
+            };
+            edit.execute(record.kind, &record.payload).map(|edited| {
+                message::push_ack(answer, header);
+                if let Some(change) = edited.change {
+                    new.changes.push((edited.path.path().as_str().into(), change));
+                }
+            })
+        };
+        match result {
+            Ok(()) => Ok(()),
+            Err(Refusal::Quota(quota)) if !record.mark.error => Err(Refusal::Quota(quota)),
+            Err(refusal) => {
+                answer.clear();
+                message::push_error(answer, header, refusal.error());
+                Ok(())
+            }
+        }
+    }
+}
+
+/// The mark of a wire-ready answer. The ids in its header are the client's affair.
+fn mark_of(answer: &[u8]) -> Mark {
+    let error = Header::parse(answer).is_some_and(|header| header.kind == T::ERROR);
+    Mark::new(error, answer.get(xs_protocol::HEADER_BYTES..).unwrap_or_default())
+}
