@@ -5,9 +5,12 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::time::Instant;
 
-use hypervisor::local::Broker;
+use hypervisor::DomId;
+use hypervisor::local::{Broker, NewDomain};
 use rustix::process::{Pid, Signal, kill_process};
+use sim_guest::Guest;
 use tempfile::TempDir;
+use xs_protocol::MessageType;
 
 use crate::limits::{ANSWER_WAIT, START_WAIT, STOP_WAIT};
 use crate::raw::RawClient;
@@ -36,7 +39,8 @@ pub fn binary(name: &str) -> PathBuf {
 
 /// A command of Debian's Xen packages, from the path or from where they hide it.
 pub fn stock(name: &str) -> Command {
-    let hidden = std::env::var_os("PPVMM_XEN_BIN").map_or_else(|| "/usr/lib/xen-4.17/bin".into(), PathBuf::from);
+    let hidden =
+        std::env::var_os("PPVMM_XEN_BIN").map_or_else(|| "/usr/lib/xen-4.17/bin".into(), PathBuf::from);
     let path = hidden.join(name);
     let mut command = Command::new(if path.exists() { path } else { name.into() });
     if let Some(libraries) = std::env::var_os("PPVMM_XEN_LIB") {
@@ -53,7 +57,8 @@ impl Stand {
     pub fn start(flags: &[&str]) -> Self {
         let directory = TempDir::new().expect("a temporary directory");
         let rundir = directory.path();
-        let broker = spawn(&binary("ppvmm-hv"), rundir, "hv", &["--socket", &text(&rundir.join("ppvmm-hv.sock"))]);
+        let broker =
+            spawn(&binary("ppvmm-hv"), rundir, "hv", &["--socket", &text(&rundir.join("ppvmm-hv.sock"))]);
         wait_for(|| rundir.join("ppvmm-hv.sock").exists(), "the broker's socket");
         let store = Self::spawn_store(rundir, flags);
         let stand = Self { directory, broker, store };
@@ -69,9 +74,9 @@ impl Stand {
     }
 
     fn answers(&self) -> bool {
-        UnixStream::connect(self.socket()).is_ok() && RawClient::connect(&self.socket()).is_ok_and(|mut client| {
-            client.request(xs_protocol::MessageType::READ, 0, b"/\0").is_ok()
-        })
+        UnixStream::connect(self.socket()).is_ok()
+            && RawClient::connect(&self.socket())
+                .is_ok_and(|mut client| client.request(MessageType::READ, 0, b"/\0").is_ok())
     }
 
     /// The directory of all sockets and logs.
@@ -98,6 +103,52 @@ impl Stand {
     /// If it is not there.
     pub fn hypervisor(&self) -> Broker {
         Broker::connect(&self.rundir().join("ppvmm-hv.sock")).expect("the broker takes a client")
+    }
+
+    /// Makes a domain and introduces it as the toolstack does; gives its end of the ring.
+    ///
+    /// # Panics
+    /// If broker or store refuse.
+    pub fn guest(&self) -> (DomId, Guest) {
+        let domid = self.hypervisor().create_domain(NewDomain::default()).expect("a domain");
+        let mut client = self.client();
+        let home = format!("/local/domain/{domid}");
+        client.write(&home, "").expect("the domain's home");
+        client
+            .request(MessageType::SET_PERMS, 0, format!("{home}\0n{domid}\0").as_bytes())
+            .expect("the home belongs to the domain");
+        self.introduce(domid);
+        (domid, self.attach(domid))
+    }
+
+    /// Introduces a domain, or introduces it again.
+    ///
+    /// # Panics
+    /// If the store refuses.
+    pub fn introduce(&self, domid: DomId) {
+        let port = self.hypervisor().store_port(domid).expect("the domain's port");
+        let payload = format!("{domid}\01\0{port}\0");
+        self.client().request(MessageType::INTRODUCE, 0, payload.as_bytes()).expect("INTRODUCE");
+    }
+
+    /// A domain's end of its ring.
+    ///
+    /// # Panics
+    /// If the broker refuses.
+    pub fn attach(&self, domid: DomId) -> Guest {
+        let mut guest = Guest::attach(&self.rundir().join("ppvmm-hv.sock"), domid).expect("the guest's end");
+        guest.set_reply_timeout(ANSWER_WAIT);
+        guest
+    }
+
+    /// The leader's epoch.
+    ///
+    /// # Panics
+    /// If the status tells none.
+    pub fn epoch(&self) -> u64 {
+        let status = self.status();
+        let epochs = status["services"].as_array().into_iter().flatten().filter_map(|s| s["epoch"].as_u64());
+        epochs.max().unwrap_or_else(|| panic!("no epoch in {status}"))
     }
 
     /// A stock command, pointed at this store.

@@ -1,4 +1,5 @@
 //! Nonsense from clients gives the protocol's error or a closed connection; others do not notice.
+#![allow(clippy::unwrap_used, reason = "a test fails by a panic")]
 
 use tests::{RawClient, Stand, message};
 use xs_protocol::{MessageType, PAYLOAD_MAX};
@@ -24,12 +25,39 @@ fn kinds() -> Vec<MessageType> {
 }
 
 fn payloads(random: &mut Random) -> Vec<Vec<u8>> {
-    let mut all: Vec<Vec<u8>> = ["", "\0", "\0\0\0", "x", "/", "/\0", "/a", "//\0", "/a/\0", "/a//b\0", "@\0", "/\0\0"]
-        .iter()
-        .map(|text| text.as_bytes().to_vec())
-        .collect();
-    all.extend(["/local/domain/\0", "0\0", "7\0", "65535\0", "99999999999\0", "-1\0", "7\x000\x000\0", "T\0", "F", "T"].map(|t| t.as_bytes().to_vec()));
-    all.extend(["/a\0tok\0", "/a\0tok\0-1\0", "/a\0tok\x003\0", "@releaseDomain\0t\x009\0", "/a\0n0\0", "/a\0z0\0", "/a\0n\0", "/a\0n99999\0"].map(|t| t.as_bytes().to_vec()));
+    let mut all: Vec<Vec<u8>> =
+        ["", "\0", "\0\0\0", "x", "/", "/\0", "/a", "//\0", "/a/\0", "/a//b\0", "@\0", "/\0\0"]
+            .iter()
+            .map(|text| text.as_bytes().to_vec())
+            .collect();
+    all.extend(
+        [
+            "/local/domain/\0",
+            "0\0",
+            "7\0",
+            "65535\0",
+            "99999999999\0",
+            "-1\0",
+            "7\x000\x000\0",
+            "T\0",
+            "F",
+            "T",
+        ]
+        .map(|t| t.as_bytes().to_vec()),
+    );
+    all.extend(
+        [
+            "/a\0tok\0",
+            "/a\0tok\0-1\0",
+            "/a\0tok\x003\0",
+            "@releaseDomain\0t\x009\0",
+            "/a\0n0\0",
+            "/a\0z0\0",
+            "/a\0n\0",
+            "/a\0n99999\0",
+        ]
+        .map(|t| t.as_bytes().to_vec()),
+    );
     all.push(vec![b'a'; PAYLOAD_MAX]);
     all.push(vec![0; PAYLOAD_MAX]);
     all.push([b"/".as_slice(), &[b'a'; 3100], b"\0"].concat());
@@ -59,7 +87,10 @@ fn every_type_with_every_payload_is_answered_or_closed() {
                 match client.answer() {
                     Ok(_) => {}
                     Err(error) => assert!(
-                        matches!(error.kind(), std::io::ErrorKind::UnexpectedEof | std::io::ErrorKind::ConnectionReset),
+                        matches!(
+                            error.kind(),
+                            std::io::ErrorKind::UnexpectedEof | std::io::ErrorKind::ConnectionReset
+                        ),
                         "type {} tx {tx_id} payload {payload:?}: {error}",
                         kind.0
                     ),

@@ -1,4 +1,5 @@
 //! The stock clients of Debian's packages work against the store, unchanged.
+#![allow(clippy::unwrap_used, reason = "a test fails by a panic")]
 
 use std::io::{BufRead, BufReader};
 use std::process::Stdio;
@@ -43,8 +44,12 @@ fn xenstore_control_answers() {
 fn the_status_shows_one_leader_and_two_followers() {
     let stand = Stand::start(&[]);
     let status = stand.status();
-    let roles: Vec<&str> =
-        status["services"].as_array().unwrap().iter().filter_map(|service| service["role"].as_str()).collect();
+    let roles: Vec<&str> = status["services"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .filter_map(|service| service["role"].as_str())
+        .collect();
     for (role, count) in [("leader", 1), ("follower", 2), ("gateway", 1)] {
         assert_eq!(roles.iter().filter(|have| **have == role).count(), count, "{role}: {status}");
     }

@@ -1,11 +1,13 @@
 //! Xen's own test program for stores (`test-xenstore` of xen-utils) passes, also while the leader is killed.
+#![allow(clippy::unwrap_used, reason = "a test fails by a panic")]
 
 use std::time::{Duration, Instant};
 
 use tests::{Killer, Stand};
 
 fn run(stand: &Stand, iterations: &str) {
-    let output = stand.stock("test-xenstore").args(["-i", iterations]).output().expect("test-xenstore starts");
+    let output =
+        stand.stock("test-xenstore").args(["-i", iterations]).output().expect("test-xenstore starts");
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stdout));
 }
 
