@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use imbl::OrdMap;
+use imbl::{OrdMap, ordmap::ConsumingIter, shared_ptr::DefaultSharedPtr};
 
 use crate::{limits::SMALL_DIRECTORY_MAX, node::Node};
 
@@ -25,7 +25,7 @@ enum Form {
 }
 
 #[derive(Clone)]
-struct Child {
+pub(crate) struct Child {
     name: Arc<str>,
     node: Arc<Node>,
 }
@@ -38,13 +38,13 @@ struct Large {
 }
 
 #[derive(Clone)]
-struct Slot {
+pub(crate) struct Slot {
     number: u64,
     node: Arc<Node>,
 }
 
 #[derive(Clone, Default)]
-struct Bucket {
+pub(crate) struct Bucket {
     listing_bytes: usize,
     names: Vec<(u64, Arc<str>)>,
 }
@@ -146,11 +146,11 @@ impl Children {
         }
     }
 
-    /// Moves the children out, in no particular order.
-    pub fn into_nodes(self, out: &mut Vec<Arc<Node>>) {
+    /// The children one by one, in no particular order, each let go when it is taken.
+    pub fn into_leftovers(self) -> Leftovers {
         match self.form {
-            Form::Small(list) => out.extend(list.into_iter().map(|child| child.node)),
-            Form::Large(large) => out.extend(large.by_name.into_iter().map(|(_, slot)| slot.node)),
+            Form::Small(list) => Leftovers::Small(list.into_iter()),
+            Form::Large(large) => Leftovers::Large(large.by_name.into_iter(), large.buckets.into_iter()),
         }
     }
 
@@ -179,6 +179,24 @@ impl Children {
             }
         }
         out.len() - start
+    }
+}
+
+/// What is left of the children of a removed node.
+pub(crate) enum Leftovers {
+    Small(std::vec::IntoIter<Child>),
+    Large(ConsumingIter<Arc<str>, Slot, DefaultSharedPtr>, ConsumingIter<u64, Bucket, DefaultSharedPtr>),
+}
+
+impl Leftovers {
+    pub fn next(&mut self) -> Option<Arc<Node>> {
+        match self {
+            Leftovers::Small(list) => list.next().map(|child| child.node),
+            Leftovers::Large(by_name, buckets) => {
+                buckets.next();
+                by_name.next().map(|(_, slot)| slot.node)
+            }
+        }
     }
 }
 

@@ -120,13 +120,8 @@ impl Node {
         node_bytes(self.acl.len(), self.value.len(), self.listing_bytes())
     }
 
-    /// Takes the children out, into `out`, if nobody else holds the node.
-    pub fn dismantle(node: Arc<Node>, out: &mut Vec<Arc<Node>>) {
-        if let Some(mut node) = Arc::into_inner(node)
-            && let Some(children) = node.children.take()
-        {
-            children.into_nodes(out);
-        }
+    pub fn take_children(&mut self) -> Option<Children> {
+        self.children.take().map(|children| *children)
     }
 }
 

@@ -11,6 +11,7 @@ use crate::{
     Config, ConnId, DomainInfo, Effect, EntryRef, Peer, Quota, Quotas, Usage,
     connection::Connection,
     domain::Domains,
+    garbage::Garbage,
     limits,
     node::{Actor, Node},
     ops::Change,
@@ -33,8 +34,7 @@ pub struct Store {
     pub(crate) index: u64,
     /// Switches of CONTROL log; a matter of the shell, but part of the answer.
     pub(crate) log_switches: u32,
-    /// Removed nodes that are freed bit by bit.
-    garbage: Vec<Arc<Node>>,
+    garbage: Garbage,
     /// Room for building a message.
     scratch: Vec<u8>,
 }
@@ -76,7 +76,7 @@ impl Store {
             version: 0,
             index: 0,
             log_switches: 0,
-            garbage: Vec::new(),
+            garbage: Garbage::default(),
             scratch: Vec::new(),
         }
     }
@@ -214,11 +214,7 @@ impl Store {
     /// Frees up to `nodes` of the nodes that were removed. [`Store::apply`] does so too; a shell may do more
     /// while it is idle. Returns whether any are left.
     pub fn free_garbage(&mut self, nodes: usize) -> bool {
-        for _ in 0..nodes {
-            let Some(node) = self.garbage.pop() else { return false };
-            Node::dismantle(node, &mut self.garbage);
-        }
-        !self.garbage.is_empty()
+        self.garbage.free(nodes)
     }
 
     /// The quotas that limit somebody; none for the privileged.
@@ -329,7 +325,9 @@ impl Store {
 
     /// Frees a removed node and all below it, later.
     pub(crate) fn discard(&mut self, change: Change) {
-        self.garbage.extend(change.removed);
+        if let Some(node) = change.removed {
+            self.garbage.add(node);
+        }
     }
 }
 

@@ -1,0 +1,125 @@
+//! Measures the state machine alone: `cargo run --release -p xs_store --example measure`.
+#![allow(clippy::print_stdout, reason = "a measurement prints")]
+
+use std::time::Instant;
+
+use xs_protocol::{Header, MessageType as T};
+use xs_store::{Config, ConnId, Effect, EntryRef, Peer, Store};
+
+const TOOLS: ConnId = ConnId(1);
+
+struct Bench {
+    store: Store,
+    index: u64,
+    effects: Vec<Effect>,
+}
+
+impl Bench {
+    fn new() -> Bench {
+        let mut bench = Bench { store: Store::new(Config::default()), index: 0, effects: Vec::new() };
+        bench.apply(EntryRef::Connect { conn: TOOLS, peer: Peer::Socket });
+        bench
+    }
+
+    fn apply(&mut self, entry: EntryRef<'_>) {
+        self.index += 1;
+        self.effects.clear();
+        self.store.apply(self.index, entry, &mut self.effects);
+        self.store.trim(TOOLS, u64::MAX);
+    }
+
+    fn request(&mut self, kind: T, tx_id: u32, payload: &[u8]) {
+        let header = Header { kind, req_id: 0, tx_id, len: 0 };
+        let seq = self.index + 1;
+        self.apply(EntryRef::Request { conn: TOOLS, seq, header, payload, verdict: None, ring_conn: None });
+    }
+}
+
+fn report(what: &str, count: u32, since: Instant) {
+    println!("{what:<48} {:>10.0} ns", since.elapsed().as_secs_f64() * 1e9 / f64::from(count));
+}
+
+fn main() {
+    let mut bench = Bench::new();
+    for domid in 0..1000 {
+        for key in 0..20 {
+            let payload = format!("/local/domain/{domid}/device/vif/{key}\0value");
+            bench.request(T::WRITE, 0, payload.as_bytes());
+        }
+    }
+    let rounds = 1_000_000;
+    let header = Header { kind: T::READ, req_id: 0, tx_id: 0, len: 0 };
+    let mut out = Vec::new();
+    let started = Instant::now();
+    for _ in 0..rounds {
+        out.clear();
+        bench.store.read(TOOLS, &header, b"/local/domain/500/device/vif/7\0", &mut out);
+    }
+    report("read, depth 6", rounds, started);
+    let started = Instant::now();
+    for _ in 0..rounds {
+        bench.request(T::WRITE, 0, b"/local/domain/500/device/vif/7\0other");
+    }
+    report("write, depth 6", rounds, started);
+    watches(&mut bench);
+    transactions(&mut bench);
+    removals();
+}
+
+fn watches(bench: &mut Bench) {
+    for number in 0..50_000 {
+        let payload = format!("/local/domain/{}/device/vif/{}/w\0{number}\0", number % 1000, number % 20);
+        bench.request(T::WATCH, 0, payload.as_bytes());
+    }
+    let rounds = 200_000;
+    let started = Instant::now();
+    for _ in 0..rounds {
+        bench.request(T::WRITE, 0, b"/local/domain/500/device/vif/7\0other");
+    }
+    report("write, depth 6, 50,000 watches that do not match", rounds, started);
+    bench.request(T::WATCH, 0, b"/local/domain/500\0t\0");
+    let started = Instant::now();
+    for _ in 0..rounds {
+        bench.request(T::WRITE, 0, b"/local/domain/500/device/vif/7\0other");
+    }
+    report("write, depth 6, one event", rounds, started);
+}
+
+fn transactions(bench: &mut Bench) {
+    let rounds: u32 = 50_000;
+    let started = Instant::now();
+    for tx_id in 1..=rounds {
+        bench.request(T::TRANSACTION_START, 0, b"\0");
+        bench.request(T::READ, tx_id, b"/local/domain/500/device/vif/7\0");
+        bench.request(T::WRITE, tx_id, b"/local/domain/500/device/vif/7\0other");
+        bench.request(T::TRANSACTION_END, tx_id, b"T\0");
+    }
+    report("transaction: start, read, write, commit", rounds, started);
+}
+
+fn removals() {
+    for (children, nested) in [(30_000u32, false), (100_000, true)] {
+        let mut bench = Bench::new();
+        for number in 0..children {
+            let payload = if nested {
+                format!("/d/{}/{}/{number}\0", number % 300, number % 7)
+            } else {
+                format!("/d/child-{number}\0")
+            };
+            bench.request(T::WRITE, 0, payload.as_bytes());
+        }
+        let started = Instant::now();
+        bench.request(T::RM, 0, b"/d\0");
+        report(
+            if nested { "remove a tree of 100,000 nodes" } else { "remove a directory of 30,000" },
+            1,
+            started,
+        );
+        let started = Instant::now();
+        let mut calls = 1;
+        while bench.store.free_garbage(1024) {
+            calls += 1;
+        }
+        report("  freeing 1024 of them", calls, started);
+    }
+}
