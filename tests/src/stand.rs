@@ -6,9 +6,9 @@ use std::process::{Child, Command, Output, Stdio};
 use std::time::Instant;
 
 use hypervisor::DomId;
-use hypervisor::local::{Broker, NewDomain};
+use hypervisor::local::Broker;
 use rustix::process::{Pid, Signal, kill_process};
-use sim_guest::Guest;
+use sim_guest::{Guest, Toolstack};
 use tempfile::TempDir;
 use xs_protocol::MessageType;
 
@@ -110,14 +110,8 @@ impl Stand {
     /// # Panics
     /// If broker or store refuse.
     pub fn guest(&self) -> (DomId, Guest) {
-        let domid = self.hypervisor().create_domain(NewDomain::default()).expect("a domain");
-        let mut client = self.client();
-        let home = format!("/local/domain/{domid}");
-        client.write(&home, "").expect("the domain's home");
-        client
-            .request(MessageType::SET_PERMS, 0, format!("{home}\0n{domid}\0").as_bytes())
-            .expect("the home belongs to the domain");
-        self.introduce(domid);
+        let mut toolstack = Toolstack::connect(&self.socket()).expect("the store takes a client");
+        let domid = toolstack.create(&self.hypervisor()).expect("a domain");
         (domid, self.attach(domid))
     }
 
@@ -126,9 +120,8 @@ impl Stand {
     /// # Panics
     /// If the store refuses.
     pub fn introduce(&self, domid: DomId) {
-        let port = self.hypervisor().store_port(domid).expect("the domain's port");
-        let payload = format!("{domid}\01\0{port}\0");
-        self.client().request(MessageType::INTRODUCE, 0, payload.as_bytes()).expect("INTRODUCE");
+        let mut toolstack = Toolstack::connect(&self.socket()).expect("the store takes a client");
+        toolstack.introduce(&self.hypervisor(), domid).expect("INTRODUCE");
     }
 
     /// A domain's end of its ring.

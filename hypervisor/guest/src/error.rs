@@ -42,6 +42,9 @@ pub enum Error {
     /// The host refused.
     #[error(transparent)]
     Host(#[from] hypervisor::Error),
+    /// The store's Unix socket.
+    #[error("the store's socket: {0}")]
+    Socket(std::io::Error),
     /// The kernel refused to wait.
     #[error("poll: {0}")]
     Poll(rustix::io::Errno),

@@ -333,7 +333,8 @@ fn take_message(inbox: &mut Vec<u8>) -> Result<Option<(Header, Vec<u8>)>> {
     Ok(Some((header, payload)))
 }
 
-fn finish(kind: MessageType, header: Header, payload: Vec<u8>) -> Result<Vec<u8>> {
+/// The payload of an answer to a request of type `kind`, or its error.
+pub(crate) fn finish(kind: MessageType, header: Header, payload: Vec<u8>) -> Result<Vec<u8>> {
     if header.kind == MessageType::ERROR {
         let name = payload.strip_suffix(b"\0").unwrap_or(&payload);
         return Err(XsError::from_name(name)

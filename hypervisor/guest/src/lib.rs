@@ -9,7 +9,9 @@ mod frontend;
 mod guest;
 pub mod limits;
 mod link;
+mod toolstack;
 
 pub use error::{Error, Result};
 pub use frontend::{Class, Device, Frontends, Step, XenbusState};
 pub use guest::{Guest, Tx, WatchEvent};
+pub use toolstack::Toolstack;

@@ -11,7 +11,7 @@ use clap::Parser;
 use hypervisor::DomId;
 use hypervisor::local::Broker;
 use signal_hook::consts::{SIGINT, SIGTERM};
-use sim_guest::{Class, Frontends, Guest, Result, WatchEvent};
+use sim_guest::{Class, Frontends, Guest, Result, Toolstack, WatchEvent};
 
 const SHUTDOWN_PATH: &str = "control/shutdown";
 const SHUTDOWN_TOKEN: &str = "shutdown";
@@ -25,8 +25,11 @@ struct Arguments {
     #[arg(long)]
     broker: PathBuf,
     /// Which domain to be.
-    #[arg(long)]
-    domid: u16,
+    #[arg(long, required_unless_present = "create")]
+    domid: Option<u16>,
+    /// Make a new domain and introduce it, as a toolstack would, through the store's Unix socket given here.
+    #[arg(long, value_name = "STORE", conflicts_with = "domid")]
+    create: Option<PathBuf>,
     /// Classes of devices to drive.
     #[arg(long, value_delimiter = ',', default_value = "vif,vbd")]
     devices: Vec<Class>,
@@ -50,24 +53,32 @@ fn main() -> ExitCode {
     match run(&arguments) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            say(&arguments, &format!("failed: {error}"));
+            eprintln!("sim-guest: failed: {error}");
             ExitCode::FAILURE
         }
     }
 }
 
 fn run(arguments: &Arguments) -> Result<()> {
-    let mut guest = Guest::attach(&arguments.broker, DomId(arguments.domid))?;
+    let domid = domid(arguments)?;
+    let mut guest = Guest::attach(&arguments.broker, domid)?;
     guest.set_reply_timeout(Duration::from_millis(arguments.reply_timeout_ms));
-    say(arguments, "attached");
+    say(domid, "attached");
     while !guest.wait_introduced(LOOK)? {}
-    say(arguments, &format!("introduced, features {:#x}", guest.server_features()));
+    say(domid, &format!("introduced, features {:#x}", guest.server_features()));
     let mut frontends = Frontends::start(&mut guest, arguments.devices.clone())?;
     guest.watch(SHUTDOWN_PATH, SHUTDOWN_TOKEN)?;
-    live(arguments, &mut guest, &mut frontends)
+    live(arguments, domid, &mut guest, &mut frontends)
 }
 
-fn live(arguments: &Arguments, guest: &mut Guest, frontends: &mut Frontends) -> Result<()> {
+fn domid(arguments: &Arguments) -> Result<DomId> {
+    match (&arguments.create, arguments.domid) {
+        (Some(store), _) => Toolstack::connect(store)?.create(&Broker::connect(&arguments.broker)?),
+        (None, domid) => Ok(DomId(domid.unwrap_or_default())),
+    }
+}
+
+fn live(arguments: &Arguments, domid: DomId, guest: &mut Guest, frontends: &mut Frontends) -> Result<()> {
     let start = Instant::now();
     let interval = match arguments.interval_ms {
         0 => Duration::MAX,
@@ -78,13 +89,13 @@ fn live(arguments: &Arguments, guest: &mut Guest, frontends: &mut Frontends) -> 
         let left = interval.saturating_sub(last.elapsed()).min(LOOK);
         if let Some(event) = guest.next_event(left)? {
             if event.token == SHUTDOWN_TOKEN {
-                if shut_down(arguments, guest, &event)? {
+                if shut_down(arguments, domid, guest, &event)? {
                     return Ok(());
                 }
                 continue;
             }
             for device in frontends.handle(guest, &event)? {
-                say(arguments, &device.to_string());
+                say(domid, &device.to_string());
             }
         }
         if last.elapsed() >= interval {
@@ -95,7 +106,7 @@ fn live(arguments: &Arguments, guest: &mut Guest, frontends: &mut Frontends) -> 
 }
 
 /// Acknowledges and follows the toolstack's wish, if there is one.
-fn shut_down(arguments: &Arguments, guest: &mut Guest, event: &WatchEvent) -> Result<bool> {
+fn shut_down(arguments: &Arguments, domid: DomId, guest: &mut Guest, event: &WatchEvent) -> Result<bool> {
     let wish = guest.read(SHUTDOWN_PATH).unwrap_or_default();
     let reason = match wish.as_slice() {
         b"poweroff" | b"halt" => 0,
@@ -103,12 +114,12 @@ fn shut_down(arguments: &Arguments, guest: &mut Guest, event: &WatchEvent) -> Re
         b"suspend" => 2,
         _ => return Ok(false),
     };
-    say(arguments, &format!("{}: {}", event.path, String::from_utf8_lossy(&wish)));
+    say(domid, &format!("{}: {}", event.path, String::from_utf8_lossy(&wish)));
     guest.write(SHUTDOWN_PATH, b"")?;
-    Broker::connect(&arguments.broker)?.shutdown(DomId(arguments.domid), reason)?;
+    Broker::connect(&arguments.broker)?.shutdown(domid, reason)?;
     Ok(true)
 }
 
-fn say(arguments: &Arguments, stage: &str) {
-    eprintln!("sim-guest[{}]: {stage}", arguments.domid);
+fn say(domid: DomId, stage: &str) {
+    eprintln!("sim-guest[{domid}]: {stage}");
 }
