@@ -40,6 +40,9 @@ struct Args {
     /// Log JSON lines also on a terminal.
     #[arg(long)]
     log_json: bool,
+    /// Leave the terminal's session, so that its end does not reach the services.
+    #[arg(long, hide = true)]
+    setsid: bool,
     /// Arguments for every service of the store.
     #[arg(last = true)]
     xs_uk_args: Vec<OsString>,
@@ -54,6 +57,9 @@ enum Profile {
 
 fn main() -> anyhow::Result<()> {
     let args = Args::parse();
+    if args.setsid {
+        rustix::process::setsid().context("setsid")?;
+    }
     let _guard = logging::init(args.log_json);
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().context("runtime")?;
     runtime.block_on(run(args))
@@ -81,7 +87,7 @@ fn spec(args: Args) -> anyhow::Result<WardenSpec> {
     let socket = args.store_socket.unwrap_or_else(|| args.rundir.join("socket"));
     let listener = bind_listener(&socket)?;
     let group = store_group(rundir.path(), &xs_uk, &args.xs_uk_args, args.replicas, listener);
-    let profile = args.profile.unwrap_or_else(detect);
+    let profile = args.profile.unwrap_or_else(|| detect(rundir.path()));
     Ok(WardenSpec {
         rundir,
         group,
@@ -91,7 +97,9 @@ fn spec(args: Args) -> anyhow::Result<WardenSpec> {
     })
 }
 
-/// The file is there in every Xen domain with xenfs; only dom0 runs a warden of processes.
-fn detect() -> Profile {
-    if Path::new("/proc/xen/capabilities").exists() { Profile::Dom0 } else { Profile::Local }
+fn detect(rundir: &Path) -> Profile {
+    match hypervisor::HostSpec::detect(None, rundir).profile {
+        hypervisor::Profile::Xen => Profile::Dom0,
+        hypervisor::Profile::Local => Profile::Local,
+    }
 }

@@ -1,7 +1,7 @@
 //! The run directory of one warden.
 
 use std::fs::File;
-use std::os::unix::fs::DirBuilderExt;
+use std::os::unix::fs::{DirBuilderExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
 use rustix::fs::FlockOperation;
@@ -22,10 +22,12 @@ impl RunDir {
     /// Makes the directory for its owner alone if it is not there, and locks it. The lock ends with the process.
     ///
     /// # Errors
-    /// [`Error::AlreadyRunning`] if another warden has it; [`Error::Path`] if it cannot be made.
+    /// [`Error::AlreadyRunning`] if another warden has it; [`Error::Path`] if it cannot be made or belongs to another
+    /// user.
     pub fn take(path: &Path) -> Result<Self, Error> {
         let mut builder = std::fs::DirBuilder::new();
         builder.recursive(true).mode(0o700).create(path).map_err(Error::path(path))?;
+        check_owner(path)?;
         let lock_path = path.join(LOCK_NAME);
         let lock = File::options().create(true).truncate(false).write(true).open(&lock_path);
         let lock = lock.map_err(Error::path(&lock_path))?;
@@ -40,6 +42,17 @@ impl RunDir {
     pub fn path(&self) -> &Path {
         &self.path
     }
+}
+
+/// In a directory of somebody else, sockets and lock would be theirs to replace.
+fn check_owner(path: &Path) -> Result<(), Error> {
+    let owner = std::fs::symlink_metadata(path).map_err(Error::path(path))?.uid();
+    if owner == rustix::process::geteuid().as_raw() {
+        return Ok(());
+    }
+    let source =
+        std::io::Error::new(std::io::ErrorKind::PermissionDenied, format!("belongs to user {owner}"));
+    Err(Error::Path { path: path.to_owned(), source })
 }
 
 #[cfg(test)]

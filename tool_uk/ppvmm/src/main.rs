@@ -1,3 +1,107 @@
-//! The `ppvmm` binary.
+//! The `ppvmm` binary: the warden's client.
 #![forbid(unsafe_code)]
-fn main() {}
+
+mod args;
+mod client;
+mod exit;
+mod limits;
+mod print;
+mod up;
+
+use std::io::Write;
+use std::path::Path;
+use std::process::ExitCode;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use api::v1;
+use args::{Cli, Command, Fault, Output};
+use clap::Parser;
+use client::Warden;
+use exit::Failure;
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => return report(&error.into()),
+    };
+    match runtime.block_on(run(&cli)) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) if is_broken_pipe(&error) => ExitCode::SUCCESS,
+        Err(error) => report(&error),
+    }
+}
+
+/// A reader such as `head` that has seen enough is no failure.
+fn is_broken_pipe(error: &anyhow::Error) -> bool {
+    error.downcast_ref::<std::io::Error>().is_some_and(|error| error.kind() == std::io::ErrorKind::BrokenPipe)
+}
+
+fn report(error: &anyhow::Error) -> ExitCode {
+    eprintln!("ppvmm: {error:#}");
+    exit::code_of(error)
+}
+
+async fn run(cli: &Cli) -> anyhow::Result<()> {
+    let rundir = cli.rundir();
+    match &cli.command {
+        Command::Up(up) => say(&up::up(&rundir, up).await?),
+        Command::Down => say(&up::down(&rundir).await?),
+        Command::Status { output } => status(&rundir, *output).await,
+        Command::Events { follow, last, output } => events(&rundir, *last, *follow, *output).await,
+        Command::Inject { fault, target } => inject(&rundir, *fault, target).await,
+        Command::Health { service } => health(&rundir, service).await,
+    }
+}
+
+fn say(line: &str) -> anyhow::Result<()> {
+    let mut out = std::io::stdout().lock();
+    writeln!(out, "{}", line.trim_end())?;
+    Ok(out.flush()?)
+}
+
+async fn status(rundir: &Path, output: Output) -> anyhow::Result<()> {
+    let status = Warden::connect(rundir).await?.status().await?;
+    match output {
+        Output::Json => say(&print::status_json(&status)?),
+        Output::Table => {
+            let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+            say(&print::status_table(&status, i64::try_from(now.as_millis()).unwrap_or(i64::MAX)))
+        }
+    }
+}
+
+async fn events(rundir: &Path, last: u32, follow: bool, output: Output) -> anyhow::Result<()> {
+    let mut stream = Warden::connect(rundir).await?.events(last, follow).await?;
+    while let Some(response) = stream.message().await? {
+        // An item of a newer warden's kind is passed over.
+        let Some(item) = response.item else { continue };
+        match output {
+            Output::Json => say(&print::event_json(&item)?)?,
+            Output::Table => say(&print::event_line(&item))?,
+        }
+    }
+    Ok(())
+}
+
+async fn inject(rundir: &Path, fault: Fault, target: &str) -> anyhow::Result<()> {
+    let fault = match fault {
+        Fault::Kill => v1::Fault::Kill,
+        Fault::Stop => v1::Fault::Stop,
+        Fault::Cont => v1::Fault::Cont,
+    };
+    match Warden::connect(rundir).await?.inject(target, fault).await? {
+        Some(hit) => say(&format!("{} (pid {})", hit.service, hit.pid)),
+        None => say("warden"),
+    }
+}
+
+async fn health(rundir: &Path, service: &str) -> anyhow::Result<()> {
+    let health = Warden::connect(rundir).await?.health(service).await?;
+    say(&health)?;
+    if health == "SERVING" {
+        return Ok(());
+    }
+    let name = if service.is_empty() { "the whole" } else { service };
+    Err(Failure::NotServing(format!("{name} does not serve")).into())
+}

@@ -1,0 +1,184 @@
+//! The command line.
+
+use std::ffi::OsString;
+use std::path::{Path, PathBuf};
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use hypervisor::{HostSpec, Profile};
+
+use crate::exit;
+
+/// Brings up, watches and harms the fault-tolerant dom0 services.
+#[derive(Debug, Parser)]
+#[command(name = "ppvmm", version, after_help = exit::HELP)]
+pub struct Cli {
+    /// The warden's run directory; default /run/ppvmm for root on a Xen host, else $XDG_RUNTIME_DIR/ppvmm or
+    /// /tmp/ppvmm-UID.
+    #[arg(long, env = "PPVMM_RUNDIR", global = true)]
+    pub rundir: Option<PathBuf>,
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// What to do.
+#[derive(Debug, Subcommand)]
+#[command(after_help = exit::HELP)]
+pub enum Command {
+    /// Start the warden and wait until the store is served.
+    #[command(after_help = exit::HELP)]
+    Up(Up),
+    /// Stop everything in order.
+    #[command(after_help = exit::HELP)]
+    Down,
+    /// Show the services.
+    #[command(after_help = exit::HELP)]
+    Status {
+        /// For people or for programs.
+        #[arg(short, long, default_value = "table")]
+        output: Output,
+    },
+    /// Show what happened.
+    #[command(after_help = exit::HELP)]
+    Events {
+        /// Go on with what happens.
+        #[arg(short, long)]
+        follow: bool,
+        /// How many of the kept events to show first.
+        #[arg(short = 'n', long, default_value_t = u32::MAX, hide_default_value = true)]
+        last: u32,
+        /// For people or for programs: one JSON object a line.
+        #[arg(short, long, default_value = "table")]
+        output: Output,
+    },
+    /// Harm a service; the warden must run with --enable-injection.
+    #[command(after_help = exit::HELP)]
+    Inject {
+        /// What to do to it.
+        fault: Fault,
+        /// leader, follower, gateway, replica/N or warden.
+        target: String,
+    },
+    /// Ask whether a service serves: exit status 0 if so, else 4.
+    #[command(after_help = exit::HELP)]
+    Health {
+        /// xs_uk or warden; all of it if left out.
+        #[arg(default_value = "", hide_default_value = true)]
+        service: String,
+    },
+}
+
+/// How to bring it up.
+#[derive(Debug, Args)]
+pub struct Up {
+    /// Let `ppvmm inject` work.
+    #[arg(long)]
+    pub enable_injection: bool,
+    /// Stay, with the log on the terminal, until everything is down.
+    #[arg(long)]
+    pub foreground: bool,
+    /// Longest wait until the store is served, in seconds.
+    #[arg(long, default_value_t = 30)]
+    pub timeout_s: u64,
+    /// What kind of host it is; found out if left out.
+    #[arg(long)]
+    pub profile: Option<HostProfile>,
+    /// Directory of the binaries warden, xs_uk and ppvmm-hv; default: where this one is.
+    #[arg(long)]
+    pub bindir: Option<PathBuf>,
+    /// Serve status, events and health at this loopback address too.
+    #[arg(long, value_name = "ADDRESS:PORT")]
+    pub grpc_listen: Option<std::net::SocketAddr>,
+    /// Arguments for every service of the store.
+    #[arg(last = true)]
+    pub xs_uk_args: Vec<OsString>,
+}
+
+/// What kind of host it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum HostProfile {
+    /// No Xen: with the stand-in broker.
+    Local,
+    /// Real Xen.
+    Dom0,
+}
+
+impl From<HostProfile> for Profile {
+    fn from(profile: HostProfile) -> Self {
+        match profile {
+            HostProfile::Local => Self::Local,
+            HostProfile::Dom0 => Self::Xen,
+        }
+    }
+}
+
+/// How to show something.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Output {
+    /// For people.
+    Table,
+    /// For programs.
+    Json,
+}
+
+/// A fault.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Fault {
+    /// SIGKILL.
+    Kill,
+    /// SIGSTOP.
+    Stop,
+    /// SIGCONT.
+    Cont,
+}
+
+impl Cli {
+    /// The run directory that was given, or the one that fits the host.
+    pub fn rundir(&self) -> PathBuf {
+        let asked = match &self.command {
+            Command::Up(up) => up.profile.map(Profile::from),
+            _ => None,
+        };
+        let on_xen = HostSpec::detect(asked, Path::new("")).profile == Profile::Xen;
+        let user = rustix::process::geteuid().as_raw();
+        let session = std::env::var_os("XDG_RUNTIME_DIR").map(PathBuf::from);
+        self.rundir.clone().unwrap_or_else(|| default_rundir(user, on_xen, session))
+    }
+}
+
+fn default_rundir(user: u32, on_xen: bool, session: Option<PathBuf>) -> PathBuf {
+    match session.filter(|session| session.is_absolute()) {
+        _ if user == 0 && on_xen => "/run/ppvmm".into(),
+        Some(session) => session.join("ppvmm"),
+        None => format!("/tmp/ppvmm-{user}").into(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_sound() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn the_run_directory_fits_the_host() {
+        let session = Some(PathBuf::from("/run/user/7"));
+        assert_eq!(default_rundir(0, true, session.clone()), Path::new("/run/ppvmm"));
+        assert_eq!(default_rundir(7, true, session.clone()), Path::new("/run/user/7/ppvmm"));
+        assert_eq!(default_rundir(0, false, session), Path::new("/run/user/7/ppvmm"));
+        assert_eq!(default_rundir(0, false, None), Path::new("/tmp/ppvmm-0"));
+        assert_eq!(default_rundir(7, false, Some("".into())), Path::new("/tmp/ppvmm-7"));
+    }
+
+    #[test]
+    fn the_run_directory_may_stand_on_either_side() {
+        for line in ["ppvmm --rundir /x status -o json", "ppvmm status --rundir /x -o json"] {
+            assert_eq!(Cli::try_parse_from(line.split(' ')).unwrap().rundir(), Path::new("/x"));
+        }
+    }
+}
