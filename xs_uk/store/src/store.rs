@@ -90,9 +90,12 @@ impl Store {
         }
     }
 
-    /// Applies the log entry at `index`, which is higher than all before, and appends its effects.
-    /// The same entries lead every replica to the same state.
+    /// Applies the log entry at `index` and appends its effects. The same entries lead every replica to the same state.
+    ///
+    /// # Panics
+    /// If `index`, which counts from 1, is not higher than that of the entry before.
     pub fn apply(&mut self, index: u64, entry: EntryRef<'_>, effects: &mut Vec<Effect>) {
+        assert!(index > self.index, "log entries are applied in order and once each");
         self.index = index;
         match entry {
             EntryRef::Noop => {}

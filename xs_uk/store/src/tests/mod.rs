@@ -1,5 +1,6 @@
 //! Tests of the whole state machine through its public interface.
 
+mod bounds;
 mod control;
 mod domains;
 mod model;
