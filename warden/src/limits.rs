@@ -22,6 +22,9 @@ pub const STOPPED_FOLLOWER_GRACE_MS: u64 = 1_000;
 /// How long a service may live on after it closed its link, in milliseconds.
 pub const LINK_CLOSED_GRACE_MS: u64 = 200;
 
+/// How long after the loss of its link the end of a process is waited for before the loss is told, in milliseconds.
+pub const LINK_LOST_MS: u64 = 20;
+
 /// How long a service may take to exit after the order to stop, in milliseconds. Then it is killed.
 pub const STOP_BOUND_MS: u64 = 3_000;
 

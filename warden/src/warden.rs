@@ -17,7 +17,7 @@ use crate::ids::{ServiceId, Target, TimeUs};
 use crate::journal::{Journal, unix_ms};
 use crate::keeper::{Heard, Keeper, News};
 use crate::limits::{BOARD_PERIOD_MS, DETAIL_BYTES_MAX, NOTED_PER_SECOND_MAX, QUEUE_MAX, REPLICAS_MAX};
-use crate::planner::{Action, Fault, Input, Planner};
+use crate::planner::{Action, Fault, Input, Planner, ServiceView};
 use crate::pulse::Pulses;
 use crate::rate::Rate;
 use crate::rundir::RunDir;
@@ -195,8 +195,12 @@ impl Warden {
 
     /// Plans, acts, and only then tells the world: telling must not delay a recovery.
     fn step(&mut self, input: Input) {
+        self.step_all([input]);
+    }
+
+    fn step_all(&mut self, inputs: impl IntoIterator<Item = Input>) {
         let mut events = Vec::new();
-        let mut inputs = VecDeque::from([input]);
+        let mut inputs: VecDeque<_> = inputs.into_iter().collect();
         while let Some(input) = inputs.pop_front() {
             let now = self.now();
             for action in self.planner.step(now, input) {
@@ -227,9 +231,10 @@ impl Warden {
                 self.step(Input::Unresponsive { service, incarnation, why: format!("bad report: {error}") });
             }
             Heard::Died(cause) => {
-                self.read_progress();
+                let mut inputs = self.progress();
+                inputs.push(Input::Died { service, incarnation, cause });
                 self.keeper.forget(service, incarnation);
-                self.step(Input::Died { service, incarnation, cause });
+                self.step_all(inputs);
             }
         }
     }
@@ -306,21 +311,14 @@ impl Warden {
     }
 
     /// How far the replicas are decides who is promoted, so it is read before a death is planned for.
-    fn read_progress(&mut self) {
-        let Some(board) = &self.board else { return };
-        let rows: Vec<_> = self
-            .planner
-            .view()
-            .iter()
-            .filter_map(|view| {
-                let replica = view.service.replica().filter(|_| view.pid.is_some())?;
-                let applied = board.replica(replica).applied;
-                Some((replica, view.incarnation, applied.max(view.applied)))
-            })
-            .collect();
-        for (replica, incarnation, applied) in rows {
-            self.step(Input::Progress { replica, incarnation, applied });
-        }
+    fn progress(&self) -> Vec<Input> {
+        let Some(board) = &self.board else { return Vec::new() };
+        let read = |view: ServiceView| {
+            let replica = view.service.replica().filter(|_| view.pid.is_some())?;
+            let applied = board.replica(replica).applied.max(view.applied);
+            Some(Input::Progress { replica, incarnation: view.incarnation, applied })
+        };
+        self.planner.view().into_iter().filter_map(read).collect()
     }
 
     fn read_board(&mut self, late: Duration) {

@@ -3,13 +3,14 @@
 use std::fs::File;
 use std::io::{IsTerminal, Read, Seek, SeekFrom};
 use std::os::unix::fs::DirBuilderExt;
-use std::os::unix::net::UnixStream;
+
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail};
+use hypervisor::local::Broker;
 use hypervisor::{HostSpec, Profile};
 use indicatif::ProgressBar;
 use rustix::process::{Pid, Signal};
@@ -78,7 +79,7 @@ fn append(path: &Path) -> anyhow::Result<File> {
 }
 
 fn start_broker(files: &Files, args: &Up, socket: &Path) -> anyhow::Result<()> {
-    if UnixStream::connect(socket).is_ok() {
+    if Broker::connect(socket).is_ok() {
         return Ok(());
     }
     let program = binary(args, BROKER)?;
@@ -94,7 +95,7 @@ fn start_broker(files: &Files, args: &Up, socket: &Path) -> anyhow::Result<()> {
         .with_context(|| program.display().to_string())?;
     std::fs::write(files.broker_pid(), broker.id().to_string())?;
     let end = Instant::now() + Duration::from_millis(BROKER_MS);
-    while UnixStream::connect(socket).is_err() {
+    while Broker::connect(socket).is_err() {
         if let Some(status) = broker.try_wait()? {
             bail!("{BROKER} ended with {status}:\n{}", tail(&files.broker_log()));
         }

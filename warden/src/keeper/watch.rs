@@ -4,6 +4,7 @@ use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::process::ExitStatusExt;
 use std::process::ExitStatus;
 use std::sync::Arc;
+use std::time::Duration;
 
 use control::{FromService, Link, LinkError, Packet};
 use tokio::io::Interest;
@@ -14,7 +15,9 @@ use super::open_pidfd;
 use crate::error::Error;
 use crate::event::Cause;
 use crate::ids::ServiceId;
-use crate::limits::REPORTS_PER_TURN_MAX;
+use crate::limits::{LINK_LOST_MS, REPORTS_PER_TURN_MAX};
+
+const DYING: Duration = Duration::from_millis(LINK_LOST_MS);
 
 /// News of one process.
 #[derive(Debug)]
@@ -117,7 +120,11 @@ pub(super) async fn watch(
                         }
                         Err(error) => {
                             open = false;
-                            tell(Heard::LinkLost(error)).await;
+                            // A dying process closes its link first; then only its death is of interest.
+                            let ended = tokio::time::timeout(DYING, process.end.readable()).await;
+                            if ended.is_err() {
+                                tell(Heard::LinkLost(error)).await;
+                            }
                             break;
                         }
                     }
