@@ -12,6 +12,8 @@ struct Process {
     service: ServiceId,
     incarnation: u64,
     alive: bool,
+    /// Killed, and still to die: a kill takes its time.
+    condemned: bool,
     death_told: bool,
     ready_told: bool,
     lead_due: Option<u64>,
@@ -81,11 +83,11 @@ impl World {
             Action::Kill { service, incarnation } => {
                 let killed =
                     self.processes.iter_mut().find(|p| (p.service, p.incarnation) == (service, incarnation));
-                killed.unwrap().alive = false;
+                killed.unwrap().condemned = true;
             }
             Action::Stop { service } => {
                 // An orderly service exits when told to.
-                self.processes.iter_mut().filter(|p| p.service == service).for_each(|p| p.alive = false);
+                self.processes.iter_mut().filter(|p| p.service == service).for_each(|p| p.condemned = true);
             }
             Action::Finished { .. } => self.finished = true,
             _ => {}
@@ -100,6 +102,7 @@ impl World {
             service,
             incarnation,
             alive: true,
+            condemned: false,
             death_told: false,
             ready_told: false,
             lead_due: None,
@@ -160,6 +163,7 @@ impl World {
 
     fn tell_death(&mut self, at: usize) {
         let process = &mut self.processes[at];
+        process.alive &= !process.condemned;
         if process.alive || process.death_told {
             return;
         }
