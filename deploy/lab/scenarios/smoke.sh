@@ -1,6 +1,6 @@
 #!/bin/bash
 # summary: a PV and a PVH guest: create, store traffic, save, restore, destroy; stock clients; nothing left behind
-# limit-seconds: 240
+# limit-seconds: 420
 # memory-mib: 4096
 # shellcheck source=lib/common.sh
 . /payload/scenarios/lib/common.sh

@@ -109,7 +109,8 @@ start_store() {
     oxenstored) set -- oxenstored --no-fork --no-access-log --pid-file "$store_pid_file" ;;
     *) echo "unknown store $1"; return 1 ;;
   esac
-  "$@" "${store_flags[@]}" 3>&- >>"$store_log" 2>&1 &
+  # A session of its own: the scenario's time limit must not end the store before the logs are gathered.
+  setsid "$@" "${store_flags[@]}" 3>&- >>"$store_log" 2>&1 &
   store_pid=$!
   echo "$store_pid" >/run/store.pid
   eventually 20 store_answers || { echo "$1 does not answer: $(tail -n 1 "$store_log")"; return 1; }
