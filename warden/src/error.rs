@@ -13,6 +13,18 @@ pub enum Error {
         /// The run directory.
         rundir: PathBuf,
     },
+    /// An earlier warden was killed and its services go on: they hold the only copy of the store, and a second group
+    /// beside them would serve the same guests.
+    #[error(
+        "services of an earlier warden still serve {}: pids {pids:?}; to begin with an empty store, end them first",
+        rundir.display()
+    )]
+    LeftOver {
+        /// The run directory.
+        rundir: PathBuf,
+        /// Their processes.
+        pids: Vec<u32>,
+    },
     /// A file or socket could not be made.
     #[error("{}: {source}", path.display())]
     Path {

@@ -43,7 +43,8 @@ pub struct Warden {
     signals: Signals,
     started: Instant,
     outcome: Option<Option<ServiceId>>,
-    _rundir: RunDir,
+    rundir: RunDir,
+    recorded: Vec<u32>,
 }
 
 struct Signals {
@@ -123,7 +124,8 @@ impl Warden {
             signals: Signals::new()?,
             started: Instant::now(),
             outcome: None,
-            _rundir: spec.rundir,
+            rundir: spec.rundir,
+            recorded: Vec::new(),
         })
     }
 
@@ -215,9 +217,21 @@ impl Warden {
             self.journal.record(at, &event);
         }
         let view = View::from(&self.planner);
+        self.record_pids(&view);
         let serving = view.serving;
         self.view.send_replace(view);
         self.serving.send_if_modified(|was| std::mem::replace(was, serving) != serving);
+    }
+
+    fn record_pids(&mut self, view: &View) {
+        let pids: Vec<_> = view.services.iter().filter_map(|service| service.pid).collect();
+        if pids == self.recorded {
+            return;
+        }
+        if let Err(error) = self.rundir.record(&pids) {
+            tracing::error!(%error, "the services' pids are not written down");
+        }
+        self.recorded = pids;
     }
 
     fn hear(&mut self, news: News) {
