@@ -28,7 +28,8 @@ mod tests {
 
     #[test]
     fn an_event_of_a_newer_warden_is_understood() {
-        let newer = [v1::Event { id: 7, ..Default::default() }.encode_to_vec(), vec![0x9a, 0x06, 1, b'x']].concat();
+        let newer =
+            [v1::Event { id: 7, ..Default::default() }.encode_to_vec(), vec![0x9a, 0x06, 1, b'x']].concat();
         assert_eq!(v1::Event::decode(&newer[..]).unwrap().id, 7);
     }
 }
