@@ -57,7 +57,7 @@ fn increments_of_a_shared_counter_are_neither_lost_nor_repeated() {
         workers.into_iter().map(|worker| worker.join().unwrap()).sum()
     });
     let kills = killer.finish();
-    assert!(kills.hits > 0, "the leader was never hit: {kills:?}");
+    assert!(kills.hits > 0 && stand.epoch() > kills.hits, "the leader was never hit: {kills:?}");
     assert_eq!(stand.client().read("/counter").unwrap(), done.to_string(), "{kills:?}");
     eprintln!("{done} increments, {kills:?}");
 }
@@ -84,7 +84,7 @@ fn every_write_gives_every_watcher_one_event_in_order() {
         written += 1;
     }
     let kills = killer.finish();
-    assert!(kills.hits > 0, "the leader was never hit: {kills:?}");
+    assert!(kills.hits > 0 && stand.epoch() > kills.hits, "the leader was never hit: {kills:?}");
     // Nothing more may come: the next thing that the watcher hears is its own answer.
     watcher.request(MessageType::UNWATCH, 0, b"/events\0t\0").unwrap();
     assert_eq!(watcher.kept_events(), 0);
@@ -111,6 +111,6 @@ fn pipelined_requests_are_answered_once_and_in_order() {
         }
     }
     let kills = killer.finish();
-    assert!(kills.hits > 0, "the leader was never hit: {kills:?}");
+    assert!(kills.hits > 0 && stand.epoch() > kills.hits, "the leader was never hit: {kills:?}");
     eprintln!("{} pipelined requests, {kills:?}", expected - 1);
 }
