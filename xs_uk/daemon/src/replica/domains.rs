@@ -2,7 +2,7 @@
 
 use hypervisor::Port;
 use rustix::io::Errno;
-use xs_protocol::{DomId, XsError, ring};
+use xs_protocol::{DomId, MessageType, XsError, request, ring};
 use xs_store::ConnId;
 use xs_store::entry::{Entry, EntryRef};
 
@@ -40,6 +40,19 @@ impl Leader {
                 Ok((Some(XsError::EINVAL), None))
             }
         }
+    }
+
+    /// SET_FEATURE and SET_QUOTA may come before INTRODUCE, so whether the domain exists only the host can tell.
+    pub(super) fn names_no_domain(&self, kind: MessageType, payload: &[u8]) -> Option<XsError> {
+        if kind != MessageType::SET_FEATURE && kind != MessageType::SET_QUOTA {
+            return None;
+        }
+        let domid = request::domid(request::strings(payload).next()?).ok()?;
+        if self.machine.store.domain(domid).is_some() {
+            return None;
+        }
+        let state = self.host.domains.get(hypervisor::DomId(domid.0));
+        matches!(state, Ok(None)).then_some(XsError::ENOENT)
     }
 
     fn map_ring(&mut self, domid: DomId, gfn: u64, remote: u32) -> Result<Conn, Error> {

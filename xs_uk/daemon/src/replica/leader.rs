@@ -172,6 +172,7 @@ impl Leader {
 
     /// A gateway that started anew: it says what it holds (nothing), and gets back what we hold.
     fn greet_gateway(&mut self, gateway: Link) -> Result<(), Error> {
+        let began = Instant::now();
         let (clients, _) = super::takeover::receive_endpoints(&gateway)?;
         let lacking: Vec<u64> = self
             .conns
@@ -189,7 +190,8 @@ impl Leader {
         self.poller.add(&gateway, GATEWAY, Interest::READ).map_err(Error::system("epoll_ctl"))?;
         self.gateway = Some(gateway);
         self.closed = self.closed_slots();
-        self.tell_complete()
+        self.tell_complete()?;
+        self.report_leading(self.status.epoch, began.elapsed())
     }
 
     /// Connections that ended and whose slots the gateway has still to free.

@@ -185,7 +185,7 @@ impl Leader {
             route => {
                 let (verdict, ring_conn) = match route {
                     Route::Introduce => self.introduce(conn, payload)?,
-                    _ => (None, None),
+                    _ => (self.names_no_domain(header.kind, payload), None),
                 };
                 if !self.log_request(conn, header, payload, verdict, ring_conn)? {
                     return Ok(Answered::Later);

@@ -254,7 +254,7 @@ impl Leader {
         Ok(())
     }
 
-    fn report_leading(&mut self, epoch: u64, took: Duration) -> Result<(), Error> {
+    pub(super) fn report_leading(&mut self, epoch: u64, took: Duration) -> Result<(), Error> {
         self.publish();
         let rings = self.conns.values().filter(|conn| conn.is_ring()).count();
         let count = |n: usize| u32::try_from(n).unwrap_or(u32::MAX);
