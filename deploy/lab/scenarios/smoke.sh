@@ -16,9 +16,10 @@ main() {
   for guest in pv pvh; do
     must "$guest: xl create" create_guest "$(guest_config $guest $guest $guest_memory_mib)"
   done
+  item 'pv: up' guest_up pv
+  item 'pvh: up' pvh_guest_up pvh /run/pvh.cfg
   item 'xl list: both' running_are Domain-0 pv pvh
   for guest in pv pvh; do
-    item "$guest: up" guest_up $guest
     item "$guest: its frontend's store traffic" store_traffic $guest
     item "$guest: beats" guest_beats $guest
   done
