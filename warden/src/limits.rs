@@ -56,7 +56,7 @@ pub const HEARTBEAT_LEADER_MS: u64 = 1_000;
 pub const HEARTBEAT_FOLLOWER_MS: u64 = 10_000;
 
 /// How often the board is read, in milliseconds.
-pub const BOARD_PERIOD_MS: u64 = 50;
+pub const BOARD_PERIOD_MS: u64 = 200;
 
 /// Most descriptors that are kept for the services, the snapshot included. They all go in one packet.
 pub const KEPT_MAX: usize = 96;

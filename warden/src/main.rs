@@ -86,7 +86,7 @@ fn spec(args: Args) -> anyhow::Result<WardenSpec> {
     let rundir = RunDir::take(&args.rundir)?;
     let socket = args.store_socket.unwrap_or_else(|| args.rundir.join("socket"));
     let listener = bind_listener(&socket)?;
-    let group = store_group(rundir.path(), &xs_uk, &args.xs_uk_args, args.replicas, listener);
+    let group = store_group(rundir.path(), &xs_uk, &args.xs_uk_args, args.replicas, listener)?;
     let profile = args.profile.unwrap_or_else(|| detect(rundir.path()));
     Ok(WardenSpec {
         rundir,

@@ -7,6 +7,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
 use control::names;
+use rustix::event::EventfdFlags;
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
 
 use crate::error::Error;
@@ -64,20 +65,25 @@ pub struct WardenSpec {
 /// The store's group: `xs_uk --role gateway ARGS` and `replicas` times `xs_uk --role replica ARGS`.
 ///
 /// The services find the run directory in `XENSTORED_RUNDIR`.
+///
+/// # Errors
+/// [`Error::System`] if no eventfd can be made.
 pub fn store_group(
     rundir: &Path,
     xs_uk: &Path,
     args: &[OsString],
     replicas: u32,
     listener: OwnedFd,
-) -> GroupSpec {
+) -> Result<GroupSpec, Error> {
+    let kick = rustix::event::eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)
+        .map_err(|source| Error::System { call: "eventfd", source: source.into() })?;
     let service = |role: &str| ServiceSpec {
         program: xs_uk.to_owned(),
         args: ["--role".into(), role.into()].into_iter().chain(args.iter().cloned()).collect(),
         env: vec![("XENSTORED_RUNDIR".into(), rundir.into())],
     };
     let region = |name: &str, length_bytes| RegionSpec { name: name.to_owned(), length_bytes };
-    GroupSpec {
+    Ok(GroupSpec {
         gateway: service("gateway"),
         replicas: (0..replicas).map(|_| service("replica")).collect(),
         regions: vec![
@@ -85,8 +91,8 @@ pub fn store_group(
             region(names::CONNS, xs_shm::limits::TABLE_BYTES as u64),
             region(names::BOARD, xs_shm::limits::BOARD_BYTES as u64),
         ],
-        descriptors: vec![(names::LISTENER.to_owned(), listener)],
-    }
+        descriptors: vec![(names::LISTENER.to_owned(), listener), (names::KICK.to_owned(), kick)],
+    })
 }
 
 /// Makes a listening Unix socket that only its owner can connect to, in place of what is at `path`.
@@ -130,7 +136,7 @@ mod tests {
     fn the_stores_services_are_told_their_roles() {
         let dir = tempfile::tempdir().unwrap();
         let listener = bind_listener(&dir.path().join("socket")).unwrap();
-        let group = store_group(dir.path(), Path::new("/bin/xs_uk"), &["-K".into()], 2, listener);
+        let group = store_group(dir.path(), Path::new("/bin/xs_uk"), &["-K".into()], 2, listener).unwrap();
         assert_eq!(group.gateway.args, ["--role", "gateway", "-K"]);
         assert_eq!(group.replicas.len(), 2);
         assert_eq!(group.replicas[1].args, ["--role", "replica", "-K"]);

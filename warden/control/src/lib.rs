@@ -32,6 +32,8 @@ pub mod names {
     pub const LISTENER: &str = "listener";
     /// The newest snapshot of the store's state (memfd).
     pub const SNAPSHOT: &str = "snapshot";
+    /// An eventfd that the leader writes to when followers should look at the log at once.
+    pub const KICK: &str = "kick";
     /// Prefix of the handles of the event-channel device, numbered from 0: `evtchn.0`, `evtchn.1`, …
     pub const EVTCHN: &str = "evtchn.";
 }

@@ -11,11 +11,12 @@ pub const POLL_EVENTS_MAX: usize = 256;
 /// A leader shows itself alive at least this often.
 pub const LEADER_BEAT: Duration = Duration::from_millis(100);
 
-/// How often a follower looks at the log while it moves.
-pub const FOLLOW_BUSY: Duration = Duration::from_millis(1);
+/// How often a follower looks at the log when nobody kicks it.
+pub const FOLLOW_IDLE: Duration = Duration::from_millis(500);
 
-/// How often a follower looks at the log while it stands still.
-pub const FOLLOW_IDLE: Duration = Duration::from_millis(10);
+/// Entries after which the leader kicks its followers. So a new leader has at most about so many to catch up with, and
+/// a store with little to do wakes nobody.
+pub const ENTRIES_PER_KICK: u32 = 256;
 
 /// Entries that a follower applies before it looks for orders.
 pub const FOLLOW_BATCH: usize = 1024;

@@ -44,6 +44,11 @@ impl Poller {
         epoll::add(&self.epoll, fd, EventData::new_u64(word), interest.flags())
     }
 
+    /// Tells of each new event on the descriptor once, without anybody reading it.
+    pub fn add_edge(&self, fd: impl AsFd, word: u64) -> rustix::io::Result<()> {
+        epoll::add(&self.epoll, fd, EventData::new_u64(word), EventFlags::IN | EventFlags::ET)
+    }
+
     pub fn modify(&self, fd: impl AsFd, word: u64, interest: Interest) -> rustix::io::Result<()> {
         epoll::modify(&self.epoll, fd, EventData::new_u64(word), interest.flags())
     }

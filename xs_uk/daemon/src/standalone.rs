@@ -34,7 +34,7 @@ fn spec(args: &Args) -> anyhow::Result<WardenSpec> {
     let listener = warden::bind_listener(&socket).with_context(|| format!("{}", socket.display()))?;
     let program = std::env::current_exe().context("own path")?;
     let host = args.host();
-    let mut group = warden::store_group(&args.rundir, &program, &child_args(args), args.replicas, listener);
+    let mut group = warden::store_group(&args.rundir, &program, &child_args(args), args.replicas, listener)?;
     let profile = match host.profile {
         Profile::Xen => "xen",
         Profile::Local => "local",

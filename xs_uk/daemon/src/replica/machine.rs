@@ -1,6 +1,7 @@
 //! The log and the state machine that it feeds, together.
 
 use std::collections::BTreeSet;
+use std::os::fd::OwnedFd;
 
 use xs_consensus::{Appended, Consensus, Cursor, Epoch, LogError};
 use xs_protocol::Header;
@@ -9,6 +10,7 @@ use xs_store::entry::{Entry, EntryRef};
 use xs_store::{ConnId, Effect, Store};
 
 use crate::error::Error;
+use crate::limits::ENTRIES_PER_KICK;
 
 /// A replica's copy of the store and its place in the log.
 pub struct Machine {
@@ -17,12 +19,19 @@ pub struct Machine {
     buffer: Vec<u8>,
     effects: Vec<Effect>,
     undelivered: BTreeSet<ConnId>,
+    kick: Option<OwnedFd>,
+    unkicked: u32,
 }
 
 impl Machine {
     pub fn new(engine: Box<dyn Consensus>, store: Store) -> Self {
         let undelivered = store.connections().map(|(conn, _)| conn).collect();
-        Self { store, engine, buffer: Vec::new(), effects: Vec::new(), undelivered }
+        Self { store, engine, buffer: Vec::new(), effects: Vec::new(), undelivered, kick: None, unkicked: 0 }
+    }
+
+    /// Leader: the eventfd that wakes followers.
+    pub fn set_kick(&mut self, kick: Option<OwnedFd>) {
+        self.kick = kick;
     }
 
     /// Last applied log index.
@@ -84,10 +93,22 @@ impl Machine {
         match self.engine.append(&self.buffer)? {
             Appended::Committed(index) => {
                 self.store.apply(index.0, entry.clone(), effects);
+                self.kick_followers();
                 Ok(())
             }
             // The embedded engine commits at once; an engine that does not gives entries back by `next`.
             Appended::Submitted(_) => unreachable!("only the embedded engine is built in"),
+        }
+    }
+
+    fn kick_followers(&mut self) {
+        self.unkicked += 1;
+        if let Some(kick) = &self.kick
+            && self.unkicked >= ENTRIES_PER_KICK
+        {
+            self.unkicked = 0;
+            // Followers look by themselves too, only later.
+            let _ = rustix::io::write(kick, &1_u64.to_ne_bytes());
         }
     }
 

@@ -1,6 +1,7 @@
 //! A replica: follows the log until it is told to lead, then serves.
 
 mod backlog;
+mod commands;
 mod conn;
 mod domains;
 mod leader;
@@ -8,6 +9,7 @@ mod machine;
 mod requests;
 mod takeover;
 
+use std::os::fd::OwnedFd;
 use std::time::Duration;
 
 use control::{LinkError, SnapshotTaken, ToService, from_service, to_service};
@@ -17,7 +19,7 @@ use xs_shm::{Board, Region, ReplicaStatus, ReplicaWords, Table};
 use xs_store::{Config, Store};
 
 use crate::error::{Error, take, take_optional};
-use crate::limits::{FOLLOW_BATCH, FOLLOW_BUSY, FOLLOW_IDLE, HEARTBEAT_PROMISE_MS};
+use crate::limits::{FOLLOW_BATCH, FOLLOW_IDLE, HEARTBEAT_PROMISE_MS};
 use crate::poller::{Interest, Poller};
 use crate::service::{Service, report_with};
 use crate::snapshot;
@@ -47,7 +49,11 @@ struct Follower {
     table: Table,
     words: ReplicaWords,
     status: ReplicaStatus,
+    kick: Option<OwnedFd>,
 }
+
+const WARDEN: u64 = 0;
+const KICK: u64 = 1;
 
 /// Runs the role until the warden says stop.
 pub fn run(options: ReplicaOptions) -> Result<(), Error> {
@@ -55,8 +61,8 @@ pub fn run(options: ReplicaOptions) -> Result<(), Error> {
     match follower.follow()? {
         Promoted::Stop => Ok(()),
         Promoted::Lead { epoch, gateway } => {
-            let Follower { service, machine, table, words, status } = follower;
-            let parts = takeover::Parts { service, machine, table, words, status, options };
+            let Follower { service, machine, table, words, status, kick } = follower;
+            let parts = takeover::Parts { service, machine, table, words, status, kick, options };
             match takeover::take_over(parts, epoch, gateway)? {
                 Some(mut leader) => leader.serve(),
                 None => Ok(()),
@@ -75,6 +81,7 @@ impl Follower {
             Some(saved) => snapshot::load(saved)?,
             None => (Cursor::default(), Store::new(options.config.clone())),
         };
+        let kick = take_optional(&mut service.kept, control::names::KICK);
         // Nothing else of ours may stay open by mistake.
         service.kept.clear();
         let engine = Embedded::attach(Region::open(log, 1)?, cursor)?;
@@ -84,6 +91,7 @@ impl Follower {
             machine: Machine::new(Box::new(engine), store),
             status: ReplicaStatus::default(),
             service,
+            kick,
         };
         while follower.advance()? {}
         follower.service.ready(follower.machine.index(), HEARTBEAT_PROMISE_MS)?;
@@ -92,11 +100,14 @@ impl Follower {
 
     fn follow(&mut self) -> Result<Promoted, Error> {
         let mut poller = Poller::new().map_err(Error::system("epoll_create"))?;
-        poller.add(&self.service.warden, 0, Interest::READ).map_err(Error::system("epoll_ctl"))?;
-        let (mut ready, mut pause) = (Vec::new(), FOLLOW_BUSY);
+        poller.add(&self.service.warden, WARDEN, Interest::READ).map_err(Error::system("epoll_ctl"))?;
+        if let Some(kick) = &self.kick {
+            poller.add_edge(kick, KICK).map_err(Error::system("epoll_ctl"))?;
+        }
+        let (mut ready, mut pause) = (Vec::new(), Duration::ZERO);
         loop {
             poller.wait(pause, &mut ready).map_err(Error::system("epoll_wait"))?;
-            if !ready.is_empty() {
+            if ready.contains(&WARDEN) {
                 match self.take_orders() {
                     Ok(Some(promoted)) => return Ok(promoted),
                     Ok(None) => {}
@@ -105,18 +116,18 @@ impl Follower {
                     Err(error) => return Err(error),
                 }
             }
-            pause = if self.advance()? { FOLLOW_BUSY } else { next_pause(pause) };
+            pause = if self.advance()? { Duration::ZERO } else { FOLLOW_IDLE };
         }
     }
 
-    /// Applies a batch. True if there was something.
+    /// Applies a batch. True if there may be more.
     fn advance(&mut self) -> Result<bool, Error> {
         let applied = self.machine.catch_up(FOLLOW_BATCH)?;
         self.machine.trim_delivered(&self.table);
         self.status.heartbeat += 1;
         self.status.applied = self.machine.index();
         self.words.publish(&self.status);
-        Ok(applied > 0)
+        Ok(applied == FOLLOW_BATCH)
     }
 
     fn take_orders(&mut self) -> Result<Option<Promoted>, Error> {
@@ -150,8 +161,4 @@ fn send_snapshot(warden: &control::Link, machine: &Machine) -> Result<u64, Error
     let taken = SnapshotTaken { index: cursor.index.0, length_bytes, cursor: cursor.encode().to_vec() };
     report_with(warden, from_service::Report::SnapshotTaken(taken), &[fd.as_fd()])?;
     Ok(length_bytes)
-}
-
-fn next_pause(pause: Duration) -> Duration {
-    (pause * 2).min(FOLLOW_IDLE)
 }

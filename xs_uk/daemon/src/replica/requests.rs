@@ -248,6 +248,7 @@ impl Leader {
                     crate::service::note(&self.warden, Severity::Warning, "quota_hit", detail)?;
                 }
             }
+            Effect::Control(words) => self.control(&words),
             Effect::Backlog { conn, event_bytes } => self.note_backlog(conn, event_bytes),
             Effect::EventsDropped(conn) => {
                 if self.log_limit.allow("events_dropped") {

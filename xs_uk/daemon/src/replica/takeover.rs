@@ -29,6 +29,7 @@ pub(super) struct Parts {
     pub table: Table,
     pub words: ReplicaWords,
     pub status: ReplicaStatus,
+    pub kick: Option<OwnedFd>,
     pub options: ReplicaOptions,
 }
 
@@ -38,8 +39,9 @@ pub(super) type Held = (Vec<(u64, OwnedFd)>, Vec<OwnedFd>);
 /// Takes over. `None` if the gateway died meanwhile: the warden will say again.
 pub(super) fn take_over(parts: Parts, epoch: u64, gateway: Link) -> Result<Option<Leader>, Error> {
     let began = Instant::now();
-    let Parts { service, mut machine, table, words, mut status, options } = parts;
+    let Parts { service, mut machine, table, words, mut status, kick, options } = parts;
     machine.lead(epoch)?;
+    machine.set_kick(kick);
     status.epoch = epoch;
     let (clients, handles) = receive_endpoints(&gateway)?;
     let fresh_host = handles.is_empty();
