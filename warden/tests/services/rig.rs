@@ -37,7 +37,7 @@ pub fn spec(replicas: u32, env: &[(&str, &str)]) -> WardenSpec {
     let rundir = RunDir::take(&dir).unwrap();
     let listener = bind_listener(&dir.join("socket")).unwrap();
     let program = std::env::current_exe().unwrap();
-    let mut group = store_group(&dir, &program, &[], replicas, listener);
+    let mut group = store_group(&dir, &program, &[], replicas, listener).unwrap();
     let service = |role: &str| ServiceSpec {
         program: program.clone(),
         args: ["fake_service", "--exact", "--nocapture", "--test-threads=1"].map(Into::into).to_vec(),

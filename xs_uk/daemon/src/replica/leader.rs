@@ -189,6 +189,10 @@ impl Leader {
         self.drop_gateway();
         self.poller.add(&gateway, GATEWAY, Interest::READ).map_err(Error::system("epoll_ctl"))?;
         self.gateway = Some(gateway);
+        // Clients that came while there was no leader to tell.
+        for (id, fd) in clients {
+            self.adopt_client(id, fd)?;
+        }
         self.closed = self.closed_slots();
         self.tell_complete()?;
         self.report_leading(self.status.epoch, began.elapsed())
