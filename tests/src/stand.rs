@@ -37,16 +37,13 @@ pub fn binary(name: &str) -> PathBuf {
     path
 }
 
-/// A command of Debian's Xen packages, from the path or from where they hide it.
+/// A command of Debian's Xen packages: from where `deploy/packages` unpacked them, or where Debian installs them, or
+/// from the path.
 pub fn stock(name: &str) -> Command {
-    let hidden =
-        std::env::var_os("PPVMM_XEN_BIN").map_or_else(|| "/usr/lib/xen-4.17/bin".into(), PathBuf::from);
-    let path = hidden.join(name);
-    let mut command = Command::new(if path.exists() { path } else { name.into() });
-    if let Some(libraries) = std::env::var_os("PPVMM_XEN_LIB") {
-        command.env("LD_LIBRARY_PATH", libraries);
-    }
-    command
+    let unpacked = std::env::var_os("XEN_TOOLS").map(PathBuf::from);
+    let places = unpacked.into_iter().chain([PathBuf::from("/usr/lib/xen-4.17/bin")]);
+    let found = places.map(|place| place.join(name)).find(|path| path.exists());
+    Command::new(found.unwrap_or_else(|| name.into()))
 }
 
 impl Stand {

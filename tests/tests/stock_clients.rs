@@ -54,3 +54,13 @@ fn the_status_shows_one_leader_and_two_followers() {
         assert_eq!(roles.iter().filter(|have| **have == role).count(), count, "{role}: {status}");
     }
 }
+
+#[test]
+fn xenstore_rs_works() {
+    let stand = Stand::start(&[]);
+    let status = std::process::Command::new(env!("CARGO_BIN_EXE_xenstore-rs-client"))
+        .env("XENSTORED_PATH", stand.socket())
+        .status()
+        .unwrap();
+    assert!(status.success(), "{status}");
+}

@@ -188,6 +188,10 @@ impl Leader {
                     _ => (self.names_no_domain(header.kind, payload), None),
                 };
                 if !self.log_request(conn, header, payload, verdict, ring_conn)? {
+                    // It is mapped again when its turn comes again.
+                    if let Some(ring) = ring_conn.filter(|ring| !self.machine.store.is_connected(*ring)) {
+                        self.close(ring)?;
+                    }
                     return Ok(Answered::Later);
                 }
                 conn.slot.commit(size, 1, None);
