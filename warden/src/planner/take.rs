@@ -210,7 +210,9 @@ impl Planner {
             self.snapshot_ask = None;
             self.snapshot_wanted = false;
         }
-        if index <= self.snapshot_newest {
+        // One at the newest's own place is kept: then it is its own forerunner, and a log that is full up to there is
+        // let go. Refusing it would leave the log full for ever, for nothing can be appended to it.
+        if index < self.snapshot_newest || index == 0 {
             let mut event = self.about(id, Severity::Warning, Kind::ReportIgnored);
             event.detail =
                 format!("snapshot at {index} is not newer than the kept one at {}", self.snapshot_newest);

@@ -80,6 +80,10 @@ impl Gateway {
                     _ => self.hear_leader()?,
                 }
             }
+            // What kept new clients out may have passed without one of ours leaving.
+            if ready.is_empty() {
+                self.listen(true)?;
+            }
             self.send_unsent()?;
         }
     }

@@ -5,6 +5,9 @@ use std::time::Duration;
 /// Requests of one connection that are answered before the others get their turn.
 pub const REQUESTS_PER_TURN_MAX: usize = 64;
 
+/// Event-channel events that are served before sockets and orders get their turn.
+pub const EVENTS_PER_TURN_MAX: usize = 64;
+
 /// Events that one wait of the poller gives.
 pub const POLL_EVENTS_MAX: usize = 256;
 
@@ -54,3 +57,6 @@ pub const LOG_WINDOW: Duration = Duration::from_secs(10);
 /// What a replica promises the warden: its heartbeat on the board moves at least this often. Far more than a
 /// snapshot of a large store or a catch-up takes, so that a busy replica is not taken for a hung one.
 pub const HEARTBEAT_PROMISE_MS: u32 = 10_000;
+
+/// Ports that are looked at when a leader died between binding a port and noting it. Xen gives the lowest free one.
+pub const PORTS_SWEPT: u32 = 8192;

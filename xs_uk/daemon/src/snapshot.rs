@@ -91,7 +91,8 @@ mod tests {
     #[test]
     fn a_snapshot_loads_as_it_was_saved() {
         let cursor = Cursor { index: Index(7), position: 99, hash: [3; 32] };
-        let store = Store::new(Config::default());
+        let mut store = Store::new(Config::default());
+        store.apply(cursor.index.0, xs_store::EntryRef::Noop, &mut Vec::new());
         let (fd, length) = save(&store, &cursor).unwrap();
         let (back, loaded) = load(&fd).unwrap();
         assert_eq!(back, cursor);

@@ -2,7 +2,7 @@
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::ptr::NonNull;
-use std::sync::atomic::{AtomicU32, AtomicU64};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering, compiler_fence};
 
 use rustix::mm::{MapFlags, ProtFlags};
 
@@ -103,6 +103,9 @@ impl Region {
     /// Copies bytes out.
     pub fn read(&self, offset: usize, bytes: &mut [u8]) {
         let from = self.pointer(offset, bytes.len());
+        // Others write here: what this process wrote before must not be taken for what is there now. (It was, after a
+        // system call that the compiler was told changes no memory.)
+        compiler_fence(Ordering::SeqCst);
         // SAFETY: `from` has `bytes.len()` mapped bytes; `bytes` is private memory, so they do not overlap.
         unsafe { std::ptr::copy_nonoverlapping(from.as_ptr(), bytes.as_mut_ptr(), bytes.len()) }
     }
@@ -112,6 +115,7 @@ impl Region {
         let to = self.pointer(offset, bytes.len());
         // SAFETY: `to` has `bytes.len()` mapped bytes; `bytes` is private memory, so they do not overlap.
         unsafe { std::ptr::copy_nonoverlapping(bytes.as_ptr(), to.as_ptr(), bytes.len()) }
+        compiler_fence(Ordering::SeqCst);
     }
 
     /// Gives the pages that lie wholly inside the range back to the kernel; they read as zero afterwards.
@@ -155,8 +159,6 @@ impl Drop for Region {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::atomic::Ordering;
-
     use super::*;
 
     #[test]

@@ -36,6 +36,7 @@ const OPEN: u32 = 1;
 const CLOSED: u32 = 2;
 const SLOT_BITS: u32 = 16;
 const VIRQ_PORT: usize = 8;
+const BINDING: usize = 12;
 
 const _: () = assert!(SLOTS_MAX <= 1 << SLOT_BITS);
 
@@ -161,6 +162,16 @@ impl Table {
     /// Notes the local port to which VIRQ_DOM_EXC is bound.
     pub fn set_virq_port(&self, port: u32) {
         self.region.u32(VIRQ_PORT).store(port, Ordering::Release);
+    }
+
+    /// Whether a leader is between binding an event-channel port and noting it in a slot.
+    pub fn is_binding(&self) -> bool {
+        self.region.u32(BINDING).load(Ordering::Acquire) != 0
+    }
+
+    /// Notes that a port is about to be bound, or that it is noted now.
+    pub fn set_binding(&self, binding: bool) {
+        self.region.u32(BINDING).store(u32::from(binding), Ordering::Release);
     }
 
     fn begin(&self, id: SlotId, kind: Kind) {

@@ -4,6 +4,7 @@ use std::time::{Duration, Instant};
 
 use xs_store::ConnId;
 use xs_store::entry::Entry;
+use xs_store::limits::{BACKLOG_BYTES, PRIVILEGED_BACKLOG_BYTES};
 
 use super::leader::Leader;
 use crate::error::Error;
@@ -19,6 +20,20 @@ impl Leader {
         let entry =
             self.backlog.entry(conn.0).or_insert_with(|| Backlog { since: Instant::now(), event_bytes });
         entry.event_bytes = event_bytes;
+    }
+
+    /// The store tells of a backlog when it begins; a new leader has to look.
+    pub(super) fn seed_backlog(&mut self) {
+        let store = &self.machine.store;
+        let waiting = |conn| store.outbox(conn).map(|(_, _, bytes)| bytes.len()).sum::<usize>();
+        let behind: Vec<(ConnId, usize)> = store
+            .connections()
+            .map(|(conn, _)| (conn, waiting(conn)))
+            .filter(|(_, waiting_bytes)| *waiting_bytes > BACKLOG_BYTES)
+            .collect();
+        for (conn, waiting_bytes) in behind {
+            self.note_backlog(conn, waiting_bytes);
+        }
     }
 
     /// Drops what guests left unread for too long, and ends tools that let too much pile up.
@@ -37,7 +52,7 @@ impl Leader {
                 tracing::warn!(conn = id, up_to, "unread events of a guest are dropped");
                 self.propose_or_retry(&Entry::DiscardEvents { conn, up_to })?;
                 self.backlog.remove(&id);
-            } else if !is_ring {
+            } else if !is_ring && backlog.event_bytes > PRIVILEGED_BACKLOG_BYTES {
                 tracing::warn!(
                     conn = id,
                     event_bytes = backlog.event_bytes,

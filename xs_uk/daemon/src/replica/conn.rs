@@ -118,6 +118,8 @@ impl Conn {
             let record = self.slot.record();
             page.store_u32(ring::REQ_CONS_OFFSET, record.req_cons);
             page.store_u32(ring::RSP_PROD_OFFSET, record.rsp_prod);
+            // Not the connection word: the guest may be asking for a new beginning just now.
+            page.store_u32(ring::SERVER_FEATURES_OFFSET, ring::feature::ALL);
             notify(events, *port);
         }
     }
@@ -194,7 +196,9 @@ fn ring_send(slot: &mut Slot, page: &Page, port: Port, events: &mut dyn EventCha
 
 /// A peer that is gone needs no notice; that it is gone comes by VIRQ_DOM_EXC.
 fn notify(events: &mut dyn EventChannels, port: Port) {
-    if let Err(error) = events.notify(port) {
+    if port.0 != 0
+        && let Err(error) = events.notify(port)
+    {
         tracing::debug!(%port, %error, "event channel takes no notice");
     }
 }

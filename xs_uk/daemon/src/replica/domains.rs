@@ -1,6 +1,6 @@
 //! Domains come and go: INTRODUCE, RELEASE, death, and rings that ask to be begun anew.
 
-use hypervisor::Port;
+use hypervisor::{EventChannels, Port};
 use rustix::io::Errno;
 use xs_protocol::{DomId, MessageType, XsError, request, ring};
 use xs_store::ConnId;
@@ -18,6 +18,8 @@ impl Leader {
     ///
     /// Killed between this and the log, the successor finds a ring that the store knows nothing of and lets it go.
     pub(super) fn introduce(&mut self, conn: &Conn, payload: &[u8]) -> Result<Introduced, Error> {
+        // A RELEASE of the same domain just before must have let its ring go.
+        self.settle_effects()?;
         let Ok((domid, gfn, remote)) = self.machine.store.introduce_args(conn.id, payload) else {
             // The store refuses it for the same reason when it applies it.
             return Ok((None, None));
@@ -58,8 +60,13 @@ impl Leader {
     fn map_ring(&mut self, domid: DomId, gfn: u64, remote: u32) -> Result<Conn, Error> {
         let hv_domid = hypervisor::DomId(domid.0);
         let page = self.host.pages.map_guest(hv_domid, gfn)?;
-        let port = self.host.events.bind_interdomain(hv_domid, Port(remote))?;
-        let Some(slot_id) = self.table.allocate_ring(domid.0, port.0, remote, gfn) else {
+        self.table.set_binding(true);
+        let bound = self.host.events.bind_interdomain(hv_domid, Port(remote));
+        let slot_id =
+            bound.as_ref().ok().and_then(|port| self.table.allocate_ring(domid.0, port.0, remote, gfn));
+        self.table.set_binding(false);
+        let port = bound?;
+        let Some(slot_id) = slot_id else {
             self.host.events.unbind(port)?;
             return Err(Error::System { call: "allocate_ring", source: Errno::NOSPC });
         };
@@ -77,11 +84,13 @@ impl Leader {
         let Transport::Ring { page, port, broken } = &mut ring.transport else {
             return (Some(XsError::EINVAL), None);
         };
-        if let Err(error) = self.host.events.unbind(*port) {
-            tracing::debug!(%port, %error, "unbind");
-        }
+        unbind(self.host.events.as_mut(), *port);
         self.by_port.remove(&port.0);
-        match self.host.events.bind_interdomain(hypervisor::DomId(domid.0), Port(remote)) {
+        // From here on the old number may become another domain's.
+        *port = Port(0);
+        self.table.set_ports(ring.slot_id, 0, remote);
+        self.table.set_binding(true);
+        let outcome = match self.host.events.bind_interdomain(hypervisor::DomId(domid.0), Port(remote)) {
             Ok(fresh) => {
                 *port = fresh;
                 *broken = false;
@@ -92,9 +101,12 @@ impl Leader {
             }
             Err(error) => {
                 tracing::warn!(%domid, remote, %error, "cannot bind again");
+                *broken = true;
                 (Some(XsError::EINVAL), None)
             }
-        }
+        };
+        self.table.set_binding(false);
+        outcome
     }
 
     /// dom0's own page: there from the start, begun by its kernel.
@@ -106,11 +118,11 @@ impl Leader {
                 return Ok(());
             }
         };
+        self.table.set_binding(true);
         let port = self.host.events.bind_interdomain(hypervisor::DomId(0), remote)?;
-        let slot_id = self
-            .table
-            .allocate_ring(0, port.0, remote.0, 0)
-            .ok_or(Error::System { call: "allocate_ring", source: Errno::NOSPC })?;
+        let slot_id = self.table.allocate_ring(0, port.0, remote.0, 0);
+        self.table.set_binding(false);
+        let slot_id = slot_id.ok_or(Error::System { call: "allocate_ring", source: Errno::NOSPC })?;
         let mut slot = self.table.slot(slot_id);
         let indices = [ring::REQ_CONS_OFFSET, ring::RSP_PROD_OFFSET].map(|at| page.load_u32(at));
         slot.reset_ring(indices[0], indices[1]);
@@ -173,10 +185,22 @@ impl Leader {
 
     /// As [`Leader::propose`]; what the log has no room for now is looked for again on the next beat.
     pub(super) fn propose_or_retry(&mut self, entry: &Entry) -> Result<(), Error> {
-        if !self.propose(&entry.as_ref())? {
-            self.look_again = true;
+        if !self.owed.is_empty() || !self.propose(&entry.as_ref())? {
+            self.owed.push_back(entry.clone());
         }
         Ok(())
+    }
+
+    /// Appends what the log had no room for before. Each entry ends a connection or a domain, so there are at most as
+    /// many as there are of those.
+    pub(super) fn pay_owed(&mut self) -> Result<(), Error> {
+        while let Some(entry) = self.owed.front().cloned() {
+            if !self.propose(&entry.as_ref())? {
+                break;
+            }
+            self.owed.pop_front();
+        }
+        self.settle_effects()
     }
 
     /// Lets a domain's ring go: RELEASE, or its death.
@@ -199,15 +223,8 @@ impl Leader {
 
     /// Ends a client's connection.
     pub(super) fn disconnect(&mut self, conn: Conn) -> Result<(), Error> {
-        let entry = Entry::Disconnect { conn: conn.id };
-        if self.propose(&entry.as_ref())? {
-            self.let_go(conn)
-        } else {
-            // It is seen as ended again when the log has room.
-            self.look_again = true;
-            self.conns.insert(conn.id.0, conn);
-            Ok(())
-        }
+        self.propose_or_retry(&Entry::Disconnect { conn: conn.id })?;
+        self.let_go(conn)
     }
 
     fn let_go(&mut self, conn: Conn) -> Result<(), Error> {
@@ -221,13 +238,20 @@ impl Leader {
             }
             Transport::Ring { page, port, .. } => {
                 self.by_port.remove(&port.0);
-                if let Err(error) = self.host.events.unbind(port) {
-                    tracing::debug!(%port, %error, "unbind");
-                }
+                unbind(self.host.events.as_mut(), port);
                 drop(page);
                 self.table.free(conn.slot_id);
             }
         }
         Ok(())
+    }
+}
+
+/// Port 0 is none: a ring whose event channel could not be bound.
+fn unbind(events: &mut dyn EventChannels, port: Port) {
+    if port.0 != 0
+        && let Err(error) = events.unbind(port)
+    {
+        tracing::debug!(%port, %error, "unbind");
     }
 }

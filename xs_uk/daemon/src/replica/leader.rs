@@ -17,7 +17,9 @@ use super::machine::Machine;
 use super::send_snapshot;
 use crate::endpoints::{Endpoints, Said};
 use crate::error::Error;
-use crate::limits::{HANDOVER_BATCH, LEADER_BEAT, SNAPSHOT_LOG_BYTES_MIN, SNAPSHOT_RATIO, SNAPSHOT_WAIT};
+use crate::limits::{
+    EVENTS_PER_TURN_MAX, HANDOVER_BATCH, LEADER_BEAT, SNAPSHOT_LOG_BYTES_MIN, SNAPSHOT_RATIO, SNAPSHOT_WAIT,
+};
 use crate::log_limit::LogLimit;
 use crate::poller::{Interest, Poller};
 use crate::service::report;
@@ -48,6 +50,12 @@ pub(super) struct Leader {
     pub log_limit: LogLimit,
     pub backlog: HashMap<u64, Backlog>,
     pub watch_event_timeout_s: u32,
+    /// Entries that the log had no room for.
+    pub owed: VecDeque<Entry>,
+    /// The last append found no room.
+    pub log_full: bool,
+    /// Events are pending that the last turn left.
+    pub events_left: bool,
 }
 
 /// When the next snapshot is due.
@@ -63,7 +71,8 @@ impl Leader {
         let mut ready = Vec::new();
         let mut beat = Instant::now();
         loop {
-            let wait = if self.queue.is_empty() { LEADER_BEAT } else { Duration::ZERO };
+            let idle = self.queue.is_empty() && !self.events_left;
+            let wait = if idle { LEADER_BEAT } else { Duration::ZERO };
             self.poller.wait(wait, &mut ready).map_err(Error::system("epoll_wait"))?;
             for word in &ready {
                 match *word {
@@ -76,6 +85,9 @@ impl Leader {
                     EVENTS => self.hear_events()?,
                     conn => self.serve_conn(ConnId(conn))?,
                 }
+            }
+            if self.events_left {
+                self.hear_events()?;
             }
             for _ in 0..self.queue.len() {
                 let Some(id) = self.queue.pop_front() else { break };
@@ -105,12 +117,14 @@ impl Leader {
         let store = &self.machine.store;
         self.status.nodes = store.domains().map(|(domid, _)| store.usage(domid).nodes).sum();
         self.status.log_bytes = self.machine.used_bytes();
+        self.pay_owed()?;
         if std::mem::take(&mut self.look_again) {
             self.look_at_domains()?;
             self.queue_all();
         }
         self.look_at_backlog()?;
-        let due = SNAPSHOT_LOG_BYTES_MIN.max(self.snapshot.last_length_bytes * SNAPSHOT_RATIO);
+        let most = self.machine.capacity_bytes() / 3;
+        let due = SNAPSHOT_LOG_BYTES_MIN.max(self.snapshot.last_length_bytes * SNAPSHOT_RATIO).min(most);
         if self.machine.used_bytes() > due {
             self.ask_for_snapshot()?;
         }
@@ -149,7 +163,7 @@ impl Leader {
             match packet.message.order {
                 Some(to_service::Order::Lead(_)) => {
                     if let Some(fd) = packet.descriptors.into_iter().next() {
-                        self.greet_gateway(Link::from_fd(fd))?;
+                        self.try_greet_gateway(Link::from_fd(fd));
                     }
                 }
                 Some(to_service::Order::TakeSnapshot(_)) => {
@@ -165,9 +179,18 @@ impl Leader {
     fn snapshot_kept(&mut self, kept: &control::SnapshotKept) -> Result<(), Error> {
         let Some(cursor) = kept.release_cursor.first_chunk::<CURSOR_BYTES>() else { return Ok(()) };
         self.machine.release(&Cursor::decode(cursor))?;
+        self.log_full = false;
         self.snapshot = SnapshotState { asked: None, last_length_bytes: kept.newest_length_bytes };
         self.queue_all();
         Ok(())
+    }
+
+    /// A gateway that dies or stalls while it greets is no reason to end: nobody else holds the clients' descriptors.
+    fn try_greet_gateway(&mut self, gateway: Link) {
+        if let Err(error) = self.greet_gateway(gateway) {
+            tracing::warn!(%error, "the new gateway failed while it took over");
+            self.drop_gateway();
+        }
     }
 
     /// A gateway that started anew: it says what it holds (nothing), and gets back what we hold.
@@ -269,7 +292,16 @@ impl Leader {
             return Ok(());
         }
         let conn = ConnId(id);
-        if !self.machine.store.is_connected(conn) {
+        let connected = self.machine.store.is_connected(conn);
+        let record = self.table.slot(slot_id).record();
+        if !connected && (record.seq > 0 || record.delivered > 0) {
+            // Its end is in the log; the former leader died before it could close it.
+            let _ = rustix::net::shutdown(&fd, rustix::net::Shutdown::Both);
+            self.table.close(slot_id);
+            self.closed.push(id);
+            return Ok(());
+        }
+        if !connected {
             let entry = Entry::Connect { conn, peer: Peer::Socket };
             if !self.propose(&entry.as_ref())? {
                 return self.refuse_client(slot_id, id);
@@ -294,21 +326,32 @@ impl Leader {
     }
 
     fn hear_events(&mut self) -> Result<(), Error> {
-        while let Some(port) = self.host.events.pending()? {
-            self.host.events.unmask(port)?;
+        for _ in 0..EVENTS_PER_TURN_MAX {
+            let Some(port) = self.host.events.pending()? else {
+                self.events_left = false;
+                return Ok(());
+            };
             if port.0 == self.table.virq_port() {
                 self.look_at_domains()?;
             } else if let Some(conn) = self.by_port.get(&port.0) {
                 self.serve_conn(*conn)?;
             }
+            // Served before it may come again; a port that was let go meanwhile has nothing to unmask.
+            if let Err(error) = self.host.events.unmask(port) {
+                tracing::debug!(%port, %error, "unmask");
+            }
         }
+        // The handle is to be waited on only when nothing is pending.
+        self.events_left = true;
         Ok(())
     }
 
     pub(super) fn set_interest(&mut self, conn: &mut Conn, flow: Flow) -> Result<(), Error> {
         let Transport::Socket { fd, interest } = &mut conn.transport else { return Ok(()) };
         // A client that takes no answers is not heard either: its requests wait in its own socket.
-        let wanted = Interest { read: flow != Flow::Blocked, write: flow == Flow::Blocked };
+        // Nobody is heard while the log has no room: a snapshot that makes some gives everybody a turn.
+        let read = flow != Flow::Blocked && !self.log_full;
+        let wanted = Interest { read, write: flow == Flow::Blocked };
         if wanted != *interest {
             *interest = wanted;
             self.poller.modify(fd, conn.id.0, wanted).map_err(Error::system("epoll_ctl"))?;

@@ -43,6 +43,10 @@ impl Machine {
         self.engine.cursor()
     }
 
+    pub fn capacity_bytes(&self) -> u64 {
+        self.engine.capacity_bytes()
+    }
+
     pub fn used_bytes(&self) -> u64 {
         self.engine.used_bytes()
     }

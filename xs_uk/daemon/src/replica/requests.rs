@@ -7,7 +7,7 @@
 use control::Severity;
 use xs_consensus::LogError;
 use xs_protocol::{HEADER_BYTES, Header, MESSAGE_MAX, XsError};
-use xs_store::entry::EntryRef;
+use xs_store::entry::{Entry, EntryRef};
 use xs_store::{ConnId, Effect, Route};
 
 use super::conn::{Conn, Flow};
@@ -118,7 +118,7 @@ impl Leader {
         conn.mark_broken(error, self.host.events.as_mut());
         if conn.is_ring() {
             // Kept, but ignored (XSA-325): its watches and transactions end, its domain does not.
-            self.look_again |= !self.propose(&EntryRef::Disconnect { conn: conn.id })?;
+            self.propose_or_retry(&Entry::Disconnect { conn: conn.id })?;
         }
         Ok(Flow::Ended)
     }
@@ -220,6 +220,7 @@ impl Leader {
         match self.machine.propose(entry, &mut self.effects) {
             Ok(()) => Ok(true),
             Err(LogError::Full { .. }) => {
+                self.log_full = true;
                 self.ask_for_snapshot()?;
                 Ok(false)
             }

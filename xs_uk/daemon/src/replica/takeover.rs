@@ -1,6 +1,6 @@
 //! From follower to leader: fence, catch up, take the endpoints, mend what the former leader was in the middle of.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::os::fd::OwnedFd;
 use std::time::{Duration, Instant};
 
@@ -12,12 +12,12 @@ use xs_store::ConnId;
 use xs_store::entry::Entry;
 
 use super::ReplicaOptions;
-use super::conn::{Conn, Transport, ring_announce};
+use super::conn::{Conn, Transport};
 use super::leader::{EVENTS, GATEWAY, Leader, SnapshotState, WARDEN};
 use super::machine::Machine;
 use crate::endpoints::{Endpoints, Said};
 use crate::error::Error;
-use crate::limits::HANDOVER_WAIT;
+use crate::limits::{HANDOVER_WAIT, PORTS_SWEPT};
 use crate::log_limit::LogLimit;
 use crate::poller::{Interest, Poller};
 use crate::service::{Service, report};
@@ -67,18 +67,27 @@ pub(super) fn take_over(parts: Parts, epoch: u64, gateway: Link) -> Result<Optio
         log_limit: LogLimit::default(),
         backlog: HashMap::new(),
         watch_event_timeout_s: options.watch_event_timeout_s,
+        owed: VecDeque::new(),
+        log_full: false,
+        events_left: false,
     };
     if leader.machine.index() == 0 {
         leader.machine.propose_owned(&Entry::SetConfig(options.config), &mut leader.effects)?;
     }
-    leader.begin(gateway, fresh_host)?;
+    leader.begin(&gateway, fresh_host)?;
     leader.take_rings(fresh_host)?;
     if options.own_ring && !leader.has_own_ring() {
         leader.open_own_ring()?;
     }
+    if fresh_host {
+        // Not before all ports are bound and noted: a handle that nobody else holds closes its ports when we die.
+        leader.deposit_events(&gateway)?;
+    }
+    leader.gateway = Some(gateway);
     leader.take_clients(clients)?;
     leader.forget_lost()?;
     leader.look_at_domains()?;
+    leader.seed_backlog();
     leader.deliver_all()?;
     leader.report_leading(epoch, began.elapsed())?;
     Ok(Some(leader))
@@ -111,24 +120,36 @@ pub(super) fn receive_endpoints(gateway: &Link) -> Result<Held, Error> {
 }
 
 impl Leader {
-    fn begin(&mut self, gateway: Link, fresh_host: bool) -> Result<(), Error> {
+    fn begin(&mut self, gateway: &Link, fresh_host: bool) -> Result<(), Error> {
         let add = Error::system("epoll_ctl");
         self.poller.add(&self.warden, WARDEN, Interest::READ).map_err(add)?;
         self.poller
             .add(self.host.events.wait_fd(), EVENTS, Interest::READ)
             .map_err(Error::system("epoll_ctl"))?;
-        self.poller.add(&gateway, GATEWAY, Interest::READ).map_err(Error::system("epoll_ctl"))?;
+        self.poller.add(gateway, GATEWAY, Interest::READ).map_err(Error::system("epoll_ctl"))?;
         if fresh_host {
-            self.deposit_events(&gateway)?;
             self.table.set_virq_port(0);
+        } else if self.table.is_binding() {
+            self.unbind_unknown_ports();
         }
-        self.gateway = Some(gateway);
+        self.table.set_binding(false);
         if self.table.virq_port() == 0 {
             let port = self.host.events.bind_virq(Virq::DomExc)?;
             self.table.set_virq_port(port.0);
         }
         self.unmask(self.table.virq_port());
         Ok(())
+    }
+
+    /// The former leader died between binding a port and noting it: the peer's port stays taken until ours is let go.
+    fn unbind_unknown_ports(&mut self) {
+        let rings = self.table.used().filter(|(_, _, kind)| *kind == Kind::Ring);
+        let mut known: BTreeSet<u32> = rings.map(|(id, _, _)| self.port_of(id).0).collect();
+        known.insert(self.table.virq_port());
+        for port in (1..=PORTS_SWEPT).filter(|port| !known.contains(port)) {
+            // Nearly all of them are not ours.
+            let _ = self.host.events.unbind(hypervisor::Port(port));
+        }
     }
 
     /// A port that the former leader had read is masked until somebody says otherwise.
@@ -185,22 +206,23 @@ impl Leader {
             let (_, remote) = self.table.ports(slot_id);
             match self.host.events.bind_interdomain(domid, hypervisor::Port(remote)) {
                 Ok(port) => self.table.set_ports(slot_id, port.0, remote),
-                Err(error) => tracing::warn!(%domid, %error, "cannot bind the ring's event channel again"),
+                Err(error) => {
+                    tracing::warn!(%domid, %error, "cannot bind the ring's event channel again");
+                    self.table.set_ports(slot_id, 0, remote);
+                }
             }
         }
         let port = self.port_of(slot_id);
         let mut slot = self.table.slot(slot_id);
         self.skip_logged(id, &mut slot);
-        let transport = Transport::Ring { page, port, broken: false };
+        let broken = port.0 == 0 || self.machine.store.is_ignored(id);
+        let transport = Transport::Ring { page, port, broken };
         let conn = Conn { id, slot_id, slot, transport, queued: true, more: false };
         conn.publish_indices(self.host.events.as_mut());
-        if let Transport::Ring { page, port, .. } = &conn.transport
-            && page.load_u32(xs_protocol::ring::CONNECTION_OFFSET) != xs_protocol::ring::RECONNECT
-        {
-            ring_announce(page, *port, self.host.events.as_mut());
+        if port.0 != 0 {
+            self.unmask(port.0);
+            self.by_port.insert(port.0, id);
         }
-        self.unmask(port.0);
-        self.by_port.insert(port.0, id);
         self.conns.insert(id.0, conn);
         self.queue.push_back(id);
         Ok(())
