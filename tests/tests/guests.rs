@@ -219,3 +219,69 @@ fn wait_for_error(guest: &Guest, error: u32) {
         std::thread::sleep(Duration::from_millis(5));
     }
 }
+
+/// The effects of RELEASE were settled after the turn in which INTRODUCE mapped the new ring, and let that one go.
+#[test]
+fn release_and_introduce_in_one_turn_leave_the_new_ring() {
+    let stand = Stand::start(&[]);
+    let (domid, guest) = stand.guest();
+    drop(guest);
+    let port = stand.hypervisor().store_port(domid).unwrap();
+    let (release, introduce) = (format!("{domid}\0"), format!("{domid}\x001\0{port}\0"));
+    let length = |text: &str| u32::try_from(text.len()).unwrap();
+    let both = [
+        message(MessageType::RELEASE, 1, 0, length(&release), release.as_bytes()),
+        message(MessageType::INTRODUCE, 2, 0, length(&introduce), introduce.as_bytes()),
+    ];
+    let mut client = stand.client();
+    client.send_bytes(&both.concat()).unwrap();
+    for kind in [MessageType::RELEASE, MessageType::INTRODUCE] {
+        assert_eq!(client.answer().unwrap().kind, kind);
+    }
+    // Its nodes went with the RELEASE, so an error of the protocol is its answer; silence would be a time-out.
+    let answer = stand.attach(domid).read("data/x");
+    assert!(matches!(answer, Err(sim_guest::Error::Store(_))), "{answer:?}");
+}
+
+/// A successor took every ring for sound; the store swallowed the requests of one that it ignored, without an answer.
+#[test]
+fn a_ring_that_broke_the_protocol_stays_ignored_under_a_new_leader() {
+    let stand = Stand::start(&[]);
+    let (domid, guest) = stand.guest();
+    let sound = guest.page().load_u32(ring::REQ_PROD_OFFSET);
+    guest.page().store_u32(ring::REQ_PROD_OFFSET, sound.wrapping_add(5000));
+    drop(guest);
+    let mut guest = stand.attach(domid);
+    guest.kick().unwrap();
+    wait_for_error(&guest, 2);
+    assert!(stand.ppvmm(&["inject", "kill", "leader"]).status.success());
+    guest.page().store_u32(ring::REQ_PROD_OFFSET, sound);
+    guest.set_reply_timeout(Duration::from_millis(300));
+    assert!(guest.read("data").is_err(), "an ignored ring is not answered");
+    drop(guest);
+    stand.introduce(domid);
+    stand.attach(domid).write("data/x", b"1").unwrap();
+}
+
+/// A guest that never stopped to notify kept the leader in one loop, away from everybody else.
+#[test]
+fn a_storm_of_events_starves_nobody() {
+    let stand = Stand::start(&[]);
+    let (_, mut storm) = stand.guest();
+    let stop = std::sync::atomic::AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            while !stop.load(std::sync::atomic::Ordering::Relaxed) {
+                storm.kick().unwrap();
+            }
+        });
+        let mut client = stand.client();
+        let began = Instant::now();
+        for i in 0..500 {
+            client.write("/storm", &i.to_string()).unwrap();
+        }
+        let took = began.elapsed();
+        stop.store(true, std::sync::atomic::Ordering::Relaxed);
+        assert!(took < WAIT, "500 writes took {took:?}");
+    });
+}
