@@ -58,5 +58,6 @@ pub const LOG_WINDOW: Duration = Duration::from_secs(10);
 /// snapshot of a large store or a catch-up takes, so that a busy replica is not taken for a hung one.
 pub const HEARTBEAT_PROMISE_MS: u32 = 10_000;
 
-/// Ports that are looked at when a leader died between binding a port and noting it. Xen gives the lowest free one.
-pub const PORTS_SWEPT: u32 = 8192;
+/// How far behind the last known port is looked when a leader died between binding a port and noting it. Xen gives the
+/// lowest free one.
+pub const PORTS_SWEPT: u32 = 1024;

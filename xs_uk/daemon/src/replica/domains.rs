@@ -20,6 +20,7 @@ impl Leader {
     pub(super) fn introduce(&mut self, conn: &Conn, payload: &[u8]) -> Result<Introduced, Error> {
         // A RELEASE of the same domain just before must have let its ring go.
         self.settle_effects()?;
+        self.sweep_ports();
         let Ok((domid, gfn, remote)) = self.machine.store.introduce_args(conn.id, payload) else {
             // The store refuses it for the same reason when it applies it.
             return Ok((None, None));

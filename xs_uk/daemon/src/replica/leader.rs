@@ -56,6 +56,8 @@ pub(super) struct Leader {
     pub log_full: bool,
     /// Events are pending that the last turn left.
     pub events_left: bool,
+    /// A port may be bound that nobody noted.
+    pub unswept: bool,
 }
 
 /// When the next snapshot is due.
@@ -117,6 +119,7 @@ impl Leader {
         let store = &self.machine.store;
         self.status.nodes = store.domains().map(|(domid, _)| store.usage(domid).nodes).sum();
         self.status.log_bytes = self.machine.used_bytes();
+        self.sweep_ports();
         self.pay_owed()?;
         if std::mem::take(&mut self.look_again) {
             self.look_at_domains()?;

@@ -70,6 +70,7 @@ pub(super) fn take_over(parts: Parts, epoch: u64, gateway: Link) -> Result<Optio
         owed: VecDeque::new(),
         log_full: false,
         events_left: false,
+        unswept: false,
     };
     if leader.machine.index() == 0 {
         leader.machine.propose_owned(&Entry::SetConfig(options.config), &mut leader.effects)?;
@@ -77,6 +78,7 @@ pub(super) fn take_over(parts: Parts, epoch: u64, gateway: Link) -> Result<Optio
     leader.begin(&gateway, fresh_host)?;
     leader.take_rings(fresh_host)?;
     if options.own_ring && !leader.has_own_ring() {
+        leader.sweep_ports();
         leader.open_own_ring()?;
     }
     if fresh_host {
@@ -129,10 +131,9 @@ impl Leader {
         self.poller.add(gateway, GATEWAY, Interest::READ).map_err(Error::system("epoll_ctl"))?;
         if fresh_host {
             self.table.set_virq_port(0);
-        } else if self.table.is_binding() {
-            self.unbind_unknown_ports();
+            self.table.set_binding(false);
         }
-        self.table.set_binding(false);
+        self.unswept = self.table.is_binding();
         if self.table.virq_port() == 0 {
             let port = self.host.events.bind_virq(Virq::DomExc)?;
             self.table.set_virq_port(port.0);
@@ -142,14 +143,21 @@ impl Leader {
     }
 
     /// The former leader died between binding a port and noting it: the peer's port stays taken until ours is let go.
-    fn unbind_unknown_ports(&mut self) {
+    /// That takes many calls, so it is done before the next port is bound or on the next beat, not while clients wait
+    /// for the takeover: leaders that were killed during it, each in turn, never came to serve.
+    pub(super) fn sweep_ports(&mut self) {
+        if !std::mem::take(&mut self.unswept) {
+            return;
+        }
         let rings = self.table.used().filter(|(_, _, kind)| *kind == Kind::Ring);
         let mut known: BTreeSet<u32> = rings.map(|(id, _, _)| self.port_of(id).0).collect();
         known.insert(self.table.virq_port());
-        for port in (1..=PORTS_SWEPT).filter(|port| !known.contains(port)) {
+        let last = known.last().map_or(0, |port| port.saturating_add(PORTS_SWEPT));
+        for port in (1..=last).filter(|port| !known.contains(port)) {
             // Nearly all of them are not ours.
             let _ = self.host.events.unbind(hypervisor::Port(port));
         }
+        self.table.set_binding(false);
     }
 
     /// A port that the former leader had read is masked until somebody says otherwise.
