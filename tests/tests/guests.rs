@@ -285,3 +285,16 @@ fn a_storm_of_events_starves_nobody() {
         assert!(took < WAIT, "500 writes took {took:?}");
     });
 }
+
+#[test]
+fn quotas_refuse_and_soft_quotas_warn() {
+    let stand = Stand::start(&["-q", "memory=2000", "-E", "20"]);
+    let (_, mut guest) = stand.guest();
+    let refused = (0..40).map(|i| guest.write(&format!("data/{i}"), &[b'v'; 100])).find_map(Result::err);
+    assert!(refused.is_some_and(|error| error.is(xs_protocol::XsError::ENOSPC)));
+    let began = Instant::now();
+    while !(stand.logs().contains("soft quota") && stand.logs().contains("quota reached")) {
+        assert!(began.elapsed() < WAIT, "no line of the quotas in the log");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}

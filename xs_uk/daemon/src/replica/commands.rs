@@ -22,6 +22,21 @@ impl Leader {
         }
     }
 
+    /// A domain over its soft quota of memory is warned of once, and again after it was below it.
+    pub(super) fn look_at_soft_quota(&mut self) {
+        let store = &self.machine.store;
+        for (domid, _) in store.domains() {
+            let (usage, quotas) = (store.usage(domid), store.quotas(domid));
+            let soft_bytes = u64::from(quotas.soft_memory_bytes);
+            let over = domid.0 != 0 && soft_bytes != 0 && usage.memory_bytes > soft_bytes;
+            if !over {
+                self.over_soft_quota.remove(&domid);
+            } else if self.over_soft_quota.insert(domid) && self.log_limit.allow("soft_quota") {
+                tracing::warn!(%domid, memory_bytes = usage.memory_bytes, soft_bytes, "soft quota of memory exceeded");
+            }
+        }
+    }
+
     /// What each domain holds, in lines for people.
     fn memory_report(&self) -> String {
         let store = &self.machine.store;

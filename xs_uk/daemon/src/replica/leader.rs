@@ -1,6 +1,6 @@
 //! The leader: one loop that serves all endpoints.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::os::fd::OwnedFd;
 use std::time::{Duration, Instant};
 
@@ -56,6 +56,8 @@ pub(super) struct Leader {
     pub log_full: bool,
     /// Events are pending that the last turn left.
     pub events_left: bool,
+    /// Domains that were warned of.
+    pub over_soft_quota: BTreeSet<xs_protocol::DomId>,
     /// A port may be bound that nobody noted.
     pub unswept: bool,
 }
@@ -126,6 +128,7 @@ impl Leader {
             self.queue_all();
         }
         self.look_at_backlog()?;
+        self.look_at_soft_quota();
         let most = self.machine.capacity_bytes() / 3;
         let due = SNAPSHOT_LOG_BYTES_MIN.max(self.snapshot.last_length_bytes * SNAPSHOT_RATIO).min(most);
         if self.machine.used_bytes() > due {

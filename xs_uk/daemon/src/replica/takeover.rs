@@ -71,6 +71,7 @@ pub(super) fn take_over(parts: Parts, epoch: u64, gateway: Link) -> Result<Optio
         log_full: false,
         events_left: false,
         unswept: false,
+        over_soft_quota: BTreeSet::new(),
     };
     if leader.machine.index() == 0 {
         leader.machine.propose_owned(&Entry::SetConfig(options.config), &mut leader.effects)?;
