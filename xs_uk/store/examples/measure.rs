@@ -28,6 +28,11 @@ impl Bench {
         self.store.trim(TOOLS, u64::MAX);
     }
 
+    fn read(&self, kind: T, payload: &[u8], out: &mut Vec<u8>) {
+        let header = Header { kind, req_id: 0, tx_id: 0, len: 0 };
+        self.store.read(TOOLS, &header, payload, out);
+    }
+
     fn request(&mut self, kind: T, tx_id: u32, payload: &[u8]) {
         let header = Header { kind, req_id: 0, tx_id, len: 0 };
         let seq = self.index + 1;
@@ -48,14 +53,8 @@ fn main() {
         }
     }
     let rounds = 1_000_000;
-    let header = Header { kind: T::READ, req_id: 0, tx_id: 0, len: 0 };
-    let mut out = Vec::new();
-    let started = Instant::now();
-    for _ in 0..rounds {
-        out.clear();
-        bench.store.read(TOOLS, &header, b"/local/domain/500/device/vif/7\0", &mut out);
-    }
-    report("read, depth 6", rounds, started);
+    reads(&bench, "read, depth 6", rounds, T::READ, b"/local/domain/500/device/vif/7\0");
+    reads(&bench, "read, depth 6, missing", rounds, T::READ, b"/local/domain/500/device/vif/77\0");
     let started = Instant::now();
     for _ in 0..rounds {
         bench.request(T::WRITE, 0, b"/local/domain/500/device/vif/7\0other");
@@ -63,7 +62,41 @@ fn main() {
     report("write, depth 6", rounds, started);
     watches(&mut bench);
     transactions(&mut bench);
+    directories();
     removals();
+}
+
+fn reads(bench: &Bench, what: &str, rounds: u32, kind: T, payload: &[u8]) {
+    let mut out = Vec::new();
+    let started = Instant::now();
+    for _ in 0..rounds {
+        out.clear();
+        bench.read(kind, payload, &mut out);
+    }
+    report(what, rounds, started);
+}
+
+fn directories() {
+    for children in [10u32, 20, 400, 10_000] {
+        let mut bench = Bench::new();
+        for number in 0..children {
+            bench.request(T::WRITE, 0, format!("/d/child-{number}\0").as_bytes());
+        }
+        if children <= 400 {
+            reads(&bench, &format!("directory of {children}"), 20_000, T::DIRECTORY, b"/d\0");
+        }
+        let name = format!("first part of a directory of {children}");
+        reads(&bench, &name, 20_000, T::DIRECTORY_PART, b"/d\x000\0");
+        reads(&bench, &format!("read in a directory of {children}"), 200_000, T::READ, b"/d/child-7\0");
+        reads(&bench, &format!("read missing in a directory of {children}"), 200_000, T::READ, b"/d/none\0");
+        let rounds = 100_000;
+        let started = Instant::now();
+        for _ in 0..rounds {
+            bench.request(T::WRITE, 0, b"/d/more\0");
+            bench.request(T::RM, 0, b"/d/more\0");
+        }
+        report(&format!("create and remove in a directory of {children}"), rounds, started);
+    }
 }
 
 fn watches(bench: &mut Bench) {
@@ -107,6 +140,9 @@ fn removals() {
                 format!("/d/child-{number}\0")
             };
             bench.request(T::WRITE, 0, payload.as_bytes());
+        }
+        for number in 0..50_000 {
+            bench.request(T::WATCH, 0, format!("/local/domain/{number}\0t\0").as_bytes());
         }
         let started = Instant::now();
         bench.request(T::RM, 0, b"/d\0");
