@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::mem::size_of;
+use std::os::fd::AsFd;
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use crate::Result;
@@ -28,6 +29,14 @@ impl Page {
     pub(crate) fn new(mapping: Mapping, release: Option<Release>) -> Self {
         assert_eq!(mapping.bytes(), PAGE_BYTES, "a page is mapped whole");
         Self { mapping: Some(mapping), release }
+    }
+
+    /// The first page of a file that others map too, for a peer that stands for a daemon or a guest.
+    ///
+    /// # Errors
+    /// What `mmap` reports.
+    pub fn of_file(file: impl AsFd) -> Result<Self> {
+        Ok(Self::new(Mapping::of_file(file, 0, PAGE_BYTES, "map a file's page")?, None))
     }
 
     /// A page of this process alone, for tests of ring code.

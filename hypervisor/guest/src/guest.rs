@@ -10,7 +10,7 @@ use xs_protocol::{HEADER_BYTES, Header, MessageType, PAYLOAD_MAX, XsError};
 use zerocopy::IntoBytes;
 
 use crate::limits::{EVENTS_MAX, REPLY_MS, TRANSACTION_TRIES_MAX};
-use crate::link::Link;
+use crate::link::{Bell, Link};
 use crate::{Error, Result};
 
 /// A transaction's number; [`Tx::NONE`] is none.
@@ -47,12 +47,17 @@ impl Guest {
     /// # Errors
     /// If there is no broker or no such domain, or another guest is attached to it.
     pub fn attach(socket: &Path, domid: DomId) -> Result<Self> {
-        Ok(Self {
-            link: Link::attach(socket, domid)?,
-            next_req_id: 1,
-            events: VecDeque::new(),
-            reply_timeout: Duration::from_millis(REPLY_MS),
-        })
+        Ok(Self::of(Link::attach(socket, domid)?))
+    }
+
+    /// A guest over a page and an event channel that are not the broker's.
+    pub fn over(page: Page, bell: Box<dyn Bell>) -> Self {
+        Self::of(Link::over(page, bell))
+    }
+
+    fn of(link: Link) -> Self {
+        let reply_timeout = Duration::from_millis(REPLY_MS);
+        Self { link, next_req_id: 1, events: VecDeque::new(), reply_timeout }
     }
 
     /// Sets how long a request waits for its reply, [`REPLY_MS`] at first.

@@ -14,4 +14,5 @@ mod toolstack;
 pub use error::{Error, Result};
 pub use frontend::{Class, Device, Frontends, Step, XenbusState};
 pub use guest::{Guest, Tx, WatchEvent};
+pub use link::Bell;
 pub use toolstack::Toolstack;

@@ -1,7 +1,8 @@
 //! The ring from the guest's side: bytes in and out, in order.
 
 use std::collections::VecDeque;
-use std::os::fd::AsFd;
+use std::fmt;
+use std::os::fd::BorrowedFd;
 use std::path::Path;
 use std::time::Instant;
 
@@ -17,12 +18,53 @@ use xs_protocol::ring::{
 use crate::limits::OUTBOX_BYTES_MAX;
 use crate::{Error, Result};
 
+/// The guest's end of the store's event channel.
+pub trait Bell: fmt::Debug + Send {
+    /// Notifies the store.
+    ///
+    /// # Errors
+    /// If the event channel does not work.
+    fn ring(&mut self) -> hypervisor::Result<()>;
+
+    /// Readable once the store notified the guest after the last [`Self::take`].
+    fn wait_fd(&self) -> BorrowedFd<'_>;
+
+    /// Takes all notices that came.
+    ///
+    /// # Errors
+    /// If the event channel does not work.
+    fn take(&mut self) -> hypervisor::Result<()>;
+}
+
+/// An event channel of the broker.
+#[derive(Debug)]
+struct LocalBell {
+    events: LocalEvents,
+    port: Port,
+}
+
+impl Bell for LocalBell {
+    fn ring(&mut self) -> hypervisor::Result<()> {
+        self.events.notify(self.port)
+    }
+
+    fn wait_fd(&self) -> BorrowedFd<'_> {
+        self.events.wait_fd()
+    }
+
+    fn take(&mut self) -> hypervisor::Result<()> {
+        while let Some(port) = self.events.pending()? {
+            self.events.unmask(port)?;
+        }
+        Ok(())
+    }
+}
+
 /// The page and the event channel.
 #[derive(Debug)]
 pub(crate) struct Link {
     page: Page,
-    events: LocalEvents,
-    port: Port,
+    bell: Box<dyn Bell>,
     /// What did not fit into the ring yet.
     outbox: VecDeque<u8>,
     /// What was taken from the ring and is not a whole message yet.
@@ -35,7 +77,11 @@ impl Link {
         let (page, port) = (broker.map_store_page(domid)?, broker.store_port(domid)?);
         let mut events = LocalEvents::open(broker, domid)?;
         events.claim(port)?;
-        Ok(Self { page, events, port, outbox: VecDeque::new(), inbox: vec![] })
+        Ok(Self::over(page, Box::new(LocalBell { events, port })))
+    }
+
+    pub(crate) fn over(page: Page, bell: Box<dyn Bell>) -> Self {
+        Self { page, bell, outbox: VecDeque::new(), inbox: vec![] }
     }
 
     pub(crate) fn page(&self) -> &Page {
@@ -43,7 +89,7 @@ impl Link {
     }
 
     pub(crate) fn kick(&mut self) -> Result<()> {
-        Ok(self.events.notify(self.port)?)
+        Ok(self.bell.ring()?)
     }
 
     pub(crate) fn features(&self) -> u32 {
@@ -105,16 +151,13 @@ impl Link {
     pub(crate) fn wait(&mut self, deadline: Instant) -> Result<bool> {
         let left = deadline.saturating_duration_since(Instant::now());
         let timeout = left.try_into().map_err(|_| Error::Message("the wait is too long"))?;
-        let fd = self.events.wait_fd();
-        let mut polled = [PollFd::from_borrowed_fd(fd.as_fd(), PollFlags::IN)];
+        let mut polled = [PollFd::from_borrowed_fd(self.bell.wait_fd(), PollFlags::IN)];
         match rustix::event::poll(&mut polled, Some(&timeout)) {
             Ok(0) => return Ok(false),
             Ok(_) | Err(Errno::INTR) => {}
             Err(error) => return Err(Error::Poll(error)),
         }
-        while let Some(port) = self.events.pending()? {
-            self.events.unmask(port)?;
-        }
+        self.bell.take()?;
         Ok(true)
     }
 
