@@ -82,8 +82,8 @@ pub const REPORTS_PER_TURN_MAX: usize = 64;
 /// Services' events that are passed on in one second for each service; what exceeds it is counted.
 pub const NOTED_PER_SECOND_MAX: u32 = 100;
 
-/// Size of the log's shared memory. Pages that were never written take no memory.
-pub const LOG_BYTES: u64 = 64 * 1024 * 1024;
+/// Size of the log's shared memory, which holds it twice. Pages that were never written take no memory.
+pub const LOG_BYTES: u64 = 128 * 1024 * 1024;
 
 /// Number of replicas of the store unless it is set.
 pub const REPLICAS_DEFAULT: u32 = 3;
