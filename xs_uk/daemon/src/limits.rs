@@ -61,3 +61,12 @@ pub const HEARTBEAT_PROMISE_MS: u32 = 10_000;
 /// How far behind the last known port is looked when a leader died between binding a port and noting it. Xen gives the
 /// lowest free one.
 pub const PORTS_SWEPT: u32 = 1024;
+
+/// How long a guest is held at first that made a commit of a privileged client fail: time for the second try.
+pub const CONFLICT_HOLD_MIN: Duration = Duration::from_millis(50);
+
+/// The longest hold. Each refusal in a row doubles the hold up to this.
+pub const CONFLICT_HOLD_MAX: Duration = Duration::from_secs(1);
+
+/// Refusals of one client further apart than this are not in a row.
+pub const CONFLICT_ROW: Duration = Duration::from_secs(5);

@@ -7,6 +7,7 @@ mod args;
 mod background;
 mod endpoints;
 mod error;
+mod fairness;
 mod gateway;
 mod limits;
 mod log_limit;

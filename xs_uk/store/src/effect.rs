@@ -33,6 +33,15 @@ pub enum Effect {
     },
     /// One entry caused more events for the connection than it may; the rest was dropped.
     EventsDropped(ConnId),
+    /// A commit of a privileged client was refused with `EAGAIN`.
+    Conflict {
+        /// The client.
+        conn: ConnId,
+        /// Log index of the last change that its transaction saw: what came after it is to blame.
+        since: u64,
+        /// The path whose answer was another one at the commit.
+        path: Box<str>,
+    },
     /// A CONTROL command for the shell: `log`, `logfile`, `memreport` or `print` with its arguments.
     Control(Vec<String>),
     /// A fact worth a line in the log.

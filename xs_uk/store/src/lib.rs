@@ -15,6 +15,7 @@ mod domain;
 mod effect;
 pub mod entry;
 mod error;
+mod fairness;
 mod garbage;
 mod handle;
 pub mod limits;

@@ -26,6 +26,11 @@ pub const NODE_BYTES_MAX: u64 = 1 << 30;
 pub const BACKLOG_BYTES: usize = 1 << 20;
 /// Undelivered event bytes of a privileged connection above which [`crate::Effect::Backlog`] tells the shell.
 pub const PRIVILEGED_BACKLOG_BYTES: usize = 64 << 20;
+/// Undelivered event bytes of a guest above which the shell drops them at once, whatever they are: a guest that reads
+/// nothing, and another one that causes events for it, cannot use more.
+pub const GUEST_BACKLOG_BYTES_MAX: usize = 4 << 20;
+/// Undelivered event bytes of a connection above which identical events become one.
+pub const COALESCE_BYTES: usize = 64 << 10;
 /// Most event bytes that one log entry may queue for a guest; further events of that entry are dropped for it.
 pub const ENTRY_EVENT_BYTES_MAX: usize = 1 << 20;
 /// Most event bytes that one log entry may queue for a privileged connection.

@@ -1,6 +1,17 @@
 //! What waits to be sent to a client.
+//!
+//! A client that is far behind needs no event twice, so identical waiting events become one, as with the reference
+//! daemon. Each replica does so by itself and at its own time, for replicas differ in what they still hold: the leader
+//! forgets what it has queued for the client, followers learn of that later. What makes it safe is that *the last* of
+//! identical events stays, under its own ordinal. An event goes only if the same one waits behind it, and that one is
+//! delivered by whoever leads then, whether or not a former leader delivered the first. (With the first one kept, a
+//! follower might drop an event in favour of one that the client has already: a lost event.) Ordinals are given to all.
 
-use std::collections::VecDeque;
+use std::collections::{HashSet, VecDeque};
+
+use xs_protocol::HEADER_BYTES;
+
+use crate::limits::COALESCE_BYTES;
 
 /// What a waiting message is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -23,6 +34,8 @@ pub(crate) struct Outbox {
     delivered: usize,
     messages: VecDeque<Message>,
     event_bytes: usize,
+    /// Event bytes that were left when identical events were last looked for.
+    coalesced_bytes: usize,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -36,6 +49,31 @@ impl Outbox {
     pub fn push(&mut self, kind: Kind, message: &[u8]) {
         self.last_ordinal += 1;
         self.push_as(self.last_ordinal, kind, message);
+        // Each search costs as much as the events that came since the one before.
+        if self.event_bytes > COALESCE_BYTES.max(2 * self.coalesced_bytes) {
+            self.coalesce();
+        }
+    }
+
+    /// Drops each event that waits once more further behind. Special events tell of a different domain each time.
+    fn coalesce(&mut self) {
+        let mut seen = HashSet::new();
+        let mut keep: Vec<bool> = Vec::with_capacity(self.messages.len());
+        let mut end = self.bytes.len();
+        for message in self.messages.iter().rev() {
+            let bytes = &self.bytes[end - message.len..end];
+            end -= message.len;
+            let special = bytes.get(HEADER_BYTES) == Some(&b'@');
+            keep.push(message.kind == Kind::Reply || special || seen.insert(bytes));
+        }
+        let mut kept = Outbox { last_ordinal: self.last_ordinal, ..Outbox::default() };
+        for ((ordinal, kind, message), keep) in self.iter().zip(keep.into_iter().rev()) {
+            if keep {
+                kept.push_as(ordinal, kind, message);
+            }
+        }
+        kept.coalesced_bytes = kept.event_bytes;
+        *self = kept;
     }
 
     fn push_as(&mut self, ordinal: u64, kind: Kind, message: &[u8]) {
@@ -83,6 +121,7 @@ impl Outbox {
             self.bytes.drain(..self.delivered);
             self.delivered = 0;
         }
+        self.coalesced_bytes = self.coalesced_bytes.min(self.event_bytes);
         if self.bytes.is_empty() && self.bytes.capacity() > KEEP_BYTES {
             self.bytes = Vec::new();
         }
@@ -163,6 +202,72 @@ mod tests {
             let restored = Outbox::restore(outbox.last_ordinal(), saved.into_iter()).unwrap();
             prop_assert!(restored.iter().eq(outbox.iter()));
         }
+    }
+
+    fn event(path: &str) -> Vec<u8> {
+        [&[0; HEADER_BYTES], path.as_bytes()].concat()
+    }
+
+    proptest! {
+        /// A leader that delivers at any time, and a follower that learns of it late, coalesce at different times.
+        /// Whenever the leader dies, the client gets every event at least once after its last occurrence.
+        #[test]
+        fn replicas_that_coalesce_apart_lose_nothing(
+            steps in proptest::collection::vec((0u8..6, 0usize..40), 1..300),
+            dies in 0usize..300,
+        ) {
+            let (mut leader, mut follower) = (Outbox::default(), Outbox::default());
+            let mut client: Vec<(u64, Vec<u8>)> = Vec::new();
+            let mut last_of: std::collections::BTreeMap<Vec<u8>, u64> = std::collections::BTreeMap::new();
+            let mut delivered = 0;
+            for (step, (op, number)) in steps.into_iter().enumerate() {
+                match (op, step < dies) {
+                    (0, true) => {
+                        // It delivers some and dies before the follower hears of it, or not.
+                        let queued = leader.iter().take(number).map(|(o, _, m)| (o, m.to_vec())).collect::<Vec<_>>();
+                        delivered = queued.last().map_or(delivered, |(ordinal, _)| *ordinal);
+                        client.extend(queued);
+                        leader.trim(delivered);
+                    }
+                    (1, true) => follower.trim(delivered),
+                    (2, true) => leader.coalesce(),
+                    (3, true) => follower.coalesce(),
+                    (_, true) => {
+                        let message = event(&format!("/{number}"));
+                        leader.push(Kind::Event, &message);
+                        follower.push(Kind::Event, &message);
+                        last_of.insert(message, leader.last_ordinal());
+                    }
+                    _ => {}
+                }
+                prop_assert_eq!(leader.last_ordinal(), follower.last_ordinal());
+            }
+            follower.trim(delivered);
+            client.extend(follower.iter().map(|(o, _, m)| (o, m.to_vec())));
+            prop_assert!(client.is_sorted_by_key(|(ordinal, _)| *ordinal));
+            for (message, last) in last_of {
+                prop_assert!(client.iter().any(|(ordinal, got)| *got == message && *ordinal >= last));
+            }
+        }
+    }
+
+    #[test]
+    fn identical_events_become_one_and_others_stay() {
+        let mut outbox = Outbox::default();
+        outbox.push(Kind::Reply, &event("/x"));
+        for number in 0..2 * COALESCE_BYTES {
+            outbox.push(Kind::Event, &event(["/x", "/y"][number % 2]));
+        }
+        assert!(outbox.event_bytes() <= COALESCE_BYTES + 18, "{}", outbox.event_bytes());
+        outbox.coalesce();
+        let last = outbox.last_ordinal();
+        let left: Vec<_> = outbox.iter().map(|(ordinal, kind, _)| (ordinal, kind)).collect();
+        assert_eq!(left, [(1, Kind::Reply), (last - 1, Kind::Event), (last, Kind::Event)]);
+        for _ in 0..2 {
+            outbox.push(Kind::Event, &event("@releaseDomain"));
+        }
+        outbox.coalesce();
+        assert_eq!(outbox.iter().count(), 5, "each tells of another domain");
     }
 
     #[test]

@@ -267,7 +267,13 @@ impl Store {
         if transaction.failed {
             return Err(XsError::ENOMEM.into());
         }
-        self.commit(&actor, *transaction, effects)
+        let since = transaction.base_version;
+        self.commit(&actor, *transaction, effects).map_err(|failure| {
+            if let (true, Some(path)) = (actor.privileged, failure.conflict) {
+                effects.push(Effect::Conflict { conn: id, since, path });
+            }
+            failure.refusal
+        })
     }
 
     fn commit(
@@ -275,7 +281,7 @@ impl Store {
         actor: &Actor,
         transaction: Transaction,
         effects: &mut Vec<Effect>,
-    ) -> Result<(), Refusal> {
+    ) -> Result<(), Failure> {
         let fresh = transaction.base_version == self.version && self.still_fits(&transaction.deltas);
         let result = if fresh { transaction } else { self.replay(actor, &transaction.records)? };
         if result.changes.is_empty() {
@@ -311,7 +317,7 @@ impl Store {
     }
 
     /// Executes a transaction's requests on the current tree, and demands the answers that were given.
-    fn replay(&self, actor: &Actor, records: &[Record]) -> Result<Transaction, Refusal> {
+    fn replay(&self, actor: &Actor, records: &[Record]) -> Result<Transaction, Failure> {
         let mut new = Transaction::new(self.tree.clone(), self.version);
         let mut answer = Vec::new();
         for record in records {
@@ -319,7 +325,8 @@ impl Store {
             let header = Header { kind: record.kind, req_id: 0, tx_id: 0, len: 0 };
             self.replay_step(actor, &mut new, record, &header, &mut answer)?;
             if mark_of(&answer) != record.mark {
-                return Err(XsError::EAGAIN.into());
+                let refusal = XsError::EAGAIN.into();
+                return Err(Failure { refusal, conflict: Some(self.path_of(actor, record)) });
             }
         }
         Ok(new)
@@ -364,6 +371,19 @@ impl Store {
                 Ok(())
             }
         }
+    }
+}
+
+/// Why a commit was refused.
+struct Failure {
+    refusal: Refusal,
+    /// Where the answer was another one.
+    conflict: Option<Box<str>>,
+}
+
+impl<R: Into<Refusal>> From<R> for Failure {
+    fn from(refusal: R) -> Failure {
+        Failure { refusal: refusal.into(), conflict: None }
     }
 }
 

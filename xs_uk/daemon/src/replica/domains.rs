@@ -229,6 +229,7 @@ impl Leader {
     }
 
     fn let_go(&mut self, conn: Conn) -> Result<(), Error> {
+        self.fairness.forget(conn.id.0);
         match conn.transport {
             Transport::Socket { fd, .. } => {
                 self.poller.remove(&fd).map_err(Error::system("epoll_ctl"))?;

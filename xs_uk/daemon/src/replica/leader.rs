@@ -17,6 +17,7 @@ use super::machine::Machine;
 use super::send_snapshot;
 use crate::endpoints::{Endpoints, Said};
 use crate::error::Error;
+use crate::fairness::Fairness;
 use crate::limits::{
     EVENTS_PER_TURN_MAX, HANDOVER_BATCH, LEADER_BEAT, SNAPSHOT_LOG_BYTES_MIN, SNAPSHOT_RATIO, SNAPSHOT_WAIT,
 };
@@ -60,6 +61,8 @@ pub(super) struct Leader {
     pub over_soft_quota: BTreeSet<xs_protocol::DomId>,
     /// A port may be bound that nobody noted.
     pub unswept: bool,
+    /// Guests that wait for somebody's transaction.
+    pub fairness: Fairness,
 }
 
 /// When the next snapshot is due.
@@ -77,6 +80,7 @@ impl Leader {
         loop {
             let idle = self.queue.is_empty() && !self.events_left;
             let wait = if idle { LEADER_BEAT } else { Duration::ZERO };
+            let wait = self.until_hold_ends().map_or(wait, |end| wait.min(end));
             self.poller.wait(wait, &mut ready).map_err(Error::system("epoll_wait"))?;
             for word in &ready {
                 match *word {
@@ -93,6 +97,7 @@ impl Leader {
             if self.events_left {
                 self.hear_events()?;
             }
+            self.end_holds();
             for _ in 0..self.queue.len() {
                 let Some(id) = self.queue.pop_front() else { break };
                 self.serve_conn(id)?;

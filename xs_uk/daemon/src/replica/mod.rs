@@ -4,6 +4,7 @@ mod backlog;
 mod commands;
 mod conn;
 mod domains;
+mod holds;
 mod leader;
 mod machine;
 mod requests;

@@ -152,6 +152,9 @@ impl Leader {
         if readable < HEADER_BYTES || conn.is_broken() {
             return Ok(Answered::Incomplete);
         }
+        if self.is_held(conn) {
+            return Ok(Answered::Later);
+        }
         let mut bytes = [0; MESSAGE_MAX];
         conn.slot.peek(0, &mut bytes[..HEADER_BYTES]);
         let Some(header) = Header::parse(&bytes[..HEADER_BYTES]) else { return Ok(Answered::Violation) };
@@ -195,6 +198,7 @@ impl Leader {
                     return Ok(Answered::Later);
                 }
                 conn.slot.commit(size, 1, None);
+                self.note_logged(conn, header.kind);
             }
         }
         self.status.requests += 1;
@@ -242,7 +246,11 @@ impl Leader {
 
     fn settle(&mut self, effect: Effect) -> Result<(), Error> {
         match effect {
-            Effect::Output(conn) => self.deliver(conn)?,
+            Effect::Output(conn) => {
+                self.deliver(conn)?;
+                self.bound_backlog(conn)?;
+            }
+            Effect::Conflict { conn, since, path } => self.note_conflict(conn, since, &path),
             Effect::Close(conn) => self.close(conn)?,
             Effect::Unmap(domid) => self.unmap(domid)?,
             Effect::QuotaHit { domid, quota } => {
@@ -254,7 +262,7 @@ impl Leader {
                 }
             }
             Effect::Control(words) => self.control(&words),
-            Effect::Backlog { conn, event_bytes } => self.note_backlog(conn, event_bytes),
+            Effect::Backlog { conn, .. } => self.note_backlog(conn),
             Effect::EventsDropped(conn) => {
                 if self.log_limit.allow("events_dropped") {
                     tracing::warn!(

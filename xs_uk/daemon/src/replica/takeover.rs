@@ -17,6 +17,7 @@ use super::leader::{EVENTS, GATEWAY, Leader, SnapshotState, WARDEN};
 use super::machine::Machine;
 use crate::endpoints::{Endpoints, Said};
 use crate::error::Error;
+use crate::fairness::Fairness;
 use crate::limits::{HANDOVER_WAIT, PORTS_SWEPT};
 use crate::log_limit::LogLimit;
 use crate::poller::{Interest, Poller};
@@ -72,6 +73,7 @@ pub(super) fn take_over(parts: Parts, epoch: u64, gateway: Link) -> Result<Optio
         events_left: false,
         unswept: false,
         over_soft_quota: BTreeSet::new(),
+        fairness: Fairness::default(),
     };
     if leader.machine.index() == 0 {
         leader.machine.propose_owned(&Entry::SetConfig(options.config), &mut leader.effects)?;

@@ -268,3 +268,29 @@ fn a_domains_death_during_a_transaction() {
     rig.apply(Entry::DomainGone { domid: DomId(3) });
     assert_eq!(rig.end(TOOLS, t, true), Err(EAGAIN));
 }
+
+/// The shell must know whom to slow: the conflict, where it was, and who may write there.
+#[test]
+fn a_conflict_of_a_tool_is_told_with_its_place() {
+    let mut rig = Rig::new();
+    let (guest, other) = (rig.guest_with_home(3), rig.guest_with_home(4));
+    rig.write(guest, "x", "1").unwrap();
+    let t = rig.start(TOOLS);
+    let since = rig.store.applied_index() - 1;
+    rig.tx(TOOLS, T::READ, t, "/local/domain/3/x\0").unwrap();
+    rig.tx(TOOLS, T::WRITE, t, "/tool/y\0v").unwrap();
+    rig.write(guest, "x", "2").unwrap();
+    rig.effects.clear();
+    assert_eq!(rig.end(TOOLS, t, true), Err(XsError::EAGAIN));
+    let path = "/local/domain/3/x";
+    assert!(rig.effects.contains(&Effect::Conflict { conn: TOOLS, since, path: path.into() }));
+    assert!(rig.store.may_write(guest, path) && !rig.store.may_write(other, path));
+    assert!(rig.store.may_write(guest, "/local/domain/3/missing") && !rig.store.may_write(guest, "/missing"));
+    let t = rig.start(guest);
+    rig.tx(guest, T::READ, t, "x\0").unwrap();
+    rig.write(TOOLS, path, "3").unwrap();
+    rig.effects.clear();
+    assert_eq!(rig.end(guest, t, true), Err(XsError::EAGAIN));
+    let told = rig.effects.iter().any(|effect| matches!(effect, Effect::Conflict { .. }));
+    assert!(!told, "a guest's own conflicts slow nobody");
+}

@@ -184,17 +184,11 @@ fn a_client_that_takes_nothing_is_told_of() {
     rig.watch(guest, "x", &"t".repeat(2000)).unwrap();
     rig.events(guest);
     rig.effects.clear();
-    let payload = b"/local/domain/3/x\0v".to_vec();
     for seq in 0..1000 {
+        let payload = format!("/local/domain/3/x/{seq}\0v").into_bytes();
         let header = Rig::header(T::WRITE, 0, &payload);
-        let entry = Entry::Request {
-            conn: TOOLS,
-            seq: 1000 + seq,
-            header,
-            payload: payload.clone(),
-            verdict: None,
-            ring_conn: None,
-        };
+        let entry =
+            Entry::Request { conn: TOOLS, seq: 1000 + seq, header, payload, verdict: None, ring_conn: None };
         rig.store.apply(1000 + seq, entry.as_ref(), &mut rig.effects);
     }
     let backlog: Vec<_> =
@@ -205,6 +199,28 @@ fn a_client_that_takes_nothing_is_told_of() {
     rig.apply(Entry::DiscardEvents { conn: guest, up_to: last - 1 });
     let left: Vec<String> = rig.events(guest);
     assert_eq!(left.len(), 1);
+}
+
+/// A client that is away gets one event for all writes to a node, however many there were.
+#[test]
+fn identical_events_that_wait_become_one() {
+    let mut rig = Rig::new();
+    rig.audit = false;
+    let guest = rig.guest_with_home(3);
+    rig.watch(guest, "x", &"t".repeat(2000)).unwrap();
+    rig.events(guest);
+    let header = Rig::header(T::WRITE, 0, b"/local/domain/3/x\0v");
+    for seq in 0..100_000 {
+        let payload = b"/local/domain/3/x\0v".to_vec();
+        let entry =
+            Entry::Request { conn: TOOLS, seq: 1000 + seq, header, payload, verdict: None, ring_conn: None };
+        rig.store.apply(1000 + seq, entry.as_ref(), &mut rig.effects);
+    }
+    assert!(rig.store.event_bytes(guest) <= crate::limits::COALESCE_BYTES + 4096);
+    assert!(!rig.effects.iter().any(|effect| matches!(effect, Effect::Backlog { .. })));
+    rig.index = 200_000;
+    rig.apply(Entry::Noop);
+    assert!(!rig.events(guest).is_empty());
 }
 
 #[test]
