@@ -5,6 +5,12 @@ use std::time::Duration;
 /// Requests of one connection that are answered before the others get their turn.
 pub const REQUESTS_PER_TURN_MAX: usize = 64;
 
+/// Committed entries that come back from the engine before others get their turn.
+pub const COMMITTED_PER_TURN_MAX: usize = 256;
+
+/// How long a request waits for an engine that commits nothing before the client gets EIO, unless set otherwise.
+pub const REQUEST_WAIT: Duration = Duration::from_secs(10);
+
 /// Event-channel events that are served before sockets and orders get their turn.
 pub const EVENTS_PER_TURN_MAX: usize = 64;
 

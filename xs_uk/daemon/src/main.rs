@@ -50,6 +50,7 @@ fn run(args: &Args) -> anyhow::Result<()> {
                 config: args.config()?,
                 own_ring,
                 watch_event_timeout_s: args.watch_event_timeout_s()?,
+                request_wait: limits::REQUEST_WAIT,
             };
             Ok(replica::run(options)?)
         }

@@ -26,6 +26,9 @@ impl Interest {
     /// Receiving only.
     pub const READ: Self = Self { read: true, write: false };
 
+    /// Nothing: not even a hang-up is told, so the descriptor is not with the poller at all.
+    pub const NONE: Self = Self { read: false, write: false };
+
     fn flags(self) -> EventFlags {
         let mut flags = EventFlags::empty();
         flags.set(EventFlags::IN, self.read);
@@ -49,8 +52,20 @@ impl Poller {
         epoll::add(&self.epoll, fd, EventData::new_u64(word), EventFlags::IN | EventFlags::ET)
     }
 
-    pub fn modify(&self, fd: impl AsFd, word: u64, interest: Interest) -> rustix::io::Result<()> {
-        epoll::modify(&self.epoll, fd, EventData::new_u64(word), interest.flags())
+    /// Watches a descriptor for something else than before.
+    pub fn change(
+        &self,
+        fd: impl AsFd,
+        word: u64,
+        before: Interest,
+        wanted: Interest,
+    ) -> rustix::io::Result<()> {
+        match (before, wanted) {
+            _ if before == wanted => Ok(()),
+            (Interest::NONE, _) => self.add(fd, word, wanted),
+            (_, Interest::NONE) => self.remove(fd),
+            _ => epoll::modify(&self.epoll, fd, EventData::new_u64(word), wanted.flags()),
+        }
     }
 
     pub fn remove(&self, fd: impl AsFd) -> rustix::io::Result<()> {

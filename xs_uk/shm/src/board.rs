@@ -40,6 +40,8 @@ pub struct ReplicaStatus {
     pub protocol_errors: u64,
     /// Requests that this replica answered from the store without the log.
     pub reads: u64,
+    /// Requests refused with EIO because the log committed nothing.
+    pub refused: u64,
 }
 
 /// The writing side of one row.
@@ -49,7 +51,7 @@ pub struct ReplicaWords {
     base: usize,
 }
 
-const WORDS: usize = 12;
+const WORDS: usize = 13;
 
 impl Board {
     /// Opens the board's memory, see [`BOARD_BYTES`].
@@ -80,6 +82,7 @@ impl Board {
             quota_hits: w[9],
             protocol_errors: w[10],
             reads: w[11],
+            refused: w[12],
         }
     }
 
@@ -107,6 +110,7 @@ impl ReplicaWords {
             s.quota_hits,
             s.protocol_errors,
             s.reads,
+            s.refused,
         ];
         for (i, word) in words.into_iter().enumerate() {
             self.word(i).store(word, Ordering::Relaxed);

@@ -7,12 +7,16 @@
 #![allow(unsafe_code)]
 
 mod board;
+mod consult;
 pub mod limits;
 mod region;
+mod roots;
 mod slot;
 mod table;
 
 pub use board::{Board, ReplicaStatus, ReplicaWords};
+pub use consult::{Consult, Question};
 pub use region::{Region, RegionError};
+pub use roots::{ROOT_BYTES, Roots};
 pub use slot::{Kind, Received, Record, Sent, Slot, SlotError};
 pub use table::{SlotId, SlotState, Table};

@@ -45,6 +45,7 @@ pub(crate) mod layout {
 }
 
 const _: () = assert!(layout::END <= SLOT_HEADER_BYTES);
+const _: () = assert!(8 * RECORD_WORDS <= layout::RECORDS[1] - layout::RECORDS[0]);
 const _: () = assert!(size_of::<libc::mmsghdr>() <= layout::RX_VECTOR - layout::RX_MESSAGE);
 const _: () = assert!(2 * size_of::<libc::iovec>() <= layout::TX_MESSAGE - layout::RX_VECTOR);
 
@@ -89,6 +90,8 @@ pub struct Record {
     pub req_cons: u32,
     /// Our index into the guest's response ring.
     pub rsp_prod: u32,
+    /// Number of the last request that was answered with an error before its outcome was known; 0 if none was.
+    pub refused: u64,
 }
 
 /// Outcome of [`Slot::receive`].
@@ -197,6 +200,13 @@ impl Slot {
         record.delivered = delivered.unwrap_or(record.delivered);
         self.staged_bytes = 0;
         self.store_record(record);
+    }
+
+    /// As [`Self::commit`] for one request that was answered with an error while its outcome is not known: if it comes
+    /// to be done after all, its reply is not for the client any more.
+    pub fn commit_refused(&mut self, consumed: usize) {
+        self.record.refused = self.record.seq + 1;
+        self.commit(consumed, 1, None);
     }
 
     /// Receives what the socket has, up to the room there is. Never blocks.
@@ -408,7 +418,7 @@ fn distance(from: u64, to: u64) -> usize {
     usize::try_from(to.checked_sub(from).expect("positions only grow")).expect("bounded by the ring")
 }
 
-const RECORD_WORDS: usize = 7;
+const RECORD_WORDS: usize = 8;
 
 fn read_record(region: &Region, offset: usize) -> Record {
     let w: [u64; RECORD_WORDS] = std::array::from_fn(|i| region.u64(offset + 8 * i).load(Ordering::Relaxed));
@@ -422,13 +432,14 @@ fn read_record(region: &Region, offset: usize) -> Record {
         delivered: w[5],
         req_cons: w[6] as u32,
         rsp_prod: (w[6] >> 32) as u32,
+        refused: w[7],
     }
 }
 
 fn write_record(region: &Region, offset: usize, r: &Record) {
     let indices = u64::from(r.req_cons) | u64::from(r.rsp_prod) << 32;
     let words: [u64; RECORD_WORDS] =
-        [r.rx_head, r.rx_tail, r.tx_head, r.tx_tail, r.seq, r.delivered, indices];
+        [r.rx_head, r.rx_tail, r.tx_head, r.tx_tail, r.seq, r.delivered, indices, r.refused];
     for (i, word) in words.into_iter().enumerate() {
         region.u64(offset + 8 * i).store(word, Ordering::Relaxed);
     }

@@ -138,6 +138,15 @@ impl Outbox {
         *self = kept;
     }
 
+    /// Drops replies; events stay. For a client that was told already that it will get none.
+    pub fn discard_replies(&mut self) {
+        let mut kept = Outbox { last_ordinal: self.last_ordinal, ..Outbox::default() };
+        for (ordinal, kind, message) in self.iter().filter(|(_, kind, _)| *kind == Kind::Event) {
+            kept.push_as(ordinal, kind, message);
+        }
+        *self = kept;
+    }
+
     /// Drops everything; ordinals go on.
     pub fn clear(&mut self) {
         *self = Outbox { last_ordinal: self.last_ordinal, ..Outbox::default() };

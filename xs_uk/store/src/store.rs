@@ -151,6 +151,14 @@ impl Store {
         }
     }
 
+    /// Drops the reply that waits for a client, if one does: the client was answered otherwise. Like
+    /// [`Store::trim`] this is a matter of each replica.
+    pub fn discard_reply(&mut self, conn: ConnId) {
+        if let Some(conn) = self.conns.get_mut(&conn) {
+            conn.outbox.discard_replies();
+        }
+    }
+
     /// The ordinal of the last message that ever went into the outbox of a connection; 0 if none did.
     pub fn last_ordinal(&self, conn: ConnId) -> u64 {
         self.conns.get(&conn).map_or(0, |conn| conn.outbox.last_ordinal())

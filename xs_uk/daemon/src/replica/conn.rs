@@ -7,6 +7,7 @@ use xs_protocol::ring;
 use xs_shm::{Received, Sent, Slot, SlotId};
 use xs_store::ConnId;
 
+use super::commit::Waiting;
 use crate::poller::Interest;
 
 /// What the other side of a connection did that ends it, or what it can not do now.
@@ -52,9 +53,18 @@ pub struct Conn {
     pub queued: bool,
     /// The last receive took all there was room for: there may be more.
     pub more: bool,
+    /// What the engine has of it.
+    pub waiting: Option<Waiting>,
+    /// It is not heard while it waits.
+    pub deaf: bool,
 }
 
 impl Conn {
+    /// A connection that is ready to be served.
+    pub fn new(id: ConnId, slot_id: SlotId, slot: Slot, transport: Transport) -> Self {
+        Self { id, slot_id, slot, transport, queued: false, more: false, waiting: None, deaf: false }
+    }
+
     /// Moves what came from the client into the slot.
     pub fn receive(&mut self, events: &mut dyn EventChannels) -> Flow {
         let room = self.slot.receivable_bytes();

@@ -6,9 +6,11 @@ use xs_protocol::{DomId, MessageType, XsError, request, ring};
 use xs_store::ConnId;
 use xs_store::entry::{Entry, EntryRef};
 
+use super::commit::{Outcome, Wait, Waiting};
 use super::conn::{Conn, Transport, ring_announce, ring_begin};
 use super::leader::Leader;
 use crate::error::Error;
+use crate::poller::Interest;
 
 /// What the store must know of the I/O that came before an INTRODUCE: its failure, or the ring's connection.
 type Introduced = (Option<XsError>, Option<ConnId>);
@@ -76,7 +78,7 @@ impl Leader {
         let id = ConnId(self.table.conn_id(slot_id));
         self.by_port.insert(port.0, id);
         let transport = Transport::Ring { page, port, broken: false };
-        Ok(Conn { id, slot_id, slot, transport, queued: false, more: false })
+        Ok(Conn::new(id, slot_id, slot, transport))
     }
 
     /// A second INTRODUCE binds the event channel anew and begins the ring anew.
@@ -129,11 +131,15 @@ impl Leader {
         slot.reset_ring(indices[0], indices[1]);
         ring_announce(&page, port, self.host.events.as_mut());
         let id = ConnId(self.table.conn_id(slot_id));
-        let peer = xs_store::Peer::Domain(DomId(0));
-        self.machine.propose_owned(&Entry::Connect { conn: id, peer }, &mut self.effects)?;
         self.by_port.insert(port.0, id);
         let transport = Transport::Ring { page, port, broken: false };
-        self.conns.insert(id.0, Conn { id, slot_id, slot, transport, queued: false, more: false });
+        let mut conn = Conn::new(id, slot_id, slot, transport);
+        let peer = xs_store::Peer::Domain(DomId(0));
+        self.propose_or_retry(&Entry::Connect { conn: id, peer })?;
+        if !self.machine.store.is_connected(id) {
+            conn.waiting = Some(Waiting::begin(Wait::Opening));
+        }
+        self.conns.insert(id.0, conn);
         Ok(())
     }
 
@@ -141,17 +147,14 @@ impl Leader {
     /// way are dropped (`docs/misc/xenstore-ring.txt`). Killed anywhere in here, the word still asks.
     pub(super) fn reconnect_if_asked(&mut self, conn: &mut Conn) -> Result<(), Error> {
         let Transport::Ring { page, .. } = &conn.transport else { return Ok(()) };
-        if page.load_u32(ring::CONNECTION_OFFSET) != ring::RECONNECT {
+        if page.load_u32(ring::CONNECTION_OFFSET) != ring::RECONNECT || conn.waiting.is_some() {
             return Ok(());
         }
-        if !self.propose(&EntryRef::Reset { conn: conn.id })? {
-            return Ok(());
-        }
-        conn.slot.commit(conn.slot.readable_bytes(), 0, None);
-        let events = self.host.events.as_mut();
-        if let Transport::Ring { page, port, broken } = &mut conn.transport {
-            *broken = false;
-            ring_begin(&mut conn.slot, page, *port, events);
+        match self.propose(&EntryRef::Reset { conn: conn.id })? {
+            Outcome::Applied => conn.begin_anew(self.host.events.as_mut()),
+            Outcome::Submitted => conn.waiting = Some(Waiting::begin(Wait::Reset)),
+            // The word still asks.
+            Outcome::Full | Outcome::Unavailable => {}
         }
         Ok(())
     }
@@ -161,7 +164,7 @@ impl Leader {
         let introduced: Vec<(DomId, bool)> =
             self.machine.store.domains().map(|(domid, domain)| (domid, domain.shutdown)).collect();
         for (domid, shutdown_known) in introduced {
-            if domid.0 == 0 {
+            if domid.0 == 0 || self.ending.contains(&domid) {
                 continue;
             }
             let state = match self.host.domains.get(hypervisor::DomId(domid.0)) {
@@ -178,28 +181,38 @@ impl Leader {
                 Some(_) => None,
             };
             if let Some(entry) = entry {
-                self.propose_or_retry(&entry)?;
+                // Until it is applied the store shows the domain as it was; told twice, the second could hit the next
+                // domain of this id.
+                self.ending.insert(domid);
+                if self.propose_or_retry(&entry)? == Outcome::Applied {
+                    self.ending.remove(&domid);
+                }
             }
         }
         self.settle_effects()
     }
 
     /// As [`Leader::propose`]; what the log has no room for now is looked for again on the next beat.
-    pub(super) fn propose_or_retry(&mut self, entry: &Entry) -> Result<(), Error> {
-        if !self.owed.is_empty() || !self.propose(&entry.as_ref())? {
+    pub(super) fn propose_or_retry(&mut self, entry: &Entry) -> Result<Outcome, Error> {
+        let outcome = if self.owed.is_empty() { self.propose(&entry.as_ref())? } else { Outcome::Full };
+        if !outcome.is_taken() {
             self.owed.push_back(entry.clone());
         }
-        Ok(())
+        Ok(outcome)
     }
 
     /// Appends what the log had no room for before. Each entry ends a connection or a domain, so there are at most as
     /// many as there are of those.
     pub(super) fn pay_owed(&mut self) -> Result<(), Error> {
         while let Some(entry) = self.owed.front().cloned() {
-            if !self.propose(&entry.as_ref())? {
+            let outcome = self.propose(&entry.as_ref())?;
+            if !outcome.is_taken() {
                 break;
             }
             self.owed.pop_front();
+            if let (Outcome::Applied, Entry::DomainGone { domid } | Entry::DomainShutdown { domid }) = (outcome, &entry) {
+                self.ending.remove(domid);
+            }
         }
         self.settle_effects()
     }
@@ -231,8 +244,8 @@ impl Leader {
     fn let_go(&mut self, conn: Conn) -> Result<(), Error> {
         self.fairness.forget(conn.id.0);
         match conn.transport {
-            Transport::Socket { fd, .. } => {
-                self.poller.remove(&fd).map_err(Error::system("epoll_ctl"))?;
+            Transport::Socket { fd, interest } => {
+                self.poller.change(&fd, conn.id.0, interest, Interest::NONE).map_err(Error::system("epoll_ctl"))?;
                 // The gateway's copy of the descriptor must not keep the client waiting for its end.
                 let _ = rustix::net::shutdown(&fd, rustix::net::Shutdown::Both);
                 self.table.close(conn.slot_id);

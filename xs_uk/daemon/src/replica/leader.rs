@@ -28,6 +28,7 @@ use crate::service::report;
 pub(super) const WARDEN: u64 = 0;
 pub(super) const GATEWAY: u64 = 1;
 pub(super) const EVENTS: u64 = 2;
+pub(super) const ENGINE: u64 = 3;
 
 pub(super) struct Leader {
     pub machine: Machine,
@@ -63,6 +64,14 @@ pub(super) struct Leader {
     pub unswept: bool,
     /// Guests that wait for somebody's transaction.
     pub fairness: Fairness,
+    /// An INTRODUCE is under way or waits to be: nothing else is submitted.
+    pub alone: bool,
+    /// Connections whose requests wait until nothing is under way.
+    pub held: Vec<ConnId>,
+    /// Domains whose shutdown or end is on its way to the store.
+    pub ending: BTreeSet<xs_protocol::DomId>,
+    /// How long a request may wait for the engine.
+    pub request_wait: Duration,
 }
 
 /// When the next snapshot is due.
@@ -91,6 +100,7 @@ impl Leader {
                     }
                     GATEWAY => self.hear_gateway()?,
                     EVENTS => self.hear_events()?,
+                    ENGINE => self.take_committed()?,
                     conn => self.serve_conn(ConnId(conn))?,
                 }
             }
@@ -128,6 +138,7 @@ impl Leader {
         self.status.log_bytes = self.machine.used_bytes();
         self.sweep_ports();
         self.pay_owed()?;
+        self.refuse_overdue()?;
         if std::mem::take(&mut self.look_again) {
             self.look_at_domains()?;
             self.queue_all();
@@ -144,9 +155,9 @@ impl Leader {
 
     /// Everybody gets a turn: something may have become possible.
     pub(super) fn queue_all(&mut self) {
-        for conn in self.conns.values_mut().filter(|conn| !conn.queued) {
-            conn.queued = true;
-            self.queue.push_back(conn.id);
+        let ids: Vec<ConnId> = self.conns.values().map(|conn| conn.id).collect();
+        for id in ids {
+            self.queue_conn(id);
         }
     }
 
@@ -314,22 +325,27 @@ impl Leader {
         }
         if !connected {
             let entry = Entry::Connect { conn, peer: Peer::Socket };
-            if !self.propose(&entry.as_ref())? {
-                return self.refuse_client(slot_id, id);
+            match self.propose(&entry.as_ref())? {
+                Outcome::Applied | Outcome::Submitted => {}
+                Outcome::Full | Outcome::Unavailable => return self.refuse_client(slot_id, id),
             }
         }
         self.poller.add(&fd, id, Interest::READ).map_err(Error::system("epoll_ctl"))?;
         let mut slot = self.table.slot(slot_id);
         self.skip_logged(conn, &mut slot);
         let transport = Transport::Socket { fd, interest: Interest::READ };
-        self.conns.insert(id, Conn { id: conn, slot_id, slot, transport, queued: false, more: false });
+        let mut adopted = Conn::new(conn, slot_id, slot, transport);
+        if !self.machine.store.is_connected(conn) {
+            adopted.waiting = Some(Waiting::begin(Wait::Opening));
+        }
+        self.conns.insert(id, adopted);
         self.serve_conn(conn)
     }
 
-    /// A full log: the client sees its connection closed, as with a daemon that has no memory left.
+    /// A log that takes nothing: the client sees its connection closed, as with a daemon that has no memory left.
     fn refuse_client(&mut self, slot_id: SlotId, id: u64) -> Result<(), Error> {
         if self.log_limit.allow("refused_client") {
-            tracing::warn!("log full: a new client is refused");
+            tracing::warn!("the log takes nothing: a new client is refused");
         }
         self.table.close(slot_id);
         self.closed.push(id);
@@ -361,13 +377,11 @@ impl Leader {
         let Transport::Socket { fd, interest } = &mut conn.transport else { return Ok(()) };
         // A client that takes no answers is not heard either: its requests wait in its own socket.
         // Nobody is heard while the log has no room: a snapshot that makes some gives everybody a turn.
-        let read = flow != Flow::Blocked && !self.log_full;
+        let deaf = conn.deaf && conn.waiting.is_some();
+        let read = flow != Flow::Blocked && !self.log_full && !deaf;
         let wanted = Interest { read, write: flow == Flow::Blocked };
-        if wanted != *interest {
-            *interest = wanted;
-            self.poller.modify(fd, conn.id.0, wanted).map_err(Error::system("epoll_ctl"))?;
-        }
-        Ok(())
+        let before = std::mem::replace(interest, wanted);
+        self.poller.change(fd, conn.id.0, before, wanted).map_err(Error::system("epoll_ctl"))
     }
 
     fn tell_closed(&mut self) -> Result<(), Error> {

@@ -1,16 +1,43 @@
 //! The log and the state machine that it feeds, together.
 
 use std::collections::BTreeSet;
-use std::os::fd::OwnedFd;
+use std::os::fd::{BorrowedFd, OwnedFd};
 
-use xs_consensus::{Appended, Consensus, Cursor, Epoch, LogError};
+use xs_consensus::{Appended, Consensus, Cursor, EngineState, Epoch, LogError};
 use xs_protocol::Header;
 use xs_shm::Table;
-use xs_store::entry::{Entry, EntryRef};
-use xs_store::{ConnId, Effect, Store};
+use xs_store::entry::EntryRef;
+use xs_store::{ConnId, DomId, Effect, Store};
 
 use crate::error::Error;
 use crate::limits::ENTRIES_PER_KICK;
+
+/// What became of a proposed entry.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Proposed {
+    /// It is in the log and applied.
+    Applied,
+    /// The engine has it; it is applied when it comes back.
+    Submitted,
+}
+
+/// An entry that came back from the engine and was applied: whom it concerns.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Applied {
+    /// A request.
+    Request {
+        conn: ConnId,
+        seq: u64,
+        ring_conn: Option<ConnId>,
+    },
+    /// A connection's opening.
+    Connect(ConnId),
+    /// A ring that starts anew.
+    Reset(ConnId),
+    /// A domain's shutdown or end.
+    Domain(DomId),
+    Other,
+}
 
 /// A replica's copy of the store and its place in the log.
 pub struct Machine {
@@ -21,12 +48,14 @@ pub struct Machine {
     undelivered: BTreeSet<ConnId>,
     kick: Option<OwnedFd>,
     unkicked: u32,
+    /// Own entries that the engine has not given back.
+    in_flight: usize,
 }
 
 impl Machine {
     pub fn new(engine: Box<dyn Consensus>, store: Store) -> Self {
         let undelivered = store.connections().map(|(conn, _)| conn).collect();
-        Self { store, engine, buffer: Vec::new(), effects: Vec::new(), undelivered, kick: None, unkicked: 0 }
+        Self { store, engine, buffer: Vec::new(), effects: Vec::new(), undelivered, kick: None, unkicked: 0, in_flight: 0 }
     }
 
     /// Leader: the eventfd that wakes followers.
@@ -51,30 +80,70 @@ impl Machine {
         self.engine.used_bytes()
     }
 
-    /// Fences older leaders, then applies what they left.
-    pub fn lead(&mut self, epoch: u64) -> Result<(), Error> {
-        self.engine.lead(Epoch(epoch))?;
+    /// What to wait on for committed entries; none if the engine commits at once.
+    pub fn wake_fd(&self) -> Option<BorrowedFd<'_>> {
+        self.engine.wake_fd()
+    }
+
+    /// How the engine fares.
+    pub fn engine_state(&self) -> EngineState {
+        self.engine.state()
+    }
+
+    /// Own entries that are not committed yet.
+    pub fn in_flight(&self) -> usize {
+        self.in_flight
+    }
+
+    /// Begins to fence older leaders.
+    pub fn begin_lead(&mut self, epoch: u64) -> Result<(), Error> {
+        Ok(self.engine.lead(Epoch(epoch))?)
+    }
+
+    /// Applies what older leaders left. True once they are fenced and nothing is left.
+    pub fn finish_lead(&mut self) -> Result<bool, Error> {
+        let fenced = self.engine.is_leading()?;
         while self.catch_up(usize::MAX)? > 0 {}
-        Ok(())
+        Ok(fenced)
     }
 
     /// Applies up to `limit` committed entries; gives their number.
     pub fn catch_up(&mut self, limit: usize) -> Result<usize, Error> {
+        let mut effects = std::mem::take(&mut self.effects);
         let mut applied = 0;
-        while applied < limit {
-            let mut buffer = std::mem::take(&mut self.buffer);
-            let next = self.engine.next(&mut buffer);
-            if let Ok(Some(index)) = next {
+        while applied < limit && self.apply_next(&mut effects)?.is_some() {
+            applied += 1;
+            self.note_outputs(&mut effects);
+        }
+        self.effects = effects;
+        Ok(applied)
+    }
+
+    /// Applies the next committed entry; none if there is none yet.
+    pub fn apply_next(&mut self, effects: &mut Vec<Effect>) -> Result<Option<Applied>, Error> {
+        let mut buffer = std::mem::take(&mut self.buffer);
+        let next = self.engine.next(&mut buffer);
+        let applied = match next {
+            Ok(Some(index)) => {
                 let entry = EntryRef::decode(&buffer)
                     .map_err(|error| Error::Entry { index: index.0, what: error.to_string() })?;
-                self.store.apply(index.0, entry, &mut self.effects);
-                self.note_outputs();
+                let concerns = concerns(&entry);
+                self.store.apply(index.0, entry, effects);
+                Some(concerns)
             }
-            self.buffer = buffer;
-            if next?.is_none() {
-                break;
-            }
-            applied += 1;
+            _ => None,
+        };
+        self.buffer = buffer;
+        next?;
+        Ok(applied)
+    }
+
+    /// Leader: as [`Self::apply_next`], for what it submitted itself.
+    pub fn take_committed(&mut self, effects: &mut Vec<Effect>) -> Result<Option<Applied>, Error> {
+        let applied = self.apply_next(effects)?;
+        if applied.is_some() {
+            self.in_flight = self.in_flight.saturating_sub(1);
+            self.kick_followers();
         }
         Ok(applied)
     }
@@ -91,17 +160,19 @@ impl Machine {
     }
 
     /// Leader: appends an entry and applies it. Its effects are added to `effects`.
-    pub fn propose(&mut self, entry: &EntryRef<'_>, effects: &mut Vec<Effect>) -> Result<(), LogError> {
+    pub fn propose(&mut self, entry: &EntryRef<'_>, effects: &mut Vec<Effect>) -> Result<Proposed, LogError> {
         self.buffer.clear();
         entry.encode(&mut self.buffer);
         match self.engine.append(&self.buffer)? {
             Appended::Committed(index) => {
                 self.store.apply(index.0, entry.clone(), effects);
                 self.kick_followers();
-                Ok(())
+                Ok(Proposed::Applied)
             }
-            // The embedded engine commits at once; an engine that does not gives entries back by `next`.
-            Appended::Submitted(_) => unreachable!("only the embedded engine is built in"),
+            Appended::Submitted(_) => {
+                self.in_flight += 1;
+                Ok(Proposed::Submitted)
+            }
         }
     }
 
@@ -116,22 +187,29 @@ impl Machine {
         }
     }
 
-    /// As [`Self::propose`], for the entries that are not requests.
-    pub fn propose_owned(&mut self, entry: &Entry, effects: &mut Vec<Effect>) -> Result<(), LogError> {
-        self.propose(&entry.as_ref(), effects)
-    }
-
     /// Lets the log below a kept snapshot go.
     pub fn release(&mut self, cursor: &Cursor) -> Result<(), LogError> {
         self.engine.release(cursor)
     }
 
-    fn note_outputs(&mut self) {
-        for effect in self.effects.drain(..) {
+    fn note_outputs(&mut self, effects: &mut Vec<Effect>) {
+        for effect in effects.drain(..) {
             if let Effect::Output(conn) = effect {
                 self.undelivered.insert(conn);
             }
         }
+    }
+}
+
+fn concerns(entry: &EntryRef<'_>) -> Applied {
+    match entry {
+        EntryRef::Request { conn, seq, ring_conn, .. } => {
+            Applied::Request { conn: *conn, seq: *seq, ring_conn: *ring_conn }
+        }
+        EntryRef::Connect { conn, .. } => Applied::Connect(*conn),
+        EntryRef::Reset { conn } => Applied::Reset(*conn),
+        EntryRef::DomainShutdown { domid } | EntryRef::DomainGone { domid } => Applied::Domain(*domid),
+        _ => Applied::Other,
     }
 }
 

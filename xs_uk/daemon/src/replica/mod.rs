@@ -2,6 +2,7 @@
 
 mod backlog;
 mod commands;
+mod commit;
 mod conn;
 mod domains;
 mod holds;
@@ -36,6 +37,8 @@ pub struct ReplicaOptions {
     pub own_ring: bool,
     /// How long an unread watch event to a guest is kept; 0 is for ever.
     pub watch_event_timeout_s: u32,
+    /// How long a request may wait for the engine before it is refused.
+    pub request_wait: Duration,
 }
 
 /// What ended following.

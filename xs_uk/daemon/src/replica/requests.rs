@@ -10,9 +10,10 @@ use xs_protocol::{HEADER_BYTES, Header, MESSAGE_MAX, XsError};
 use xs_store::entry::{Entry, EntryRef};
 use xs_store::{ConnId, Effect, Route};
 
+use super::commit::{Outcome, Wait, Waiting};
 use super::conn::{Conn, Flow};
 use super::leader::Leader;
-use super::machine;
+use super::machine::{self, Proposed};
 use crate::error::Error;
 use crate::limits::REQUESTS_PER_TURN_MAX;
 
@@ -27,7 +28,7 @@ enum Answered {
     Yes,
     /// The message has not come whole yet.
     Incomplete,
-    /// Its answer would not fit, or the log is full: later.
+    /// Its answer would not fit, the log is full, or it waits for the engine: later.
     Later,
     /// It breaks the protocol.
     Violation,
@@ -61,6 +62,8 @@ impl Leader {
 
     fn turn(&mut self, conn: &mut Conn) -> Result<Flow, Error> {
         let mut answered = 0;
+        // Woken while it waits: it is not to be woken again by the same bytes.
+        conn.deaf = conn.waiting.is_some();
         self.reconnect_if_asked(conn)?;
         let mut pushed = self.push(conn);
         let mut received = conn.receive(self.host.events.as_mut());
@@ -149,7 +152,7 @@ impl Leader {
 
     fn answer(&mut self, conn: &mut Conn) -> Result<Answered, Error> {
         let readable = conn.slot.readable_bytes();
-        if readable < HEADER_BYTES || conn.is_broken() {
+        if readable < HEADER_BYTES || conn.is_broken() || conn.waiting.is_some() {
             return Ok(Answered::Incomplete);
         }
         if self.is_held(conn) {
@@ -176,27 +179,59 @@ impl Leader {
     }
 
     fn execute(&mut self, conn: &mut Conn, header: Header, payload: &[u8]) -> Result<Answered, Error> {
-        let size = HEADER_BYTES + payload.len();
         match self.machine.store.route(conn.id, &header, payload) {
             Route::Read => {
                 self.reply.clear();
                 self.machine.store.read(conn.id, &header, payload, &mut self.reply);
                 conn.slot.stage(&self.reply);
-                conn.slot.commit(size, 1, None);
+                conn.slot.commit(HEADER_BYTES + payload.len(), 1, None);
                 self.status.reads += 1;
             }
-            route => {
-                let (verdict, ring_conn) = match route {
-                    Route::Introduce => self.introduce(conn, payload)?,
-                    _ => (self.names_no_domain(header.kind, payload), None),
-                };
-                if !self.log_request(conn, header, payload, verdict, ring_conn)? {
-                    // It is mapped again when its turn comes again.
-                    if let Some(ring) = ring_conn.filter(|ring| !self.machine.store.is_connected(*ring)) {
-                        self.close(ring)?;
-                    }
-                    return Ok(Answered::Later);
-                }
+            route => return self.submit(conn, route, header, payload),
+        }
+        self.status.requests += 1;
+        Ok(Answered::Yes)
+    }
+
+    /// Logs a request.
+    fn submit(
+        &mut self,
+        conn: &mut Conn,
+        route: Route,
+        header: Header,
+        payload: &[u8],
+    ) -> Result<Answered, Error> {
+        let introduces = route == Route::Introduce;
+        if !self.may_submit(conn.id, introduces) {
+            return Ok(Answered::Later);
+        }
+        let (verdict, ring_conn) = match introduces {
+            true => self.introduce(conn, payload)?,
+            false => (self.names_no_domain(header.kind, payload), None),
+        };
+        let (seq, size) = (conn.slot.record().seq + 1, HEADER_BYTES + payload.len());
+        let entry = machine::request(conn.id, seq, header, payload, verdict, ring_conn);
+        let outcome = self.propose(&entry)?;
+        if !outcome.is_taken()
+            && let Some(ring) = ring_conn.filter(|ring| !self.machine.store.is_connected(*ring))
+        {
+            // It is mapped again when its turn comes again.
+            self.close(ring)?;
+        }
+        match outcome {
+            Outcome::Applied => conn.slot.commit(size, 1, None),
+            Outcome::Submitted => {
+                conn.waiting = Some(Waiting::begin(Wait::Request { seq, size }));
+                self.wait_for_opening(ring_conn);
+                self.alone |= introduces;
+                self.status.requests += 1;
+                return Ok(Answered::Later);
+            }
+            Outcome::Full => return Ok(Answered::Later),
+            Outcome::Unavailable => {
+                self.status.refused += 1;
+                self.note_refusal(conn.id);
+                conn.stage_eio();
                 conn.slot.commit(size, 1, None);
                 self.note_logged(conn, header.kind);
             }
@@ -205,29 +240,25 @@ impl Leader {
         Ok(Answered::Yes)
     }
 
-    /// False if the log is full: the request stays where it is until a snapshot makes room.
-    fn log_request(
-        &mut self,
-        conn: &Conn,
-        header: Header,
-        payload: &[u8],
-        verdict: Option<XsError>,
-        ring_conn: Option<ConnId>,
-    ) -> Result<bool, Error> {
-        let seq = conn.slot.record().seq + 1;
-        let entry = machine::request(conn.id, seq, header, payload, verdict, ring_conn);
-        self.propose(&entry)
+    /// A ring that an INTRODUCE under way brings is served when the store knows it.
+    fn wait_for_opening(&mut self, ring: Option<ConnId>) {
+        let unknown = ring.filter(|ring| !self.machine.store.is_connected(*ring));
+        if let Some(conn) = unknown.and_then(|ring| self.conns.get_mut(&ring.0)) {
+            conn.waiting = Some(Waiting::begin(Wait::Opening));
+        }
     }
 
-    /// Appends and applies an entry. False if the log is full.
-    pub(super) fn propose(&mut self, entry: &EntryRef<'_>) -> Result<bool, Error> {
+    /// Proposes an entry to the engine.
+    pub(super) fn propose(&mut self, entry: &EntryRef<'_>) -> Result<Outcome, Error> {
         match self.machine.propose(entry, &mut self.effects) {
-            Ok(()) => Ok(true),
+            Ok(Proposed::Applied) => Ok(Outcome::Applied),
+            Ok(Proposed::Submitted) => Ok(Outcome::Submitted),
             Err(LogError::Full { .. }) => {
                 self.log_full = true;
                 self.ask_for_snapshot()?;
-                Ok(false)
+                Ok(Outcome::Full)
             }
+            Err(LogError::Unavailable { .. }) => Ok(Outcome::Unavailable),
             Err(error) => Err(error.into()),
         }
     }

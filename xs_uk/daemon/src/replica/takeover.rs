@@ -13,12 +13,12 @@ use xs_store::entry::Entry;
 
 use super::ReplicaOptions;
 use super::conn::{Conn, Transport};
-use super::leader::{EVENTS, GATEWAY, Leader, SnapshotState, WARDEN};
+use super::leader::{ENGINE, EVENTS, GATEWAY, Leader, SnapshotState, WARDEN};
 use super::machine::Machine;
 use crate::endpoints::{Endpoints, Said};
 use crate::error::Error;
 use crate::fairness::Fairness;
-use crate::limits::{HANDOVER_WAIT, PORTS_SWEPT};
+use crate::limits::{HANDOVER_WAIT, LEADER_BEAT, PORTS_SWEPT};
 use crate::log_limit::LogLimit;
 use crate::poller::{Interest, Poller};
 use crate::service::{Service, report};
@@ -41,9 +41,9 @@ pub(super) type Held = (Vec<(u64, OwnedFd)>, Vec<OwnedFd>);
 pub(super) fn take_over(parts: Parts, epoch: u64, gateway: Link) -> Result<Option<Leader>, Error> {
     let began = Instant::now();
     let Parts { service, mut machine, table, words, mut status, kick, options } = parts;
-    machine.lead(epoch)?;
-    machine.set_kick(kick);
     status.epoch = epoch;
+    fence(&mut machine, epoch, &words, &mut status)?;
+    machine.set_kick(kick);
     let (clients, handles) = receive_endpoints(&gateway)?;
     let fresh_host = handles.is_empty();
     let host = if fresh_host { Host::open(&options.host)? } else { Host::adopt(&options.host, handles)? };
@@ -74,9 +74,13 @@ pub(super) fn take_over(parts: Parts, epoch: u64, gateway: Link) -> Result<Optio
         unswept: false,
         over_soft_quota: BTreeSet::new(),
         fairness: Fairness::default(),
+        alone: false,
+        held: Vec::new(),
+        ending: BTreeSet::new(),
+        request_wait: options.request_wait,
     };
     if leader.machine.index() == 0 {
-        leader.machine.propose_owned(&Entry::SetConfig(options.config), &mut leader.effects)?;
+        leader.propose_or_retry(&Entry::SetConfig(options.config))?;
     }
     leader.begin(&gateway, fresh_host)?;
     leader.take_rings(fresh_host)?;
@@ -96,6 +100,28 @@ pub(super) fn take_over(parts: Parts, epoch: u64, gateway: Link) -> Result<Optio
     leader.deliver_all()?;
     leader.report_leading(epoch, began.elapsed())?;
     Ok(Some(leader))
+}
+
+/// Fences older leaders and applies what they left, for as long as the engine takes for that.
+fn fence(
+    machine: &mut Machine,
+    epoch: u64,
+    words: &ReplicaWords,
+    status: &mut ReplicaStatus,
+) -> Result<(), Error> {
+    machine.begin_lead(epoch)?;
+    let mut poller = Poller::new().map_err(Error::system("epoll_create"))?;
+    if let Some(wake) = machine.wake_fd() {
+        poller.add(wake, ENGINE, Interest::READ).map_err(Error::system("epoll_ctl"))?;
+    }
+    let mut ready = Vec::new();
+    while !machine.finish_lead()? {
+        poller.wait(LEADER_BEAT, &mut ready).map_err(Error::system("epoll_wait"))?;
+        status.heartbeat += 1;
+        status.applied = machine.index();
+        words.publish(status);
+    }
+    Ok(())
 }
 
 /// Receives everything that the gateway holds.
@@ -132,6 +158,9 @@ impl Leader {
             .add(self.host.events.wait_fd(), EVENTS, Interest::READ)
             .map_err(Error::system("epoll_ctl"))?;
         self.poller.add(gateway, GATEWAY, Interest::READ).map_err(Error::system("epoll_ctl"))?;
+        if let Some(wake) = self.machine.wake_fd() {
+            self.poller.add(wake, ENGINE, Interest::READ).map_err(Error::system("epoll_ctl"))?;
+        }
         if fresh_host {
             self.table.set_virq_port(0);
             self.table.set_binding(false);
@@ -228,7 +257,7 @@ impl Leader {
         self.skip_logged(id, &mut slot);
         let broken = port.0 == 0 || self.machine.store.is_ignored(id);
         let transport = Transport::Ring { page, port, broken };
-        let conn = Conn { id, slot_id, slot, transport, queued: true, more: false };
+        let conn = Conn { queued: true, ..Conn::new(id, slot_id, slot, transport) };
         conn.publish_indices(self.host.events.as_mut());
         if port.0 != 0 {
             self.unmask(port.0);
@@ -243,6 +272,9 @@ impl Leader {
     pub(super) fn skip_logged(&mut self, id: ConnId, slot: &mut Slot) {
         let record = slot.record();
         self.machine.store.trim(id, record.delivered);
+        if record.refused != 0 && record.refused == self.machine.store.last_seq(id) {
+            self.machine.store.discard_reply(id);
+        }
         if self.machine.store.last_seq(id) <= record.seq {
             return;
         }
