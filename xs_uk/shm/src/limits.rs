@@ -57,6 +57,7 @@ pub const ANSWER_PLACE_BYTES: usize = 16 * 1024;
 /// Size of the memory for questions and answers.
 pub const CONSULT_BYTES: usize = QUESTION_PLACE_BYTES + REPLICAS_MAX as usize * ANSWER_PLACE_BYTES;
 
-const _: () = assert!(ROOTS_BYTES == REPLICAS_MAX as usize * ROOTS_WINDOW as usize * crate::roots::PLACE_BYTES);
+const _: () =
+    assert!(ROOTS_BYTES == REPLICAS_MAX as usize * ROOTS_WINDOW as usize * crate::roots::PLACE_BYTES);
 const _: () = assert!(RX_BYTES >= 4112 && TX_BYTES >= 2 * 4112);
 const _: () = assert!(RX_BYTES.is_power_of_two() && TX_BYTES.is_power_of_two());

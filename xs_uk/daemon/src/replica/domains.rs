@@ -210,7 +210,9 @@ impl Leader {
                 break;
             }
             self.owed.pop_front();
-            if let (Outcome::Applied, Entry::DomainGone { domid } | Entry::DomainShutdown { domid }) = (outcome, &entry) {
+            if let (Outcome::Applied, Entry::DomainGone { domid } | Entry::DomainShutdown { domid }) =
+                (outcome, &entry)
+            {
                 self.ending.remove(domid);
             }
         }
@@ -245,7 +247,9 @@ impl Leader {
         self.fairness.forget(conn.id.0);
         match conn.transport {
             Transport::Socket { fd, interest } => {
-                self.poller.change(&fd, conn.id.0, interest, Interest::NONE).map_err(Error::system("epoll_ctl"))?;
+                self.poller
+                    .change(&fd, conn.id.0, interest, Interest::NONE)
+                    .map_err(Error::system("epoll_ctl"))?;
                 // The gateway's copy of the descriptor must not keep the client waiting for its end.
                 let _ = rustix::net::shutdown(&fd, rustix::net::Shutdown::Both);
                 self.table.close(conn.slot_id);

@@ -55,7 +55,16 @@ pub struct Machine {
 impl Machine {
     pub fn new(engine: Box<dyn Consensus>, store: Store) -> Self {
         let undelivered = store.connections().map(|(conn, _)| conn).collect();
-        Self { store, engine, buffer: Vec::new(), effects: Vec::new(), undelivered, kick: None, unkicked: 0, in_flight: 0 }
+        Self {
+            store,
+            engine,
+            buffer: Vec::new(),
+            effects: Vec::new(),
+            undelivered,
+            kick: None,
+            unkicked: 0,
+            in_flight: 0,
+        }
     }
 
     /// Leader: the eventfd that wakes followers.

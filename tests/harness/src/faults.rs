@@ -1,0 +1,99 @@
+//! Which fault comes next, and how it is done.
+
+use api::v1::{Role, ServiceStatus, State, StatusResponse};
+use rustix::process::{Pid, Signal, kill_process};
+
+/// Whom a fault hits.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Target {
+    Leader,
+    Follower,
+    Gateway,
+    Warden,
+    Member,
+}
+
+/// What is done to it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Deed {
+    /// SIGKILL.
+    Kill,
+    /// SIGSTOP, and SIGCONT after a while for those whom nobody replaces.
+    Stop,
+}
+
+/// A fault.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Fault {
+    pub target: Target,
+    pub deed: Deed,
+}
+
+impl Fault {
+    /// Its name in reports.
+    pub fn name(self) -> String {
+        let deed = match self.deed {
+            Deed::Kill => "kill",
+            Deed::Stop => "stop",
+        };
+        let target = match self.target {
+            Target::Leader => "leader",
+            Target::Follower => "follower",
+            Target::Gateway => "gateway",
+            Target::Warden => "warden",
+            Target::Member => "etcd member",
+        };
+        format!("{deed} {target}")
+    }
+
+    /// Draws one, the leader more often than others.
+    pub fn draw(rng: &mut fastrand::Rng, allowed: &[Target]) -> Self {
+        let weighted: Vec<Target> = allowed
+            .iter()
+            .flat_map(|target| std::iter::repeat_n(*target, if *target == Target::Leader { 4 } else { 2 }))
+            .collect();
+        let target = weighted[rng.usize(0..weighted.len())];
+        let deed = if rng.u32(0..4) == 0 { Deed::Stop } else { Deed::Kill };
+        Self { target, deed }
+    }
+
+    /// The process that it hits at this moment.
+    pub fn victim(self, status: &StatusResponse, rng: &mut fastrand::Rng) -> Option<u32> {
+        if self.target == Target::Warden {
+            return Some(status.warden_pid);
+        }
+        let meant = |service: &&ServiceStatus| {
+            service.pid != 0
+                && match self.target {
+                    Target::Leader => service.role() == Role::Leader,
+                    Target::Follower => service.role() == Role::Follower,
+                    Target::Gateway => service.role() == Role::Gateway,
+                    Target::Member => service.name.starts_with("etcd"),
+                    Target::Warden => false,
+                }
+        };
+        let victims: Vec<u32> = status.services.iter().filter(meant).map(|service| service.pid).collect();
+        (!victims.is_empty()).then(|| victims[rng.usize(0..victims.len())])
+    }
+
+    /// Does it. False if the process is gone already.
+    pub fn inject(self, pid: u32) -> bool {
+        let signal = match self.deed {
+            Deed::Kill => Signal::KILL,
+            Deed::Stop => Signal::STOP,
+        };
+        send(pid, signal)
+    }
+}
+
+/// Sends a signal; false if there is no such process.
+pub fn send(pid: u32, signal: Signal) -> bool {
+    let pid = i32::try_from(pid).ok().and_then(Pid::from_raw);
+    pid.is_some_and(|pid| kill_process(pid, signal).is_ok())
+}
+
+/// Whether everything runs and serves, so that the next fault is the only one.
+pub fn is_whole(status: &StatusResponse) -> bool {
+    let well = |service: &ServiceStatus| matches!(service.state(), State::Ready | State::Serving);
+    status.serving && status.services.iter().all(well)
+}

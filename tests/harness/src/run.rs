@@ -1,0 +1,247 @@
+//! One run: the stand, the load, the faults, the verdict.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, bail, ensure};
+use indicatif::{ProgressBar, ProgressStyle};
+use rustix::process::Signal;
+use tests::Stand;
+use xs_protocol::MessageType;
+
+use crate::client::Client;
+use crate::control::Control;
+use crate::faults::{Deed, Fault, Target, is_whole, send};
+use crate::report::{Report, Spread, Tally};
+use crate::worker::{Shared, Worker};
+use crate::{Engine, TargetArg, XsArgs};
+
+/// How long everything may take to be whole again after a fault.
+const WHOLE_WAIT: Duration = Duration::from_secs(60);
+/// How often the status is asked for.
+const STATUS_PAUSE: Duration = Duration::from_millis(1);
+/// Longest stop of a process that nobody replaces.
+const STOP_MS_MAX: u64 = 300;
+
+struct Load {
+    workers: Vec<JoinHandle<Tally>>,
+    progress: Vec<Arc<AtomicU64>>,
+    shared: Arc<Shared>,
+}
+
+/// Runs it.
+pub fn run(args: &XsArgs) -> anyhow::Result<Report> {
+    let seed = args.seed.unwrap_or_else(|| fastrand::u64(..));
+    let mut flags = vec!["--respawn".to_owned()];
+    if args.engine == Engine::Etcd {
+        flags.extend(["--engine".to_owned(), "etcd".to_owned()]);
+    }
+    flags.extend(args.xs_uk_args.iter().cloned());
+    let flags: Vec<&str> = flags.iter().map(String::as_str).collect();
+    let stand = Stand::start(&flags);
+    let mut control = Control::start(stand.rundir())?;
+    wait_whole(&mut control)?;
+    let load = start_load(&stand, args, seed)?;
+    let began = Instant::now();
+    let mut rng = fastrand::Rng::with_seed(seed);
+    let outcome = harm(&mut control, args, &load, &mut rng);
+    let (faults, outage) = match outcome {
+        Ok(done) => done,
+        Err(error) => {
+            load.shared.stop.store(true, Ordering::Relaxed);
+            return Err(error.context(stand.logs()));
+        }
+    };
+    let seconds = began.elapsed().as_secs_f64();
+    let tally = finish_load(&load.shared, load.workers)?;
+    wait_whole(&mut control)?;
+    verdict(&stand, &control, args, seed, seconds, faults, outage, tally, &load.shared, &load.progress)
+}
+
+fn start_load(stand: &Stand, args: &XsArgs, seed: u64) -> anyhow::Result<Load> {
+    let mut setup = stand.client();
+    setup.write("/crash/counter", "0").context("the common counter")?;
+    let shared: Arc<Shared> = Arc::default();
+    let (mut workers, mut progress) = (Vec::new(), Vec::new());
+    for number in 0..args.sockets + args.rings {
+        let (client, home) = if number < args.sockets {
+            let home = format!("/crash/s{number}");
+            setup.request(MessageType::MKDIR, 0, format!("{home}\0").as_bytes())?;
+            (Client::Socket { writer: stand.client(), watcher: stand.client() }, home)
+        } else {
+            let (domid, guest) = stand.guest();
+            let home = format!("/local/domain/{domid}/crash");
+            setup.request(MessageType::MKDIR, 0, format!("{home}\0").as_bytes())?;
+            setup.request(MessageType::SET_PERMS, 0, format!("{home}\0n{domid}\0").as_bytes())?;
+            (Client::Ring(Box::new(guest)), home)
+        };
+        let seed = seed.wrapping_add(1 + number as u64);
+        let worker = Worker::new(format!("client {number}"), client, home, seed, Arc::clone(&shared));
+        progress.push(Arc::clone(&worker.progress));
+        workers.push(std::thread::spawn(move || worker.run()));
+    }
+    Ok(Load { workers, progress, shared })
+}
+
+type Outages = BTreeMap<String, Vec<u64>>;
+
+/// Injects the faults; gives how many of each kind, and how long each kept some client waiting.
+fn harm(
+    control: &mut Control,
+    args: &XsArgs,
+    load: &Load,
+    rng: &mut fastrand::Rng,
+) -> anyhow::Result<(BTreeMap<String, u64>, Outages)> {
+    let targets = targets(args);
+    let style = ProgressStyle::with_template("{bar:40} {pos}/{len} faults, {elapsed}, {eta} left {msg}")?;
+    let bar = ProgressBar::new(args.faults).with_style(style);
+    let (mut faults, mut outages) = (BTreeMap::<String, u64>::new(), Outages::new());
+    let mut done = 0;
+    while done < args.faults {
+        let overlapping = rng.u32(0..100) < args.overlapping;
+        let status = if overlapping { control.status() } else { Some(wait_whole(control)?) };
+        let fault = Fault::draw(rng, &targets);
+        let Some(victim) = status.and_then(|status| fault.victim(&status, rng)) else {
+            std::thread::sleep(STATUS_PAUSE);
+            continue;
+        };
+        std::thread::sleep(Duration::from_micros(rng.u64(0..10_000)));
+        if !fault.inject(victim) {
+            continue;
+        }
+        let took = wait_served(load, fault, victim, rng).with_context(|| fault.name())?;
+        outages.entry(fault.name()).or_default().push(u64::try_from(took.as_micros()).unwrap_or(u64::MAX));
+        *faults.entry(fault.name()).or_default() += 1;
+        done += 1;
+        bar.set_position(done);
+    }
+    bar.finish_and_clear();
+    Ok((faults, outages))
+}
+
+fn targets(args: &XsArgs) -> Vec<Target> {
+    let all = [Target::Leader, Target::Follower, Target::Gateway, Target::Warden, Target::Member];
+    let chosen = |target: &Target| match target {
+        Target::Member => args.engine == Engine::Etcd,
+        _ => true,
+    };
+    if args.targets.is_empty() {
+        return all.into_iter().filter(chosen).collect();
+    }
+    let meant = |target: &TargetArg| match target {
+        TargetArg::Leader => Target::Leader,
+        TargetArg::Follower => Target::Follower,
+        TargetArg::Gateway => Target::Gateway,
+        TargetArg::Warden => Target::Warden,
+        TargetArg::Member => Target::Member,
+    };
+    args.targets.iter().map(meant).collect()
+}
+
+/// Waits until each client has finished an operation that it began after the fault.
+fn wait_served(load: &Load, fault: Fault, victim: u32, rng: &mut fastrand::Rng) -> anyhow::Result<Duration> {
+    let began = Instant::now();
+    let read = || -> Vec<u64> { load.progress.iter().map(|count| count.load(Ordering::Relaxed)).collect() };
+    let before = read();
+    // Nobody watches the warden, and a member that stands still holds up only what needs it.
+    let stopped = fault.deed == Deed::Stop && matches!(fault.target, Target::Warden | Target::Member);
+    let go_on_after = Duration::from_millis(rng.u64(1..STOP_MS_MAX));
+    let mut resumed = !stopped;
+    loop {
+        if !resumed && began.elapsed() >= go_on_after {
+            // One that died meanwhile needs no signal.
+            send(victim, Signal::CONT);
+            resumed = true;
+        }
+        // The operation under way at the fault may have been answered before it: one more counts.
+        let served = read().iter().zip(&before).all(|(now, then)| *now >= then + 2);
+        if served && resumed {
+            return Ok(began.elapsed());
+        }
+        ensure!(began.elapsed() < WHOLE_WAIT, "clients are not served after {} s", WHOLE_WAIT.as_secs());
+        if load.workers.iter().any(JoinHandle::is_finished) {
+            bail!("a client gave up");
+        }
+        std::thread::sleep(Duration::from_micros(100));
+    }
+}
+
+fn wait_whole(control: &mut Control) -> anyhow::Result<api::v1::StatusResponse> {
+    let began = Instant::now();
+    loop {
+        let status = control.status();
+        if let Some(status) = status.as_ref().filter(|status| is_whole(status)) {
+            return Ok(status.clone());
+        }
+        ensure!(began.elapsed() < WHOLE_WAIT, "not whole after {} s: {status:?}", WHOLE_WAIT.as_secs());
+        std::thread::sleep(STATUS_PAUSE);
+    }
+}
+
+fn finish_load(shared: &Shared, workers: Vec<JoinHandle<Tally>>) -> anyhow::Result<Tally> {
+    shared.stop.store(true, Ordering::Relaxed);
+    let mut tally = Tally::default();
+    for worker in workers {
+        tally.add(worker.join().map_err(|_| anyhow::anyhow!("a client's thread panicked"))?);
+    }
+    Ok(tally)
+}
+
+#[allow(clippy::too_many_arguments, reason = "the parts of one report")]
+fn verdict(
+    stand: &Stand,
+    control: &Control,
+    args: &XsArgs,
+    seed: u64,
+    seconds: f64,
+    faults: BTreeMap<String, u64>,
+    outages: Outages,
+    tally: Tally,
+    shared: &Shared,
+    progress: &[Arc<AtomicU64>],
+) -> anyhow::Result<Report> {
+    let mut client = stand.client();
+    let counter: u64 = client.read("/crash/counter")?.parse().context("the common counter")?;
+    let acknowledged = shared.increments.load(Ordering::Relaxed);
+    let check = client.request(MessageType::CONTROL, 0, b"check\0").context("CONTROL check")?;
+    let check: Vec<String> = String::from_utf8_lossy(&check)
+        .trim_end_matches('\0')
+        .lines()
+        .filter(|line| !line.is_empty() && *line != "OK")
+        .map(str::to_owned)
+        .collect();
+    let counted = counter >= acknowledged && counter <= acknowledged + tally.unknown_increments;
+    let (detection, restoration) = times(control);
+    let passed = tally.is_clean() && counted && check.is_empty();
+    Ok(Report {
+        version: 1,
+        engine: format!("{:?}", args.engine).to_lowercase(),
+        seed,
+        clients: [args.sockets, args.rings],
+        seconds,
+        faults,
+        operations: progress.iter().map(|count| count.load(Ordering::Relaxed)).sum(),
+        latency: tally.latencies(),
+        tally,
+        counter: [counter, acknowledged],
+        check,
+        detection,
+        restoration,
+        outage: outages.into_iter().map(|(name, times)| (name, Spread::of(times))).collect(),
+        passed,
+    })
+}
+
+fn times(control: &Control) -> (BTreeMap<String, Spread>, Spread) {
+    let (mut detection, mut restoration) = (BTreeMap::<String, Vec<u64>>::new(), Vec::new());
+    for event in control.events() {
+        if let Some(detect_us) = event.detect_us {
+            detection.entry(event.kind.clone()).or_default().push(detect_us);
+        }
+        restoration.extend(event.recover_us);
+    }
+    (detection.into_iter().map(|(kind, times)| (kind, Spread::of(times))).collect(), Spread::of(restoration))
+}
