@@ -23,6 +23,17 @@ pub enum Trouble {
     Nonsense(String),
 }
 
+impl std::fmt::Display for Trouble {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Refused(name) => write!(f, "refused with {name}"),
+            Self::Closed(why) => write!(f, "connection closed: {why}"),
+            Self::Silent => write!(f, "nothing for {} s", WAIT.as_secs()),
+            Self::Nonsense(what) => write!(f, "nonsense: {what}"),
+        }
+    }
+}
+
 /// The way to the store.
 pub enum Client {
     /// By the Unix socket, with a second connection for events.
@@ -35,7 +46,9 @@ impl Client {
     /// Sends a request and waits for its answer.
     pub fn request(&mut self, kind: MessageType, tx: u32, payload: &[u8]) -> Result<Vec<u8>, Trouble> {
         match self {
-            Self::Socket { writer, .. } => writer.request(kind, tx, payload).map_err(socket_trouble),
+            Self::Socket { writer, .. } => {
+                writer.request(kind, tx, payload).map_err(|error| socket_trouble(&error))
+            }
             Self::Ring(guest) => {
                 guest.request(kind, Tx(tx), &[payload]).map_err(|error| ring_trouble(&error))
             }
@@ -46,9 +59,10 @@ impl Client {
     pub fn watch(&mut self, path: &str) -> Result<(), Trouble> {
         let payload = format!("{path}\0t\0");
         match self {
-            Self::Socket { watcher, .. } => {
-                watcher.request(MessageType::WATCH, 0, payload.as_bytes()).map(drop).map_err(socket_trouble)
-            }
+            Self::Socket { watcher, .. } => watcher
+                .request(MessageType::WATCH, 0, payload.as_bytes())
+                .map(drop)
+                .map_err(|error| socket_trouble(&error)),
             Self::Ring(guest) => guest.watch(path, "t").map_err(|error| ring_trouble(&error)),
         }
     }
@@ -57,7 +71,7 @@ impl Client {
     pub fn event(&mut self) -> Result<String, Trouble> {
         match self {
             Self::Socket { watcher, .. } => {
-                let event = watcher.event().map_err(socket_trouble)?;
+                let event = watcher.event().map_err(|error| socket_trouble(&error))?;
                 let path = event.payload.split(|byte| *byte == 0).next().unwrap_or_default();
                 Ok(String::from_utf8_lossy(path).into_owned())
             }
@@ -73,7 +87,7 @@ impl Client {
     pub fn surplus_events(&mut self) -> Result<usize, Trouble> {
         match self {
             Self::Socket { watcher, .. } => {
-                watcher.request(MessageType::READ, 0, b"/\0").map_err(socket_trouble)?;
+                watcher.request(MessageType::READ, 0, b"/\0").map_err(|error| socket_trouble(&error))?;
                 Ok(watcher.kept_events())
             }
             Self::Ring(guest) => {
@@ -88,7 +102,7 @@ impl Client {
     }
 }
 
-fn socket_trouble(error: std::io::Error) -> Trouble {
+fn socket_trouble(error: &std::io::Error) -> Trouble {
     match error.kind() {
         ErrorKind::Other => Trouble::Refused(error.to_string()),
         ErrorKind::WouldBlock | ErrorKind::TimedOut => Trouble::Silent,

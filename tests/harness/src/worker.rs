@@ -122,7 +122,7 @@ impl Worker {
             Err(trouble) => return self.count_refusal(trouble),
         };
         if found.as_ref() != self.model.get(&path) {
-            self.wrong(format!("{path} is {found:?}, must be {:?}", self.model.get(&path)));
+            self.wrong(&format!("{path} is {found:?}, must be {:?}", self.model.get(&path)));
         }
         Ok(())
     }
@@ -141,7 +141,7 @@ impl Worker {
         names.sort();
         let known: Vec<&String> = self.model.keys().collect();
         if !names.iter().eq(known.iter().copied()) {
-            self.wrong(format!("{} lists {names:?}, must be {known:?}", self.home));
+            self.wrong(&format!("{} lists {names:?}, must be {known:?}", self.home));
         }
         Ok(())
     }
@@ -174,7 +174,7 @@ impl Worker {
         }
         match self.client.request(MessageType::READ, tx, format!("{first}\0").as_bytes()) {
             Ok(read) if read == value => {}
-            Ok(read) => self.wrong(format!("{first} in a transaction is {read:?}, must be {value:?}")),
+            Ok(read) => self.wrong(&format!("{first} in a transaction is {read:?}, must be {value:?}")),
             Err(trouble) => return self.count_refusal(trouble),
         }
         match self.client.request(MessageType::TRANSACTION_END, tx, b"T\0") {
@@ -207,7 +207,7 @@ impl Worker {
             Err(trouble) => return self.count_refusal(trouble),
         };
         let Ok(value) = value else {
-            self.wrong("the common counter is no number".to_owned());
+            self.wrong("the common counter is no number");
             return Ok(());
         };
         let payload = format!("/crash/counter\0{}", value + 1);
@@ -244,12 +244,12 @@ impl Worker {
             }
             Ok(seen) => {
                 self.tally.wrong_events += 1;
-                self.note(format!("event {seen}, must be {path}"));
+                self.note(&format!("event {seen}, must be {path}"));
                 Ok(())
             }
             Err(Trouble::Silent) => {
                 self.tally.lost_events += 1;
-                self.note(format!("no event for {path}"));
+                self.note(&format!("no event for {path}"));
                 Ok(())
             }
             Err(trouble) => Err(trouble),
@@ -298,7 +298,7 @@ impl Worker {
                 Ok(())
             }
             Trouble::Refused(name) => {
-                self.wrong(format!("{name} for a request of its own directory"));
+                self.wrong(&format!("{name} for a request of its own directory"));
                 Ok(())
             }
             trouble => Err(trouble),
@@ -309,18 +309,18 @@ impl Worker {
         for (path, value) in std::mem::take(&mut self.model) {
             match self.client.request(MessageType::READ, 0, format!("{path}\0").as_bytes()) {
                 Ok(found) if found == value => {}
-                Ok(found) => self.lose(format!("{path} is {found:?} at the end, must be {value:?}")),
-                Err(trouble) => self.lose(format!("{path} at the end: {trouble:?}")),
+                Ok(found) => self.lose(&format!("{path} is {found:?} at the end, must be {value:?}")),
+                Err(trouble) => self.lose(&format!("{path} at the end: {trouble}")),
             }
         }
     }
 
-    fn lose(&mut self, what: String) {
+    fn lose(&mut self, what: &str) {
         self.tally.lost += 1;
         self.note(what);
     }
 
-    fn wrong(&mut self, what: String) {
+    fn wrong(&mut self, what: &str) {
         self.tally.wrong += 1;
         self.note(what);
     }
@@ -332,10 +332,10 @@ impl Worker {
             Trouble::Nonsense(_) => self.tally.wrong += 1,
             Trouble::Refused(_) => self.tally.refused += 1,
         }
-        self.note(format!("{at}: {trouble:?}"));
+        self.note(&format!("{at}: {trouble}"));
     }
 
-    fn note(&mut self, what: String) {
+    fn note(&mut self, what: &str) {
         if self.tally.findings.len() < FINDINGS_MAX {
             self.tally.findings.push(format!("{}: {what}", self.name));
         }
