@@ -52,7 +52,11 @@ impl Poller {
         epoll::add(&self.epoll, fd, EventData::new_u64(word), EventFlags::IN | EventFlags::ET)
     }
 
-    /// Watches a descriptor for something else than before.
+    pub fn modify(&self, fd: impl AsFd, word: u64, interest: Interest) -> rustix::io::Result<()> {
+        epoll::modify(&self.epoll, fd, EventData::new_u64(word), interest.flags())
+    }
+
+    /// Watches a descriptor for something else than before, or not at all.
     pub fn change(
         &self,
         fd: impl AsFd,
@@ -64,7 +68,7 @@ impl Poller {
             _ if before == wanted => Ok(()),
             (Interest::NONE, _) => self.add(fd, word, wanted),
             (_, Interest::NONE) => self.remove(fd),
-            _ => epoll::modify(&self.epoll, fd, EventData::new_u64(word), wanted.flags()),
+            _ => self.modify(fd, word, wanted),
         }
     }
 

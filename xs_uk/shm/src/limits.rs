@@ -37,10 +37,10 @@ pub const BOARD_ROW_BYTES: usize = 512;
 pub const BOARD_BYTES: usize = REPLICAS_MAX as usize * BOARD_ROW_BYTES;
 
 /// Entries back to which a replica's roots can be compared.
-pub const ROOTS_WINDOW: u64 = 1024;
+pub const ROOTS_WINDOW: usize = 1024;
 
 /// Size of the roots' memory.
-pub const ROOTS_BYTES: usize = REPLICAS_MAX as usize * ROOTS_WINDOW as usize * 48;
+pub const ROOTS_BYTES: usize = REPLICAS_MAX as usize * ROOTS_WINDOW * 48;
 
 /// Longest question: a path and its kind.
 pub const QUESTION_BYTES_MAX: usize = 4096 - 24;
@@ -57,7 +57,6 @@ pub const ANSWER_PLACE_BYTES: usize = 16 * 1024;
 /// Size of the memory for questions and answers.
 pub const CONSULT_BYTES: usize = QUESTION_PLACE_BYTES + REPLICAS_MAX as usize * ANSWER_PLACE_BYTES;
 
-const _: () =
-    assert!(ROOTS_BYTES == REPLICAS_MAX as usize * ROOTS_WINDOW as usize * crate::roots::PLACE_BYTES);
+const _: () = assert!(ROOTS_BYTES == REPLICAS_MAX as usize * ROOTS_WINDOW * crate::roots::PLACE_BYTES);
 const _: () = assert!(RX_BYTES >= 4112 && TX_BYTES >= 2 * 4112);
 const _: () = assert!(RX_BYTES.is_power_of_two() && TX_BYTES.is_power_of_two());

@@ -62,7 +62,7 @@ impl Roots {
 
     /// Forgets the roots of `replica`, whose process starts anew.
     pub fn clear(&self, replica: u32) {
-        for index in 1..=ROOTS_WINDOW {
+        for index in 1..=ROOTS_WINDOW as u64 {
             self.word(place(replica, index)).store(0, Ordering::Release);
         }
     }
@@ -74,8 +74,8 @@ impl Roots {
 
 fn place(replica: u32, index: u64) -> usize {
     assert!(replica < REPLICAS_MAX, "replica {replica} has no roots");
-    let slot = usize::try_from(index % ROOTS_WINDOW).expect("less than the window");
-    (replica as usize * ROOTS_WINDOW as usize + slot) * PLACE_BYTES
+    let slot = usize::try_from(index % ROOTS_WINDOW as u64).expect("less than the window");
+    (replica as usize * ROOTS_WINDOW + slot) * PLACE_BYTES
 }
 
 #[cfg(test)]
@@ -95,8 +95,9 @@ mod tests {
         roots.note(2, 7, &[7; 32]);
         assert_eq!(roots.at(2, 7), Some([7; 32]));
         assert_eq!((roots.at(1, 7), roots.at(2, 8), roots.at(2, 0)), (None, None, None));
-        roots.note(2, 7 + ROOTS_WINDOW, &[8; 32]);
-        assert_eq!((roots.at(2, 7), roots.at(2, 7 + ROOTS_WINDOW)), (None, Some([8; 32])));
+        let later = 7 + ROOTS_WINDOW as u64;
+        roots.note(2, later, &[8; 32]);
+        assert_eq!((roots.at(2, 7), roots.at(2, later)), (None, Some([8; 32])));
         assert_eq!(roots.at(REPLICAS_MAX, 7), None);
     }
 

@@ -57,7 +57,7 @@ impl Leader {
         if self.log_limit.allow("events_discarded") {
             tracing::warn!(conn = conn.0, up_to, "unread events of a guest are dropped");
         }
-        self.propose_or_retry(&Entry::DiscardEvents { conn, up_to })
+        self.propose_or_retry(&Entry::DiscardEvents { conn, up_to }).map(drop)
     }
 
     /// Drops what guests left unread for too long, and ends tools that let too much pile up.

@@ -12,7 +12,7 @@
 
 use std::time::Instant;
 
-use xs_protocol::{HEADER_BYTES, Header, MESSAGE_MAX, XsError, message};
+use xs_protocol::{HEADER_BYTES, Header, MESSAGE_MAX, MessageType, XsError, message};
 use xs_store::ConnId;
 
 use super::conn::{Conn, Transport, ring_begin};
@@ -27,7 +27,7 @@ pub(super) enum Wait {
     /// The store must get to know it.
     Opening,
     /// A request of `size` bytes with its header.
-    Request { seq: u64, size: usize },
+    Request { seq: u64, size: usize, kind: MessageType },
     /// The ring starts anew.
     Reset,
 }
@@ -103,8 +103,10 @@ impl Leader {
     fn complete_request(&mut self, id: ConnId, seq: u64) {
         let Some(conn) = self.conns.get_mut(&id.0) else { return };
         match conn.waiting {
-            Some(Waiting { what: Wait::Request { seq: awaited, size }, .. }) if awaited == seq => {
+            Some(Waiting { what: Wait::Request { seq: awaited, size, kind }, .. }) if awaited == seq => {
                 conn.slot.commit(size, 1, None);
+                let is_ring = conn.is_ring();
+                self.note_logged(id, is_ring, kind);
                 self.resume(id);
             }
             _ => self.machine.store.discard_reply(id),
@@ -157,12 +159,10 @@ impl Leader {
         for id in overdue {
             let Some(conn) = self.conns.get_mut(&id.0) else { continue };
             match conn.waiting.map(|waiting| waiting.what) {
-                Some(Wait::Request { size, .. }) => {
-                    if conn.refuse(size) {
-                        self.status.refused += 1;
-                        self.note_refusal(id);
-                        self.resume(id);
-                    }
+                Some(Wait::Request { size, .. }) if conn.refuse(size) => {
+                    self.status.refused += 1;
+                    self.note_refusal(id);
+                    self.resume(id);
                 }
                 Some(Wait::Opening) if !conn.is_ring() => {
                     if let Some(conn) = self.conns.remove(&id.0) {

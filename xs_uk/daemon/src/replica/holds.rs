@@ -10,14 +10,14 @@ use super::leader::Leader;
 
 impl Leader {
     /// A request was logged and applied.
-    pub(super) fn note_logged(&mut self, conn: &Conn, kind: MessageType) {
-        if conn.is_ring() && !self.machine.store.is_privileged(conn.id) {
-            self.fairness.changed(conn.id.0, self.machine.index());
+    pub(super) fn note_logged(&mut self, id: ConnId, is_ring: bool, kind: MessageType) {
+        if is_ring && !self.machine.store.is_privileged(id) {
+            self.fairness.changed(id.0, self.machine.index());
         } else if kind == MessageType::TRANSACTION_END {
             let refused =
-                |effect: &Effect| matches!(effect, Effect::Conflict { conn: other, .. } if *other == conn.id);
+                |effect: &Effect| matches!(effect, Effect::Conflict { conn: other, .. } if *other == id);
             if !self.effects.iter().any(refused) {
-                let free = self.fairness.succeeded(conn.id.0);
+                let free = self.fairness.succeeded(id.0);
                 self.let_go_on(&free);
             }
         }

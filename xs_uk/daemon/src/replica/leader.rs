@@ -12,6 +12,7 @@ use xs_store::entry::Entry;
 use xs_store::{ConnId, Effect, Peer};
 
 use super::backlog::Backlog;
+use super::commit::{Outcome, Wait, Waiting};
 use super::conn::{Conn, Flow, Transport};
 use super::machine::Machine;
 use super::send_snapshot;

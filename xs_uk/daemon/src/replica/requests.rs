@@ -6,7 +6,7 @@
 
 use control::Severity;
 use xs_consensus::LogError;
-use xs_protocol::{HEADER_BYTES, Header, MESSAGE_MAX, XsError};
+use xs_protocol::{HEADER_BYTES, Header, MESSAGE_MAX};
 use xs_store::entry::{Entry, EntryRef};
 use xs_store::{ConnId, Effect, Route};
 
@@ -219,9 +219,12 @@ impl Leader {
             self.close(ring)?;
         }
         match outcome {
-            Outcome::Applied => conn.slot.commit(size, 1, None),
+            Outcome::Applied => {
+                conn.slot.commit(size, 1, None);
+                self.note_logged(conn.id, conn.is_ring(), header.kind);
+            }
             Outcome::Submitted => {
-                conn.waiting = Some(Waiting::begin(Wait::Request { seq, size }));
+                conn.waiting = Some(Waiting::begin(Wait::Request { seq, size, kind: header.kind }));
                 self.wait_for_opening(ring_conn);
                 self.alone |= introduces;
                 self.status.requests += 1;
@@ -233,7 +236,6 @@ impl Leader {
                 self.note_refusal(conn.id);
                 conn.stage_eio();
                 conn.slot.commit(size, 1, None);
-                self.note_logged(conn, header.kind);
             }
         }
         self.status.requests += 1;
@@ -256,6 +258,11 @@ impl Leader {
             Err(LogError::Full { .. }) => {
                 self.log_full = true;
                 self.ask_for_snapshot()?;
+                Ok(Outcome::Full)
+            }
+            // Entries on their way back make room.
+            Err(LogError::Busy { .. }) => {
+                self.log_full = true;
                 Ok(Outcome::Full)
             }
             Err(LogError::Unavailable { .. }) => Ok(Outcome::Unavailable),
