@@ -30,7 +30,7 @@ pub enum ProfileArg {
 #[derive(Clone, Debug, Parser)]
 #[command(name = "xs_uk", version, disable_help_flag = true)]
 #[command(
-    after_help = "ENVIRONMENT\n  XENSTORED_RUNDIR  directory of the sockets (default /run/xenstored)\n  \
+    after_help = "`xs_uk bench --help`: measures this store beside the stock ones.\n\nENVIRONMENT\n  XENSTORED_RUNDIR  directory of the sockets (default /run/xenstored)\n  \
 XENSTORED_PATH    the store's socket (default RUNDIR/socket)\n  \
 PPVMM_LOG         what is logged, e.g. info or xs_uk=debug\n\n\
 EXIT STATUS\n  0  ended as asked\n  1  failed\n  2  usage"

@@ -1,6 +1,7 @@
 //! `xs_uk`: a replicated xenstore, in place of xenstored.
 //!
-//! Started by a user it is the store's warden and starts itself again in the roles of gateway and replicas.
+//! Started by a user it is the store's warden and starts itself again in the roles of gateway and replicas. As
+//! `xs_uk bench` it measures itself beside the stock daemons.
 #![forbid(unsafe_code)]
 
 mod args;
@@ -26,6 +27,10 @@ use tracing_subscriber::EnvFilter;
 use args::{Args, Role};
 
 fn main() -> ExitCode {
+    let mut words = std::env::args_os().skip(1);
+    if words.next().is_some_and(|word| word == "bench") {
+        return xs_bench::main(words);
+    }
     let args = Args::parse();
     if let Err(error) = args.config() {
         complain(&error);

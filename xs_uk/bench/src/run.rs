@@ -1,0 +1,76 @@
+//! The order of the measurements.
+
+use std::path::Path;
+
+use indicatif::{ProgressBar, ProgressStyle};
+
+use crate::args::Args;
+use crate::error::{Result, system};
+use crate::lines::{Line, Scale};
+use crate::report::{LineReport, Report};
+use crate::stores::Store;
+
+/// Measures every line on every store.
+pub fn run(args: &Args, lines: &[&'static Line]) -> Result<Report> {
+    let temporary = tempfile::Builder::new().prefix("xs-bench").tempdir();
+    let temporary = temporary.map_err(system("make a temporary directory"))?;
+    let dir = args.dir.as_deref().unwrap_or_else(|| temporary.path());
+    let rounds = |line: &Line| args.rounds.min(line.rounds_max);
+    let total: u64 = lines.iter().map(|line| u64::from(rounds(line)) * args.stores.len() as u64).sum();
+    let progress = progress(total);
+    let mut report = Report::new(args);
+    for line in lines {
+        let mut measured = LineReport::new(line);
+        for round in 0..rounds(line) {
+            for store in order(&args.stores, round) {
+                progress.set_message(format!("{} {}", line.name, store.name()));
+                let values = measure(args, line, store, dir);
+                if let Err(error) = &values {
+                    progress.suspend(|| {
+                        crate::complain(&format_args!("{}, {}: {error}", line.name, store.name()))
+                    });
+                }
+                measured.add(store, values);
+                progress.inc(1);
+            }
+        }
+        report.lines.push(measured);
+    }
+    progress.finish_and_clear();
+    Ok(report)
+}
+
+fn measure(args: &Args, line: &Line, store: Store, dir: &Path) -> Result<Vec<f64>> {
+    let dir = dir.join(store.name());
+    let scale = if args.quick { Scale::QUICK } else { Scale::FULL };
+    let mut daemon = store.start(args, &dir)?;
+    let values = (line.measure)(daemon.as_mut(), scale);
+    drop(daemon);
+    std::fs::remove_dir_all(&dir).map_err(system("remove a store's files"))?;
+    values
+}
+
+/// Another store begins in every round.
+fn order(stores: &[Store], round: u32) -> Vec<Store> {
+    let mut stores = stores.to_vec();
+    let first = round as usize % stores.len().max(1);
+    stores.rotate_left(first);
+    stores
+}
+
+/// Shown on a terminal only.
+fn progress(total: u64) -> ProgressBar {
+    let style = ProgressStyle::with_template("{bar:30} {pos}/{len}  {elapsed}  {msg}");
+    ProgressBar::new(total).with_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn everybody_is_first_in_turn() {
+        let firsts: Vec<_> = (0..4).map(|round| order(&Store::ALL, round)[0]).collect();
+        assert_eq!(firsts, [Store::Ours, Store::Xenstored, Store::Oxenstored, Store::Ours]);
+    }
+}
