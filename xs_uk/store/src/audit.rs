@@ -3,9 +3,9 @@
 use std::collections::BTreeMap;
 
 use sha2::{Digest, Sha256};
-use xs_protocol::{DOMID_ANY, DomId};
+use xs_protocol::{DOMID_ANY, DomId, Path};
 
-use crate::{Store, domain::Delta, snapshot};
+use crate::{Store, domain::Delta, handle::watch_bytes, snapshot};
 
 /// Faults that [`Store::check`] names at most.
 const FAULTS_MAX: usize = 32;
@@ -54,15 +54,20 @@ impl Store {
             }
             return;
         };
-        let watch_bytes: usize =
-            conn.watches.keys().map(|(place, token)| self.watches.path(*place).len() + token.len()).sum();
+        let watch_bytes: u64 =
+            conn.watches.keys().map(|(place, token)| self.watch_bytes_at(*place, token)).sum();
         let transaction_bytes: u64 = conn.transactions.values().map(|transaction| transaction.bytes).sum();
-        if domain.held_bytes != watch_bytes as u64 + transaction_bytes {
+        if domain.held_bytes != watch_bytes + transaction_bytes {
             faults.push(format!(
                 "domain {domid} is charged for {} held bytes and has {watch_bytes} + {transaction_bytes}",
                 domain.held_bytes
             ));
         }
+    }
+
+    fn watch_bytes_at(&self, place: crate::watch::Place, token: &[u8]) -> u64 {
+        let path = self.watches.path(place);
+        Path::parse(path.as_bytes()).map_or(0, |path| watch_bytes(path, token))
     }
 
     fn check_totals(&self, faults: &mut Vec<String>) {

@@ -2,7 +2,9 @@
 
 use std::sync::Arc;
 
-use xs_protocol::{Header, MessageType as T, XsError, message, path::Special, perms, request, ring::feature};
+use xs_protocol::{
+    Header, MessageType as T, Path, XsError, message, path::Special, perms, request, ring::feature,
+};
 
 use crate::{
     ConnId, Effect, Quota, Store,
@@ -104,6 +106,7 @@ impl Store {
         self.domains.settle(&deltas);
         if let Some(change) = edited.change {
             self.version = self.index;
+            self.note_replaced(1, &deltas);
             self.fire(edited.path.path(), &change, None, effects);
             self.discard(change);
         }
@@ -158,7 +161,7 @@ impl Store {
             return Err(XsError::EEXIST.into());
         }
         let count = conn.watches.len() + 1;
-        let bytes = (path.as_str().len() + token.len()) as u64;
+        let bytes = watch_bytes(path, token);
         match quotas {
             None if count > limits::PRIVILEGED_WATCHES_MAX => return Err(XsError::ENOSPC.into()),
             Some(quotas) if quotas.exceeded(Quota::Watches, count as u64) => {
@@ -190,7 +193,7 @@ impl Store {
         let place = self.watches.find(resolved.path()).ok_or(XsError::ENOENT)?;
         let conn = self.conns.get_mut(&id).ok_or(XsError::EIO)?;
         let watch = conn.watches.remove(&(place, Arc::from(token))).ok_or(XsError::ENOENT)?;
-        conn.watch_bytes -= (resolved.path().as_str().len() + token.len()) as u64;
+        conn.watch_bytes -= watch_bytes(resolved.path(), token);
         self.watches.remove(place, id, watch);
         self.update_held(id);
         Ok(())
@@ -234,6 +237,13 @@ impl Store {
             self.domains.note(domid, Quota::Memory, memory);
         }
     }
+}
+
+/// What a watch counts for the quota `memory`. A path of a thousand one-letter names would make a thousand places in
+/// the trie for two kilobytes.
+pub(crate) fn watch_bytes(path: Path<'_>, token: &[u8]) -> u64 {
+    let places = path.depth().saturating_sub(limits::WATCH_DEPTH_FREE);
+    (path.as_str().len() + token.len() + places * limits::WATCH_PLACE_BYTES) as u64
 }
 
 pub(crate) fn is_node_read(kind: T) -> bool {

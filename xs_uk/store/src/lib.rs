@@ -23,6 +23,7 @@ mod manage;
 mod node;
 mod ops;
 mod outbox;
+mod retain;
 mod route;
 mod snapshot;
 mod store;

@@ -18,6 +18,19 @@ pub const PRIVILEGED_TRANSACTION_BYTES_MAX: usize = 256 << 20;
 pub const RECORD_OVERHEAD_BYTES: usize = 112;
 /// Bytes that a node touched in a transaction counts besides its path: its private copy.
 pub const TOUCHED_OVERHEAD_BYTES: usize = 128;
+/// Bytes that a node counts which a request in a transaction created, each time: an earlier one may be kept for the events.
+pub const CREATED_OVERHEAD_BYTES: usize = 320;
+/// Levels of a watch's path that count no more than their bytes. Common watches have fewer.
+pub const WATCH_DEPTH_FREE: usize = 16;
+/// Bytes that each further level counts: its place in the trie, which may be this watch's alone.
+pub const WATCH_PLACE_BYTES: usize = 400;
+/// Bytes of replaced and removed nodes that open transactions may keep alive, all together. A transaction that began
+/// before that much was replaced lets its tree go, and gets another one with its next request.
+pub const RETAINED_BYTES_MAX: u64 = 64 << 20;
+/// How often the store looks for such transactions, in bytes that were replaced.
+pub const RETAINED_STEP_BYTES: u64 = 8 << 20;
+/// Bytes that a change counts as replaced, besides what it removed: the old value, and copies of the nodes above.
+pub const CHANGE_REPLACES_BYTES: u64 = 8 << 10;
 /// Most nodes of the whole store.
 pub const NODES_MAX: u64 = 1 << 22;
 /// Most bytes (as the quota `memory` counts them) of all nodes together.

@@ -266,6 +266,7 @@ impl Store {
             deltas.add(old_owner, -1, -i64::try_from(old_bytes).expect("sizes in memory fit"));
             deltas.add(owner, 1, i64::try_from(bytes).expect("sizes in memory fit"));
             self.domains.settle(&deltas);
+            self.note_replaced(1, &deltas);
         }
     }
 
@@ -283,6 +284,7 @@ impl Store {
         }
         .remove_node(path)?;
         self.domains.settle(&deltas);
+        self.note_replaced(1, &deltas);
         Some(change)
     }
 

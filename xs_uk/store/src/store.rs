@@ -34,7 +34,9 @@ pub struct Store {
     pub(crate) index: u64,
     /// Switches of CONTROL log; a matter of the shell, but part of the answer.
     pub(crate) log_switches: u32,
-    garbage: Garbage,
+    /// Bytes of nodes that were ever replaced or removed, roughly: the clock by which transactions grow old.
+    pub(crate) replaced_bytes: u64,
+    pub(crate) garbage: Garbage,
     /// Room for building a message.
     scratch: Vec<u8>,
 }
@@ -76,6 +78,7 @@ impl Store {
             version: 0,
             index: 0,
             log_switches: 0,
+            replaced_bytes: 0,
             garbage: Garbage::default(),
             scratch: Vec::new(),
         }

@@ -53,7 +53,8 @@ impl Store {
         }
         let tx_id = conn.next_tx_id;
         conn.next_tx_id = tx_id.wrapping_add(1);
-        let transaction = Transaction::new(self.tree.clone(), self.version);
+        let mut transaction = Transaction::new(self.tree.clone(), self.version);
+        transaction.base_replaced_bytes = self.replaced_bytes;
         conn.transactions.insert(tx_id, Box::new(transaction));
         self.domains.note(actor.domid, Quota::Transactions, count as u64);
         Ok(tx_id)
@@ -80,6 +81,9 @@ impl Store {
         let Some((actor, mut transaction)) = self.take_transaction(id, tx_id) else { return };
         if header.kind == T::SET_PERMS {
             self.know_named_domains(&actor, payload);
+        }
+        if transaction.detached {
+            self.attach(&actor, &mut transaction);
         }
         let mut answer = Vec::new();
         let mut done = self.step(&actor, &mut transaction, header, payload, &mut answer);
@@ -177,6 +181,7 @@ impl Store {
         path: Path<'_>,
         created: usize,
     ) -> Result<(), Refusal> {
+        transaction.bytes += (created * limits::CREATED_OVERHEAD_BYTES) as u64;
         let mut next = Some(path);
         for _ in 0..=created {
             let Some(path) = next else { break };
@@ -282,7 +287,12 @@ impl Store {
         transaction: Transaction,
         effects: &mut Vec<Effect>,
     ) -> Result<(), Failure> {
-        let fresh = transaction.base_version == self.version && self.still_fits(&transaction.deltas);
+        if transaction.conflict.is_some() {
+            return Err(Failure { refusal: XsError::EAGAIN.into(), conflict: transaction.conflict });
+        }
+        let fresh = !transaction.detached
+            && transaction.base_version == self.version
+            && self.still_fits(&transaction.deltas);
         let result = if fresh { transaction } else { self.replay(actor, &transaction.records)? };
         if result.changes.is_empty() {
             return Ok(());
@@ -290,6 +300,7 @@ impl Store {
         self.tree = result.tree;
         self.domains.settle(&result.deltas);
         self.version = self.index;
+        self.note_replaced(result.changes.len() as u64, &result.deltas);
         let mut sent = Sent::new();
         for (path, change) in result.changes {
             let path = Path::parse(path.as_bytes()).map_err(|_| XsError::EIO)?;
@@ -330,6 +341,27 @@ impl Store {
             }
         }
         Ok(new)
+    }
+
+    /// Gives a transaction that let its tree go another one, with its own changes in it. What it read may be different
+    /// by now; then it goes on, as its client expects, and is refused at its commit.
+    fn attach(&self, actor: &Actor, transaction: &mut Transaction) {
+        let mut new = Transaction::new(self.tree.clone(), self.version);
+        let mut answer = Vec::new();
+        for record in &transaction.records {
+            answer.clear();
+            let header = Header { kind: record.kind, req_id: 0, tx_id: 0, len: 0 };
+            let done = self.replay_step(actor, &mut new, record, &header, &mut answer);
+            if (done.is_err() || mark_of(&answer) != record.mark) && transaction.conflict.is_none() {
+                transaction.conflict = Some(self.path_of(actor, record));
+            }
+        }
+        if transaction.conflict.is_none() {
+            transaction.base_version = self.version;
+        }
+        (transaction.tree, transaction.deltas, transaction.changes) = (new.tree, new.deltas, new.changes);
+        transaction.base_replaced_bytes = self.replaced_bytes;
+        transaction.detached = false;
     }
 
     fn replay_step(

@@ -57,6 +57,12 @@ pub(crate) struct Transaction {
     pub changes: Vec<(Box<str>, Change)>,
     /// A quota was hit, so it cannot be committed.
     pub failed: bool,
+    /// [`crate::Store::replaced_bytes`] when it got its tree.
+    pub base_replaced_bytes: u64,
+    /// It let its tree go; the next request brings another one.
+    pub detached: bool,
+    /// Where an answer was another one when it got another tree: it cannot be committed.
+    pub conflict: Option<Box<str>>,
 }
 
 impl Transaction {
@@ -71,6 +77,9 @@ impl Transaction {
             recent_reads: BTreeMap::new(),
             changes: Vec::new(),
             failed: false,
+            base_replaced_bytes: 0,
+            detached: false,
+            conflict: None,
         }
     }
 }

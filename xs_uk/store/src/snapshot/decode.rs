@@ -10,6 +10,7 @@ use crate::{
     config::QUOTAS,
     connection::Connection,
     domain::{Deltas, Domain},
+    handle::watch_bytes,
     node::{Acl, Actor, Grant, Node},
     ops::{Change, View},
     outbox::{Kind, Outbox},
@@ -85,6 +86,9 @@ impl Tables {
         let mut transaction = Transaction::new(self.tree(wire.tree)?, wire.base_version);
         transaction.bytes = wire.bytes;
         transaction.failed = wire.failed;
+        transaction.base_replaced_bytes = wire.base_replaced_bytes;
+        transaction.detached = wire.detached;
+        transaction.conflict = wire.conflict.map(String::into_boxed_str);
         transaction.touched = wire.touched.into_iter().map(String::into_boxed_str).collect();
         let mut deltas = Deltas::default();
         for delta in wire.deltas {
@@ -144,6 +148,7 @@ pub(super) fn decode_store(wire: WireStore) -> Decoded<Store> {
     store.version = wire.changed_index;
     store.log_switches = wire.log_switches;
     store.next_watch_id = wire.next_watch_id;
+    store.replaced_bytes = wire.replaced_bytes;
     for domain in wire.domains {
         let domid = domid(domain.domid)?;
         let domain = decode_domain(domid, &store.config, &domain);
@@ -235,7 +240,7 @@ fn decode_watch(store: &mut Store, conn: &mut Connection, id: ConnId, wire: Wire
         return Err("a watch's prefix is longer than its path");
     }
     let token: Arc<[u8]> = Arc::from(wire.token);
-    conn.watch_bytes += (wire.path.len() + token.len()) as u64;
+    conn.watch_bytes += watch_bytes(path, &token);
     let watch = Watch { conn: id, id: wire.id, token: Arc::clone(&token), depth: wire.depth, prefix_len };
     let place = store.watches.add(path, watch);
     conn.watches.insert((place, token), wire.id);

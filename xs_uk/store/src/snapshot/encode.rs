@@ -47,6 +47,7 @@ impl Encoder {
             changed_index: store.version,
             log_switches: store.log_switches,
             max: store.domains.max.to_vec(),
+            replaced_bytes: store.replaced_bytes,
             acls: self.acl_list,
             nodes: self.nodes,
         }
@@ -179,6 +180,9 @@ impl Encoder {
                 .collect(),
             changes,
             failed: transaction.failed,
+            base_replaced_bytes: transaction.base_replaced_bytes,
+            detached: transaction.detached,
+            conflict: transaction.conflict.as_deref().map(str::to_owned),
         }
     }
 

@@ -30,6 +30,8 @@ pub(super) struct WireStore {
     pub log_switches: u32,
     #[prost(uint64, repeated, tag = "12")]
     pub max: Vec<u64>,
+    #[prost(uint64, tag = "13")]
+    pub replaced_bytes: u64,
 }
 
 /// Permission entries: domain id, access in bits 16 and 17, ignored in bit 18.
@@ -175,6 +177,12 @@ pub(super) struct WireTransaction {
     pub changes: Vec<WireChange>,
     #[prost(bool, tag = "10")]
     pub failed: bool,
+    #[prost(uint64, tag = "11")]
+    pub base_replaced_bytes: u64,
+    #[prost(bool, tag = "12")]
+    pub detached: bool,
+    #[prost(string, optional, tag = "13")]
+    pub conflict: Option<String>,
 }
 
 #[derive(Clone, Copy, PartialEq, Message)]

@@ -294,3 +294,77 @@ fn a_conflict_of_a_tool_is_told_with_its_place() {
     let told = rig.effects.iter().any(|effect| matches!(effect, Effect::Conflict { .. }));
     assert!(!told, "a guest's own conflicts slow nobody");
 }
+
+/// Replaces so much that every open transaction lets its tree go.
+fn churn(rig: &mut Rig) {
+    rig.audit = false;
+    let changes = crate::limits::RETAINED_BYTES_MAX / crate::limits::CHANGE_REPLACES_BYTES;
+    for number in 0..changes + 1 {
+        rig.write(TOOLS, "/churn", &number.to_string()).unwrap();
+    }
+    rig.audit = true;
+}
+
+#[test]
+fn an_old_transaction_goes_on_with_another_tree() {
+    let mut rig = Rig::new();
+    let guest = rig.guest_with_home(3);
+    rig.write(guest, "kept", "1").unwrap();
+    let t = rig.start(guest);
+    assert_eq!(rig.tx(guest, T::READ, t, "kept\0"), text("1"));
+    rig.tx(guest, T::WRITE, t, "own\0v").unwrap();
+    churn(&mut rig);
+    assert!(rig.store.conns[&guest].transactions[&t].detached);
+    let (_, restored) = Store::from_snapshot(&rig.store.snapshot(rig.index)).unwrap();
+    assert_eq!(restored.digest(), rig.store.digest());
+    assert_eq!(rig.tx(guest, T::READ, t, "own\0"), text("v"), "its own change is there");
+    assert_eq!(rig.read(guest, "own"), Err(ENOENT), "and nobody else sees it");
+    assert!(!rig.store.conns[&guest].transactions[&t].detached);
+    assert_eq!(rig.end(guest, t, true), ok(), "nothing that it saw has changed");
+    assert_eq!(rig.read(guest, "own"), text("v"));
+}
+
+#[test]
+fn an_old_transaction_can_be_committed_without_another_request() {
+    let mut rig = Rig::new();
+    let t = rig.start(TOOLS);
+    rig.tx(TOOLS, T::WRITE, t, "/x\0v").unwrap();
+    churn(&mut rig);
+    assert_eq!(rig.end(TOOLS, t, true), ok());
+    assert_eq!(rig.read(TOOLS, "/x"), text("v"));
+}
+
+#[test]
+fn an_old_transaction_that_saw_what_is_different_now_is_refused() {
+    let mut rig = Rig::new();
+    rig.write(TOOLS, "/x", "1").unwrap();
+    let t = rig.start(TOOLS);
+    rig.tx(TOOLS, T::READ, t, "/x\0").unwrap();
+    rig.tx(TOOLS, T::WRITE, t, "/y\0v").unwrap();
+    rig.write(TOOLS, "/x", "2").unwrap();
+    churn(&mut rig);
+    assert_eq!(rig.tx(TOOLS, T::READ, t, "/y\0"), text("v"), "its client does not notice yet");
+    let (_, restored) = Store::from_snapshot(&rig.store.snapshot(rig.index)).unwrap();
+    assert_eq!(restored.digest(), rig.store.digest());
+    rig.effects.clear();
+    assert_eq!(rig.end(TOOLS, t, true), Err(EAGAIN));
+    assert!(
+        rig.effects.iter().any(|effect| matches!(effect, Effect::Conflict { path, .. } if &**path == "/x"))
+    );
+    assert_eq!(rig.read(TOOLS, "/y"), Err(ENOENT));
+}
+
+/// Creating and removing deep nodes in a transaction again and again kept them all for the events, uncharged.
+#[test]
+fn what_a_transaction_creates_and_removes_is_charged_each_time() {
+    let mut rig = Rig::new();
+    rig.audit = false;
+    let guest = rig.guest_with_home(3);
+    let t = rig.start(guest);
+    let deep = vec!["a"; 500].join("/");
+    let rounds = (0..10_000).find(|_| {
+        rig.tx(guest, T::WRITE, t, format!("{deep}\0")).is_err() || rig.tx(guest, T::RM, t, "a\0").is_err()
+    });
+    let kept = rounds.unwrap() as usize * 500 * crate::limits::CREATED_OVERHEAD_BYTES;
+    assert!(kept <= 2560 * 1024, "{kept} bytes");
+}

@@ -250,3 +250,18 @@ fn special_watches() {
     assert_eq!(rig.events(TOOLS), ["@releaseDomain r", "@releaseDomain/4 d", "@releaseDomain/4 4"]);
     assert_eq!(rig.events(guest), ["@releaseDomain r"; 3], "all domains may watch for the end of others");
 }
+
+/// A watch on a path of a thousand names has a thousand places in the trie, of some hundred bytes each.
+#[test]
+fn deep_watches_count_their_places() {
+    let mut rig = Rig::new();
+    let guest = rig.guest_with_home(3);
+    let set = (0..128).take_while(|number| {
+        let path = format!("{number}/{}", vec!["x"; 900].join("/"));
+        rig.watch(guest, &path, "t").is_ok()
+    });
+    let places = set.count() * 900;
+    assert!(places > 0 && places * crate::limits::WATCH_PLACE_BYTES <= 2560 * 1024, "{places} places");
+    rig.req(guest, T::RESET_WATCHES, "\0").unwrap();
+    assert_eq!(rig.store.usage(DomId(3)).watches, 0);
+}
