@@ -65,7 +65,7 @@ pub fn actions(data: &[u8]) {
             1 => follower.catch_up(&shell),
             2 => {
                 follower.catch_up(&shell);
-                let snapshot = follower.store.snapshot(shell.index);
+                let snapshot = follower.store.snapshot(shell.index).expect("undamaged");
                 (_, follower.store) = Store::from_snapshot(&snapshot).expect("our own snapshot");
             }
             3 => {

@@ -46,7 +46,7 @@ fn snapshot(data: &[u8]) {
     shell.request(crate::shell::GUEST, xs_protocol::MessageType::WATCH, 0, b"x\0t\0");
     shell.request(crate::shell::GUEST, xs_protocol::MessageType::TRANSACTION_START, 0, b"\0");
     shell.request(crate::shell::GUEST, xs_protocol::MessageType::WRITE, 1, b"x\0v");
-    let mut whole = shell.store.snapshot(shell.index);
+    let mut whole = shell.store.snapshot(shell.index).expect("undamaged");
     let mut bytes = Bytes(data);
     for _ in 0..8 {
         if bytes.is_empty() {

@@ -76,7 +76,7 @@ impl Shell {
         }
         let mut reply = Vec::new();
         match self.store.route(conn, &header, payload) {
-            Route::Read => self.store.read(conn, &header, payload, &mut reply),
+            Route::Read => self.store.read(conn, &header, payload, &mut reply).expect("undamaged"),
             route => {
                 let ring_conn = (route == Route::Introduce).then(|| self.ring_conn(conn, payload));
                 let seq = self.seqs.entry(conn).or_default();
@@ -145,7 +145,8 @@ impl Shell {
 
     /// A replica that starts from a snapshot is the same.
     pub fn check_snapshot(&self) {
-        let (_, restored) = Store::from_snapshot(&self.store.snapshot(self.index)).expect("our own snapshot");
+        let (_, restored) = Store::from_snapshot(&self.store.snapshot(self.index).expect("undamaged"))
+            .expect("our own snapshot");
         assert_eq!(restored.digest(), self.store.digest());
         assert_eq!(restored.check(), Vec::<String>::new());
     }

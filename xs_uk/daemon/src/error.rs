@@ -34,6 +34,9 @@ pub enum Error {
         /// What is wrong.
         what: String,
     },
+    /// The store is damaged: nothing of it may be let out.
+    #[error("store: {0}")]
+    Damaged(#[from] xs_store::Damage),
     /// A snapshot that cannot be read.
     #[error("snapshot: {0}")]
     Snapshot(String),

@@ -1,9 +1,11 @@
 //! A snapshot as the warden keeps it: a memfd with a header, the place in the log, and the store's own bytes.
 //!
-//! Layout, version 1: `"XSUKSNAP"`, version u32, zero u32, cursor (48 bytes), length u64, store bytes.
+//! Layout, version 2: `"XSUKSNAP"`, version u32, zero u32, cursor (48 bytes), length u64, SHA-256 of the store bytes,
+//! store bytes. Version 1 has no digest, and is read too.
 
 use std::os::fd::{AsFd, OwnedFd};
 
+use sanity::Digest;
 use xs_consensus::{CURSOR_BYTES, Cursor};
 use xs_store::Store;
 
@@ -11,18 +13,20 @@ use crate::error::Error;
 use crate::limits::SNAPSHOT_BYTES_MAX;
 
 const MAGIC: &[u8; 8] = b"XSUKSNAP";
-const VERSION: u32 = 1;
-const HEADER_BYTES: usize = 16 + CURSOR_BYTES + 8;
+const VERSION: u32 = 2;
+const DIGEST_BYTES: usize = 32;
+const HEADER_BYTES: usize = 16 + CURSOR_BYTES + 8 + DIGEST_BYTES;
 
 /// Writes the store's state at `cursor` to a fresh memfd. Gives it with its length.
 pub fn save(store: &Store, cursor: &Cursor) -> Result<(OwnedFd, u64), Error> {
-    let body = store.snapshot(cursor.index.0);
+    let body = store.snapshot(cursor.index.0)?;
     let mut bytes = Vec::with_capacity(HEADER_BYTES + body.len());
     bytes.extend_from_slice(MAGIC);
     bytes.extend_from_slice(&VERSION.to_le_bytes());
     bytes.extend_from_slice(&0_u32.to_le_bytes());
     bytes.extend_from_slice(&cursor.encode());
     bytes.extend_from_slice(&(body.len() as u64).to_le_bytes());
+    bytes.extend_from_slice(&Digest::of(&body).0);
     bytes.extend_from_slice(&body);
     let fd = rustix::fs::memfd_create("snapshot", rustix::fs::MemfdFlags::CLOEXEC)
         .map_err(Error::system("memfd_create"))?;
@@ -64,12 +68,20 @@ fn parse(bytes: &[u8]) -> Result<(Cursor, Store), Error> {
     let bad = |what: &str| Error::Snapshot(what.into());
     let rest = bytes.strip_prefix(MAGIC).ok_or_else(|| bad("not a snapshot"))?;
     let (version, rest) = rest.split_first_chunk::<4>().ok_or_else(|| bad("cut off"))?;
-    if u32::from_le_bytes(*version) != VERSION {
-        return Err(Error::Snapshot(format!("version {} is unknown", u32::from_le_bytes(*version))));
+    let version = u32::from_le_bytes(*version);
+    if !(1..=VERSION).contains(&version) {
+        return Err(Error::Snapshot(format!("version {version} is unknown")));
     }
     let rest = rest.get(4..).ok_or_else(|| bad("cut off"))?;
     let (cursor, rest) = rest.split_first_chunk::<CURSOR_BYTES>().ok_or_else(|| bad("cut off"))?;
-    let (length, body) = rest.split_first_chunk::<8>().ok_or_else(|| bad("cut off"))?;
+    let (length, mut body) = rest.split_first_chunk::<8>().ok_or_else(|| bad("cut off"))?;
+    if version >= 2 {
+        let (digest, rest) = body.split_first_chunk::<DIGEST_BYTES>().ok_or_else(|| bad("cut off"))?;
+        if Digest::of(rest) != Digest(*digest) {
+            return Err(bad("damaged: its digest is another"));
+        }
+        body = rest;
+    }
     if u64::from_le_bytes(*length) != body.len() as u64 {
         return Err(bad("length"));
     }
@@ -101,6 +113,19 @@ mod tests {
     }
 
     #[test]
+    fn a_snapshot_without_a_digest_loads() {
+        let cursor = Cursor { index: Index(1), position: 99, hash: [3; 32] };
+        let mut store = Store::new(Config::default());
+        store.apply(1, xs_store::EntryRef::Noop, &mut Vec::new());
+        let (fd, length) = save(&store, &cursor).unwrap();
+        let mut bytes = read_all(&fd, usize::try_from(length).unwrap()).unwrap();
+        bytes[8] = 1;
+        bytes.drain(HEADER_BYTES - DIGEST_BYTES..HEADER_BYTES);
+        let (back, loaded) = parse(&bytes).unwrap();
+        assert_eq!((back, loaded.root()), (cursor, store.root()));
+    }
+
+    #[test]
     fn anything_else_is_refused() {
         let cursor = Cursor { index: Index(7), position: 99, hash: [3; 32] };
         let (fd, length) = save(&Store::new(Config::default()), &cursor).unwrap();
@@ -108,8 +133,13 @@ mod tests {
         for cut in 0..bytes.len() {
             assert!(parse(&bytes[..cut]).is_err(), "cut at {cut}");
         }
+        for at in HEADER_BYTES..bytes.len() {
+            let mut flipped = bytes.clone();
+            flipped[at] ^= 16;
+            assert!(matches!(parse(&flipped), Err(Error::Snapshot(text)) if text.contains("damaged")));
+        }
         let mut newer = bytes.clone();
-        newer[8] = 2;
-        assert!(matches!(parse(&newer), Err(Error::Snapshot(text)) if text.contains("version 2")));
+        newer[8] = 3;
+        assert!(matches!(parse(&newer), Err(Error::Snapshot(text)) if text.contains("version 3")));
     }
 }

@@ -30,7 +30,7 @@ impl Bench {
 
     fn read(&self, kind: T, payload: &[u8], out: &mut Vec<u8>) {
         let header = Header { kind, req_id: 0, tx_id: 0, len: 0 };
-        self.store.read(TOOLS, &header, payload, out);
+        self.store.read(TOOLS, &header, payload, out).expect("undamaged");
     }
 
     fn request(&mut self, kind: T, tx_id: u32, payload: &[u8]) {

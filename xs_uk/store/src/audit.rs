@@ -1,11 +1,16 @@
 //! Comparing counters with what is there, and a digest of the whole state.
 
-use std::collections::BTreeMap;
+use std::{
+    collections::{BTreeMap, HashSet},
+    sync::Arc,
+};
 
 use sha2::{Digest, Sha256};
 use xs_protocol::{DOMID_ANY, DomId, Path};
 
-use crate::{Store, domain::Delta, handle::watch_bytes, snapshot};
+use crate::{
+    Store, domain::Delta, handle::watch_bytes, scrub::scrub_node, snapshot, tree::for_each_with_path,
+};
 
 /// Faults that [`Store::check`] names at most.
 const FAULTS_MAX: usize = 32;
@@ -16,7 +21,7 @@ impl Store {
     pub fn check(&self) -> Vec<String> {
         let mut faults = Vec::new();
         let mut counted: BTreeMap<DomId, Delta> = BTreeMap::new();
-        self.tree.for_each(|node| {
+        for_each_with_path(&self.tree, |_, node| {
             let owner = counted.entry(node.owner()).or_default();
             owner.nodes += 1;
             owner.bytes += i64::try_from(node.bytes()).unwrap_or(i64::MAX);
@@ -32,7 +37,9 @@ impl Store {
                     ));
                 }
             }
+            true
         });
+        self.check_digests(&mut faults);
         for (domid, domain) in self.domains.iter() {
             let real = counted.remove(&domid).unwrap_or_default();
             let kept = Delta { nodes: domain.nodes.cast_signed(), bytes: domain.node_bytes.cast_signed() };
@@ -68,6 +75,21 @@ impl Store {
     fn watch_bytes_at(&self, place: crate::watch::Place, token: &[u8]) -> u64 {
         let path = self.watches.path(place);
         Path::parse(path.as_bytes()).map_or(0, |path| watch_bytes(path, token))
+    }
+
+    /// Computes all digests and sums again, those of open transactions too.
+    fn check_digests(&self, faults: &mut Vec<String>) {
+        let transactions = self.conns.values().flat_map(|conn| conn.transactions.values());
+        let mut seen = HashSet::new();
+        for tree in [&self.tree].into_iter().chain(transactions.map(|transaction| &transaction.tree)) {
+            for_each_with_path(tree, |path, node| {
+                let first = seen.insert(Arc::as_ptr(node));
+                if first && let Err(damage) = scrub_node(path, node) {
+                    faults.push(damage.to_string());
+                }
+                first
+            });
+        }
     }
 
     fn check_totals(&self, faults: &mut Vec<String>) {

@@ -2,20 +2,19 @@
 
 use std::sync::Arc;
 
-use imbl::{OrdMap, ordmap::ConsumingIter, shared_ptr::DefaultSharedPtr};
+use crate::{
+    limits::SMALL_DIRECTORY_MAX,
+    node::Node,
+    radix::{self, Broken, Entry, Radix},
+    weight::{Weight, name_key},
+};
 
-use crate::{limits::SMALL_DIRECTORY_MAX, node::Node};
-
-/// Names of a large directory are kept in buckets of this many consecutive creation numbers.
-const BUCKET: u64 = 64;
-
-/// The children of a node. Few are a plain list; many are in a map by name and, for the order, in buckets
-/// that know their length in bytes, so that a byte offset into the listing is found without walking it.
+/// The children of a node. Few are a plain list; many are in two radix trees, by name and, for the order, by
+/// creation number, so that a byte offset into the listing is found without walking it.
 #[derive(Clone)]
 pub(crate) struct Children {
     form: Form,
-    /// Bytes of all names, each with a nul: the length of the listing.
-    listing_bytes: usize,
+    weight: Weight,
 }
 
 #[derive(Clone)]
@@ -26,50 +25,87 @@ enum Form {
 
 #[derive(Clone)]
 pub(crate) struct Child {
+    pub name: Arc<str>,
+    /// Orders siblings by their creation: higher than those of all siblings at that time.
+    pub number: u64,
+    pub node: Arc<Node>,
+}
+
+impl Child {
+    fn weight(&self) -> Weight {
+        Weight::of(&self.name, self.number)
+    }
+}
+
+/// A child in a large directory.
+#[derive(Clone)]
+pub(crate) struct ByName {
+    key: u64,
+    child: Child,
+}
+
+impl Entry for ByName {
+    fn key(&self) -> u64 {
+        self.key
+    }
+
+    fn weight(&self) -> Weight {
+        self.child.weight()
+    }
+}
+
+/// A name in a large directory.
+#[derive(Clone)]
+pub(crate) struct ByNumber {
+    number: u64,
     name: Arc<str>,
-    node: Arc<Node>,
+}
+
+impl Entry for ByNumber {
+    fn key(&self) -> u64 {
+        self.number
+    }
+
+    fn weight(&self) -> Weight {
+        Weight::of(&self.name, self.number)
+    }
 }
 
 #[derive(Clone, Default)]
 struct Large {
-    by_name: OrdMap<Arc<str>, Slot>,
-    buckets: OrdMap<u64, Bucket>,
-    next_number: u64,
-}
-
-#[derive(Clone)]
-pub(crate) struct Slot {
-    number: u64,
-    node: Arc<Node>,
-}
-
-#[derive(Clone, Default)]
-pub(crate) struct Bucket {
-    listing_bytes: usize,
-    names: Vec<(u64, Arc<str>)>,
+    by_name: Radix<ByName>,
+    by_number: Radix<ByNumber>,
 }
 
 impl Children {
     pub fn new() -> Children {
-        Children { form: Form::Small(Vec::new()), listing_bytes: 0 }
+        Children { form: Form::Small(Vec::new()), weight: Weight::default() }
     }
 
     pub fn len(&self) -> usize {
         match &self.form {
             Form::Small(list) => list.len(),
-            Form::Large(large) => large.by_name.len(),
+            Form::Large(_) => usize::try_from(self.weight.count).unwrap_or(usize::MAX),
         }
     }
 
-    pub fn listing_bytes(&self) -> usize {
-        self.listing_bytes
+    /// What all children weigh; part of what the node's digest covers.
+    pub fn weight(&self) -> Weight {
+        self.weight
+    }
+
+    pub fn child(&self, name: &str) -> Option<&Child> {
+        match &self.form {
+            Form::Small(list) => list.iter().find(|child| *child.name == *name),
+            Form::Large(large) => large
+                .by_name
+                .get(name_key(name), |entry| *entry.child.name == *name)
+                .map(|entry| &entry.child),
+        }
     }
 
     pub fn get(&self, name: &str) -> Option<&Arc<Node>> {
-        match &self.form {
-            Form::Small(list) => list.iter().find(|child| *child.name == *name).map(|child| &child.node),
-            Form::Large(large) => large.by_name.get(name).map(|slot| &slot.node),
-        }
+        self.child(name).map(|child| &child.node)
     }
 
     pub fn get_mut(&mut self, name: &str) -> Option<&mut Arc<Node>> {
@@ -77,64 +113,140 @@ impl Children {
             Form::Small(list) => {
                 list.iter_mut().find(|child| *child.name == *name).map(|child| &mut child.node)
             }
-            Form::Large(large) => large.by_name.get_mut(name).map(|slot| &mut slot.node),
+            Form::Large(large) => large
+                .by_name
+                .get_mut(name_key(name), |entry| *entry.child.name == *name)
+                .map(|entry| &mut entry.child.node),
         }
     }
 
-    /// A number that orders this child among its siblings by creation.
-    pub fn creation_number(&self, name: &str) -> Option<u64> {
+    /// The child of a name, or that there is none; either verified against the weight of all.
+    pub fn verified(&self, name: &str) -> Result<Option<&Child>, Broken> {
         match &self.form {
-            Form::Small(list) => list.iter().position(|child| *child.name == *name).map(|at| at as u64),
-            Form::Large(large) => large.by_name.get(name).map(|slot| slot.number),
+            Form::Small(list) => {
+                self.verify_small(list)?;
+                Ok(list.iter().find(|child| *child.name == *name))
+            }
+            Form::Large(large) if large.by_name.weight() == self.weight => {
+                let leaf = large.by_name.verified(name_key(name))?;
+                Ok(leaf.iter().map(|entry| &entry.child).find(|child| *child.name == *name))
+            }
+            Form::Large(_) => Err(Broken),
         }
+    }
+
+    fn verify_small(&self, list: &[Child]) -> Result<(), Broken> {
+        let fits = list.iter().map(Child::weight).sum::<Weight>() == self.weight
+            && list.is_sorted_by(|one, two| one.number < two.number);
+        if fits { Ok(()) } else { Err(Broken) }
+    }
+
+    /// Verifies names, numbers and both orders.
+    pub fn verify(&self) -> Result<(), Broken> {
+        match &self.form {
+            Form::Small(list) => self.verify_small(list),
+            Form::Large(large) => {
+                if large.by_name.weight() != self.weight || large.by_number.weight() != self.weight {
+                    return Err(Broken);
+                }
+                large.by_name.verify()?;
+                large.by_number.verify()
+            }
+        }
+    }
+
+    /// The first child that was created after the one of a number, or the first of all.
+    pub fn after(&self, number: Option<u64>) -> Option<(u64, &Child)> {
+        let from = number.map_or(Some(0), |number| number.checked_add(1))?;
+        match &self.form {
+            Form::Small(list) => {
+                list.iter().find(|child| child.number >= from).map(|child| (child.number, child))
+            }
+            Form::Large(large) => {
+                let entry = large.by_number.first_from(from)?;
+                Some((entry.number, self.child(&entry.name)?))
+            }
+        }
+    }
+
+    /// The number that the next child gets.
+    pub fn next_number(&self) -> u64 {
+        let last = match &self.form {
+            Form::Small(list) => list.last().map(|child| child.number),
+            Form::Large(large) => large.by_number.last().map(|entry| entry.number),
+        };
+        last.map_or(0, |last| last.wrapping_add(1))
     }
 
     /// Adds a child behind all others. There must be none of that name.
     pub fn push(&mut self, name: Arc<str>, node: Arc<Node>) {
-        self.listing_bytes += name.len() + 1;
+        let number = self.next_number();
+        self.push_as(name, number, node);
+    }
+
+    /// As [`Children::push`], with the number that the child had; it must be higher than those of all others.
+    pub fn push_as(&mut self, name: Arc<str>, number: u64, node: Arc<Node>) {
+        let child = Child { name, number, node };
+        self.weight += child.weight();
         match &mut self.form {
-            Form::Small(list) if list.len() < SMALL_DIRECTORY_MAX => list.push(Child { name, node }),
+            Form::Small(list) if list.len() < SMALL_DIRECTORY_MAX => list.push(child),
             Form::Small(list) => {
                 let mut large = Large::default();
-                for child in std::mem::take(list) {
-                    large.push(child.name, child.node);
+                for child in std::mem::take(list).into_iter().chain([child]) {
+                    large.push(child);
                 }
-                large.push(name, node);
                 self.form = Form::Large(large);
             }
-            Form::Large(large) => large.push(name, node),
+            Form::Large(large) => large.push(child),
         }
     }
 
     pub fn remove(&mut self, name: &str) -> Option<Arc<Node>> {
-        let node = match &mut self.form {
+        let child = match &mut self.form {
             Form::Small(list) => {
                 let at = list.iter().position(|child| *child.name == *name)?;
-                list.remove(at).node
+                list.remove(at)
             }
             Form::Large(large) => large.remove(name)?,
         };
-        self.listing_bytes -= name.len() + 1;
-        Some(node)
+        self.weight -= child.weight();
+        Some(child.node)
     }
 
-    /// Names in the order of creation.
-    pub fn names(&self) -> impl Iterator<Item = &Arc<str>> {
-        let (small, large) = match &self.form {
-            Form::Small(list) => (Some(list.iter().map(|child| &child.name)), None),
-            Form::Large(large) => (None, Some(large.names())),
-        };
-        small.into_iter().flatten().chain(large.into_iter().flatten())
-    }
-
-    /// Children in the order of creation. Use [`Children::for_each_node`] where the order does not matter.
-    pub fn ordered(&self) -> Vec<(&Arc<str>, &Arc<Node>)> {
+    /// Gives `put` the names in the order of their creation, with the bytes of the listing in front of each, from the one
+    /// that holds byte `offset` on, until it returns false. All that is given is verified.
+    pub fn list_from(&self, offset: u64, mut put: impl FnMut(u64, &str) -> bool) -> Result<(), Broken> {
         match &self.form {
-            Form::Small(list) => list.iter().map(|child| (&child.name, &child.node)).collect(),
-            Form::Large(large) => large
-                .names()
-                .filter_map(|name| large.by_name.get(name).map(|slot| (name, &slot.node)))
-                .collect(),
+            Form::Small(list) => {
+                self.verify_small(list)?;
+                let mut before = 0;
+                for child in list {
+                    let end = before + child.name.len() as u64 + 1;
+                    if end > offset && !put(before, &child.name) {
+                        break;
+                    }
+                    before = end;
+                }
+                Ok(())
+            }
+            Form::Large(large) if large.by_number.weight() == self.weight => {
+                large.by_number.visit_from(offset, |before, entry| {
+                    before + (entry.name.len() as u64) < offset || put(before, &entry.name)
+                })
+            }
+            Form::Large(_) => Err(Broken),
+        }
+    }
+
+    /// Children in the order of creation, with their numbers. Use [`Children::for_each_node`] where the order does not matter.
+    pub fn ordered(&self) -> Vec<&Child> {
+        match &self.form {
+            Form::Small(list) => list.iter().collect(),
+            Form::Large(large) => {
+                let mut list: Vec<&Child> = large.by_name.iter().map(|entry| &entry.child).collect();
+                list.sort_unstable_by_key(|child| child.number);
+                list
+            }
         }
     }
 
@@ -142,7 +254,9 @@ impl Children {
     pub fn for_each_node<'a>(&'a self, mut visit: impl FnMut(&'a Arc<str>, &'a Arc<Node>)) {
         match &self.form {
             Form::Small(list) => list.iter().for_each(|child| visit(&child.name, &child.node)),
-            Form::Large(large) => large.by_name.iter().for_each(|(name, slot)| visit(name, &slot.node)),
+            Form::Large(large) => {
+                large.by_name.iter().for_each(|entry| visit(&entry.child.name, &entry.child.node));
+            }
         }
     }
 
@@ -150,109 +264,91 @@ impl Children {
     pub fn into_leftovers(self) -> Leftovers {
         match self.form {
             Form::Small(list) => Leftovers::Small(list.into_iter()),
-            Form::Large(large) => Leftovers::Large(large.by_name.into_iter(), large.buckets.into_iter()),
+            Form::Large(large) => {
+                Leftovers::Large(large.by_name.into_leftovers(), large.by_number.into_leftovers())
+            }
         }
     }
 
     /// Appends the part of the listing that starts at byte `offset`: whole names with their nuls, below
     /// `max_bytes`. An offset inside a name gives the rest of that name first. Returns the bytes appended.
-    pub fn listing_part(&self, offset: usize, max_bytes: usize, out: &mut Vec<u8>) -> usize {
+    pub fn listing_part(&self, offset: usize, max_bytes: usize, out: &mut Vec<u8>) -> Result<usize, Broken> {
         let start = out.len();
-        let mut put = |skip: usize, name: &str| {
-            let rest = &name.as_bytes()[skip..];
+        let offset = offset as u64;
+        self.list_from(offset, |before, name| {
+            let skip = usize::try_from(offset.saturating_sub(before)).unwrap_or(usize::MAX);
+            let Some(rest) = name.as_bytes().get(skip..) else { return true };
             if out.len() - start + rest.len() >= max_bytes {
                 return false;
             }
             out.extend_from_slice(rest);
             out.push(0);
             true
-        };
-        match &self.form {
-            Form::Small(list) => {
-                let names = list.iter().map(|child| &*child.name);
-                list_names(names, offset, &mut put);
-            }
-            Form::Large(large) => {
-                let (key, skipped) = large.bucket_at(offset);
-                let names = large.buckets.range(key..).flat_map(|(_, bucket)| &bucket.names);
-                list_names(names.map(|(_, name)| &**name), offset - skipped, &mut put);
-            }
-        }
-        out.len() - start
+        })?;
+        Ok(out.len() - start)
     }
 }
 
 /// What is left of the children of a removed node.
 pub(crate) enum Leftovers {
     Small(std::vec::IntoIter<Child>),
-    Large(ConsumingIter<Arc<str>, Slot, DefaultSharedPtr>, ConsumingIter<u64, Bucket, DefaultSharedPtr>),
+    Large(radix::Leftovers<ByName>, radix::Leftovers<ByNumber>),
 }
 
 impl Leftovers {
     pub fn next(&mut self) -> Option<Arc<Node>> {
         match self {
             Leftovers::Small(list) => list.next().map(|child| child.node),
-            Leftovers::Large(by_name, buckets) => {
-                buckets.next();
-                by_name.next().map(|(_, slot)| slot.node)
+            Leftovers::Large(by_name, by_number) => {
+                by_number.next();
+                by_name.next().map(|entry| entry.child.node)
             }
         }
-    }
-}
-
-/// Gives `put` the names from a byte offset into their listing on, until it refuses one.
-fn list_names<'a>(
-    names: impl Iterator<Item = &'a str>,
-    offset: usize,
-    put: &mut impl FnMut(usize, &str) -> bool,
-) {
-    let mut before = 0;
-    for name in names {
-        let end = before + name.len() + 1;
-        if end > offset && !put(offset.saturating_sub(before), name) {
-            return;
-        }
-        before = end;
     }
 }
 
 impl Large {
-    fn push(&mut self, name: Arc<str>, node: Arc<Node>) {
-        let number = self.next_number;
-        self.next_number += 1;
-        let bucket = self.buckets.entry(number / BUCKET).or_default();
-        bucket.listing_bytes += name.len() + 1;
-        bucket.names.push((number, Arc::clone(&name)));
-        self.by_name.insert(name, Slot { number, node });
+    fn push(&mut self, child: Child) {
+        self.by_number.insert(ByNumber { number: child.number, name: Arc::clone(&child.name) });
+        self.by_name.insert(ByName { key: name_key(&child.name), child });
     }
 
-    fn remove(&mut self, name: &str) -> Option<Arc<Node>> {
-        let slot = self.by_name.remove(name)?;
-        let key = slot.number / BUCKET;
-        if let Some(bucket) = self.buckets.get_mut(&key) {
-            bucket.names.retain(|(number, _)| *number != slot.number);
-            bucket.listing_bytes -= name.len() + 1;
-            if bucket.names.is_empty() {
-                self.buckets.remove(&key);
+    fn remove(&mut self, name: &str) -> Option<Child> {
+        let entry = self.by_name.remove(name_key(name), |entry| *entry.child.name == *name)?;
+        self.by_number.remove(entry.child.number, |other| other.number == entry.child.number);
+        Some(entry.child)
+    }
+}
+
+/// For tests: damage that no sum notices.
+#[cfg(test)]
+impl Children {
+    pub fn child_to_damage(&mut self, name: &str) -> &mut Child {
+        match &mut self.form {
+            Form::Small(list) => list.iter_mut().find(|child| *child.name == *name).unwrap(),
+            Form::Large(large) => {
+                let entry = large.by_name.get_mut(name_key(name), |entry| *entry.child.name == *name);
+                &mut entry.unwrap().child
             }
         }
-        Some(slot.node)
     }
 
-    fn names(&self) -> impl Iterator<Item = &Arc<str>> {
-        self.buckets.iter().flat_map(|(_, bucket)| bucket.names.iter().map(|(_, name)| name))
+    pub fn weight_to_damage(&mut self) -> &mut Weight {
+        &mut self.weight
     }
 
-    /// The bucket that holds the byte `offset` of the listing, and the bytes in front of that bucket.
-    fn bucket_at(&self, offset: usize) -> (u64, usize) {
-        let mut before = 0;
-        for (key, bucket) in &self.buckets {
-            if before + bucket.listing_bytes > offset {
-                return (*key, before);
+    /// Loses a child from the lookup, and with `order` from the listing.
+    pub fn lose(&mut self, name: &str, order: bool) {
+        match &mut self.form {
+            Form::Small(list) => list.retain(|child| *child.name != *name),
+            Form::Large(large) if order => {
+                let number = large.by_number.iter().find(|entry| *entry.name == *name).unwrap().number;
+                large.by_number.remove(number, |entry| entry.number == number);
             }
-            before += bucket.listing_bytes;
+            Form::Large(large) => {
+                large.by_name.remove(name_key(name), |entry| *entry.child.name == *name);
+            }
         }
-        (u64::MAX, before.min(offset))
     }
 }
 
@@ -265,10 +361,13 @@ mod tests {
 
     fn listing(children: &Children) -> Vec<u8> {
         let mut out = Vec::new();
-        for name in children.names() {
+        let put = |before: u64, name: &str| {
+            assert_eq!(before, out.len() as u64);
             out.extend_from_slice(name.as_bytes());
             out.push(0);
-        }
+            true
+        };
+        children.list_from(0, put).unwrap();
         out
     }
 
@@ -289,16 +388,27 @@ mod tests {
                     model.retain(|other| *other != name);
                 }
             }
-            let names: Vec<String> = children.names().map(|name| name.to_string()).collect();
-            prop_assert_eq!(&names, &model);
-            let ordered: Vec<String> = children.ordered().iter().map(|(name, _)| name.to_string()).collect();
+            let ordered: Vec<String> = children.ordered().iter().map(|child| child.name.to_string()).collect();
             prop_assert_eq!(&ordered, &model);
             prop_assert_eq!(children.len(), model.len());
             let all = listing(&children);
-            prop_assert_eq!(children.listing_bytes(), all.len());
+            prop_assert_eq!(children.weight().bytes, all.len() as u64);
+            prop_assert_eq!(children.verify(), Ok(()));
+            for name in model.iter().map(String::as_str).chain(["none"]) {
+                let found = children.verified(name).unwrap().map(|child| child.number);
+                prop_assert_eq!(found, children.child(name).map(|child| child.number));
+                prop_assert_eq!(found.is_some(), name != "none");
+            }
+            let mut walked = Vec::new();
+            let mut next = children.after(None);
+            while let Some((number, child)) = next {
+                walked.push(child.name.to_string());
+                next = children.after(Some(number));
+            }
+            prop_assert_eq!(&walked, &model);
             for offset in (0..all.len()).step_by(7) {
                 let mut part = Vec::new();
-                let bytes = children.listing_part(offset, 50, &mut part);
+                let bytes = children.listing_part(offset, 50, &mut part).unwrap();
                 prop_assert_eq!(bytes, part.len());
                 prop_assert_eq!(&part[..], &all[offset..offset + bytes]);
             }
@@ -315,12 +425,12 @@ mod tests {
         let mut read = Vec::new();
         while read.len() < all.len() {
             let offset = read.len();
-            assert!(children.listing_part(offset, 4000, &mut read) > 0);
+            assert!(children.listing_part(offset, 4000, &mut read).unwrap() > 0);
         }
         assert_eq!(read, all);
         for number in (0..30_000).rev() {
             assert!(children.remove(&format!("child{number}")).is_some());
         }
-        assert_eq!((children.len(), children.listing_bytes()), (0, 0));
+        assert_eq!((children.len(), children.weight()), (0, Weight::default()));
     }
 }

@@ -168,9 +168,7 @@ impl Store {
             [b"log", switch] => self.set_switch(switch),
             [b"logfile" | b"print", _] | [b"memreport"] | [b"memreport", _] => Ok(()),
             _ => {
-                let mut answer = Vec::new();
-                self.read(id, header, payload, &mut answer);
-                return self.reply(id, effects, |out| out.extend_from_slice(&answer));
+                return self.reply_read(id, header, payload, effects);
             }
         };
         match result {

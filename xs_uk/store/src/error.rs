@@ -28,6 +28,25 @@ pub enum StoreError {
     /// A snapshot is no valid message.
     #[error("snapshot does not decode: {0}")]
     Snapshot(#[from] prost::DecodeError),
+    /// Bytes that are no [`crate::NodeCopy`].
+    #[error("malformed copy of a node in {bytes} bytes: {what}")]
+    MalformedCopy {
+        /// Their number.
+        bytes: usize,
+        /// The field.
+        what: &'static str,
+    },
+    /// A node cannot be put right in place.
+    #[error("{path} cannot be mended: {what}")]
+    Unmendable {
+        /// The node.
+        path: String,
+        /// Why.
+        what: &'static str,
+    },
+    /// The store is damaged.
+    #[error(transparent)]
+    Damaged(#[from] crate::Damage),
     /// A snapshot contradicts itself.
     #[error("snapshot is inconsistent: {what}")]
     InconsistentSnapshot {

@@ -68,17 +68,27 @@ impl Store {
         refusal: Refusal,
         effects: &mut Vec<Effect>,
     ) {
-        if let Refusal::Quota(quota) = refusal {
-            self.quota_hit(actor, quota, effects);
+        match refusal {
+            Refusal::Damage(damage) => return self.hurt(*damage),
+            Refusal::Quota(quota) => self.quota_hit(actor, quota, effects),
+            Refusal::Error(_) => {}
         }
         self.reply(id, effects, |out| message::push_error(out, header, refusal.error()));
     }
 
     /// Answers a request that would not have needed the log.
-    fn reply_read(&mut self, id: ConnId, header: &Header, payload: &[u8], effects: &mut Vec<Effect>) {
+    pub(crate) fn reply_read(
+        &mut self,
+        id: ConnId,
+        header: &Header,
+        payload: &[u8],
+        effects: &mut Vec<Effect>,
+    ) {
         let mut answer = Vec::new();
-        self.read(id, header, payload, &mut answer);
-        self.reply(id, effects, |out| out.extend_from_slice(&answer));
+        match self.read(id, header, payload, &mut answer) {
+            Ok(()) => self.reply(id, effects, |out| out.extend_from_slice(&answer)),
+            Err(damage) => self.hurt(damage),
+        }
     }
 
     fn write_now(

@@ -51,6 +51,16 @@ pub const PRIVILEGED_ENTRY_EVENT_BYTES_MAX: usize = 64 << 20;
 /// Removed nodes that are freed in one call of `apply`, so that a large removal stalls nobody.
 /// At least half the nodes that one request can create, or garbage could pile up.
 pub const FREED_PER_APPLY: usize = 1024;
+/// Requests of a transaction whose nodes [`crate::Store::examine`] verifies before a commit that executes them again.
+pub const EXAMINED_RECORDS_MAX: usize = 256;
+/// Children of a directory that cost a scrubber as much as a node.
+pub const SCRUBBED_CHILDREN_PER_NODE: usize = 16;
+/// Most permission entries of a [`crate::NodeCopy`].
+pub const COPY_GRANTS_MAX: usize = xs_protocol::limits::PERMS_MAX + 1;
+/// Most bytes of the value of a [`crate::NodeCopy`].
+pub const COPY_VALUE_BYTES_MAX: usize = xs_protocol::PAYLOAD_MAX;
+/// Most bytes of an encoded [`crate::NodeCopy`].
+pub const COPY_BYTES_MAX: usize = 84 + 3 * COPY_GRANTS_MAX + COPY_VALUE_BYTES_MAX;
 /// Children up to which a directory is a plain list.
 pub const SMALL_DIRECTORY_MAX: usize = 16;
 /// Most bytes of a log entry: a request with its framing, or a configuration.

@@ -5,13 +5,14 @@ use std::sync::Arc;
 use xs_protocol::{Access, DomId, Path, Perm, XsError, request};
 
 use crate::{
-    ConnId, Effect, Peer, Store,
+    ConnId, Damage, Effect, Peer, Store,
     connection::Connection,
     domain::{Deltas, Domain},
+    facts::Facts,
     limits,
-    node::{Actor, Grant, acl_hint},
+    node::{Actor, Grant},
     ops::{Change, Edit, Refusal},
-    tree::{INTRODUCE_DOMAIN, RELEASE_DOMAIN},
+    tree::{Found, INTRODUCE_DOMAIN, RELEASE_DOMAIN},
     watch::Watch,
 };
 
@@ -242,11 +243,19 @@ impl Store {
 
     /// Takes a node from a dead domain: removes the node if the domain owned it, else its entries.
     fn strip(&mut self, domid: DomId, path: Path<'_>, effects: &mut Vec<Effect>) {
-        let Some(node) = self.tree.get(path) else { return };
+        let node = match self.tree.look_with_parent(path) {
+            Ok(Found::Node { node, .. }) => node,
+            Ok(Found::Missing { .. }) => return,
+            Err(damage) => return self.hurt(damage),
+        };
         if node.owner() == domid && !self.config.keep_orphans && !path.is_root() && !path.is_special() {
-            if let Some(change) = self.remove_orphan(path) {
-                self.fire(path, &change, None, effects);
-                self.discard(change);
+            match self.remove_orphan(path) {
+                Ok(Some(change)) => {
+                    self.fire(path, &change, None, effects);
+                    self.discard(change);
+                }
+                Ok(None) => {}
+                Err(damage) => self.hurt(damage),
             }
             return;
         }
@@ -259,18 +268,21 @@ impl Store {
         let owner = grants.remove(0);
         grants.retain(|grant| grant.perm.domid != domid);
         grants.insert(0, owner);
-        if let Some(node) = self.tree.get_mut(path, acl_hint(&grants)) {
-            node.acl = Arc::from(grants);
-            let (owner, bytes) = (node.owner(), node.bytes());
-            let mut deltas = Deltas::default();
-            deltas.add(old_owner, -1, -i64::try_from(old_bytes).expect("sizes in memory fit"));
-            deltas.add(owner, 1, i64::try_from(bytes).expect("sizes in memory fit"));
-            self.domains.settle(&deltas);
-            self.note_replaced(1, &deltas);
+        let facts = Facts { acl: &grants, ..node.facts() };
+        let (rewrite, bytes) = (node.rewrite(path.as_str(), &facts), facts.bytes());
+        match self.tree.change(path, &rewrite) {
+            Ok(Some(node)) => node.acl = Arc::from(grants),
+            Ok(None) => return,
+            Err(damage) => return self.hurt(damage),
         }
+        let mut deltas = Deltas::default();
+        deltas.add(old_owner, -1, -i64::try_from(old_bytes).expect("sizes in memory fit"));
+        deltas.add(owner.perm.domid, 1, i64::try_from(bytes).expect("sizes in memory fit"));
+        self.domains.settle(&deltas);
+        self.note_replaced(1, &deltas);
     }
 
-    fn remove_orphan(&mut self, path: Path<'_>) -> Option<Change> {
+    fn remove_orphan(&mut self, path: Path<'_>) -> Result<Option<Change>, Damage> {
         let nobody = Actor { domid: DomId(0), privileged: true, generation: 0, target: None, features: 0 };
         let mut deltas = Deltas::default();
         let change = Edit {
@@ -285,7 +297,7 @@ impl Store {
         .remove_node(path)?;
         self.domains.settle(&deltas);
         self.note_replaced(1, &deltas);
-        Some(change)
+        Ok(change)
     }
 
     /// Fires a special event about a domain.
@@ -293,6 +305,9 @@ impl Store {
         let node =
             if name == INTRODUCE_DOMAIN { &self.tree.introduce_domain } else { &self.tree.release_domain };
         let node = Arc::clone(node);
+        if let Err(damage) = node.verify(name) {
+            return self.hurt(damage);
+        }
         let text = match who {
             Who::Plain => name.to_owned(),
             Who::ByDomain => format!("{name}/{domid}"),

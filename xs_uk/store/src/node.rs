@@ -2,14 +2,17 @@
 
 use std::{cell::RefCell, sync::Arc};
 
+use sanity::Digest;
 use xs_protocol::{Access, DOMID_ANY, DomId, Perm};
 
-use crate::children::Children;
-
-/// Bytes that a node counts besides permissions, value and names of children.
-pub(crate) const NODE_HEADER_BYTES: usize = 16;
-/// Bytes that a permission entry counts.
-pub(crate) const PERM_BYTES: usize = 8;
+use crate::{
+    children::{Child, Children},
+    damage::{Damage, Part},
+    facts::Facts,
+    frame::Frame,
+    radix::Broken,
+    weight::Weight,
+};
 
 /// A permission entry of a node.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -71,15 +74,74 @@ pub(crate) struct Node {
     pub generation: u64,
     /// Log index at which the permissions were set or inherited.
     pub acl_generation: u64,
-    /// Includes bit `domid % 64` for every domain in the permissions of this node or one below.
-    pub domains_hint: u64,
+    /// The digest of [`Facts::own`].
+    pub own: Digest,
+    /// The sums over this node and all below it.
+    pub frame: Frame,
+    /// The frame's checksum.
+    pub seal: u64,
     children: Option<Box<Children>>,
 }
 
 impl Node {
+    /// A node without children, to be sealed when they are there.
     pub fn new(value: Arc<[u8]>, acl: Acl, generation: u64) -> Node {
-        let domains_hint = acl_hint(&acl);
-        Node { value, acl, generation, acl_generation: generation, domains_hint, children: None }
+        Node {
+            value,
+            acl,
+            generation,
+            acl_generation: generation,
+            own: Digest::ZERO,
+            frame: Frame::default(),
+            seal: 0,
+            children: None,
+        }
+    }
+
+    /// Computes all digests and sums from what is there. Those of the children must be right.
+    pub fn seal(&mut self, path: &str) {
+        let facts = self.facts();
+        let own = facts.own(path);
+        let mut frame = facts.frame(own);
+        if let Some(children) = self.children() {
+            children.for_each_node(|_, child| frame.add(&child.frame));
+        }
+        (self.own, self.frame, self.seal) = (own, frame, frame.seal());
+    }
+
+    /// What its digest covers, besides its path.
+    pub fn facts(&self) -> Facts<'_> {
+        Facts {
+            value: &self.value,
+            acl: &self.acl,
+            generation: self.generation,
+            acl_generation: self.acl_generation,
+            listing: self.listing(),
+        }
+    }
+
+    /// Whether value, permissions, generations, listing and path fit the digest.
+    pub fn verify(&self, path: &str) -> Result<(), Damage> {
+        if self.facts().own(path) == self.own { Ok(()) } else { Err(Damage::new(path, Part::Node)) }
+    }
+
+    /// Whether the sums fit their checksum.
+    pub fn verify_seal(&self, path: &str) -> Result<(), Damage> {
+        if self.frame.seal() == self.seal { Ok(()) } else { Err(Damage::new(path, Part::Sum)) }
+    }
+
+    /// The child of a name, or that there is none; either is sure, if the node was verified.
+    pub fn verified_child(&self, path: &str, name: &str) -> Result<Option<&Child>, Damage> {
+        let child = self.children().map_or(Ok(None), |children| children.verified(name));
+        child.map_err(|Broken| Damage::new(path, Part::Listing))
+    }
+
+    /// What changes here and in every ancestor when the node gets other facts.
+    pub fn rewrite(&self, path: &str, facts: &Facts<'_>) -> Rewrite {
+        let own = facts.own(path);
+        let mut shift = facts.frame(own);
+        shift.sub(&self.facts().frame(self.own));
+        Rewrite { own, shift }
     }
 
     pub fn owner(&self) -> DomId {
@@ -111,13 +173,18 @@ impl Node {
         child
     }
 
+    /// What its children's names weigh.
+    pub fn listing(&self) -> Weight {
+        self.children().map_or_else(Weight::default, Children::weight)
+    }
+
     pub fn listing_bytes(&self) -> usize {
-        self.children().map_or(0, Children::listing_bytes)
+        usize::try_from(self.listing().bytes).unwrap_or(usize::MAX)
     }
 
     /// The bytes that the node counts for its owner.
     pub fn bytes(&self) -> usize {
-        node_bytes(self.acl.len(), self.value.len(), self.listing_bytes())
+        self.facts().bytes()
     }
 
     pub fn take_children(&mut self) -> Option<Children> {
@@ -125,17 +192,15 @@ impl Node {
     }
 }
 
-/// The bytes that a node with so many permissions, value bytes and bytes of names of children counts.
-pub(crate) fn node_bytes(perms: usize, value: usize, listing: usize) -> usize {
-    NODE_HEADER_BYTES + perms * PERM_BYTES + value + listing
+/// A change of a node, computed before it is made.
+pub(crate) struct Rewrite {
+    /// The node's digest after it.
+    pub own: Digest,
+    /// What is added to the frames of the node and of all its ancestors.
+    pub shift: Frame,
 }
 
-/// The bits of [`Node::domains_hint`] for permissions.
-pub(crate) fn acl_hint(acl: &[Grant]) -> u64 {
-    acl.iter().fold(0, |hint, grant| hint | domain_hint(grant.perm.domid))
-}
-
-/// The bit of [`Node::domains_hint`] for a domain.
+/// The bit of [`Frame::domains_hint`] for a domain.
 pub(crate) fn domain_hint(domid: DomId) -> u64 {
     1 << (domid.0 % 64)
 }

@@ -11,19 +11,24 @@ use xs_protocol::{
 
 use crate::{
     Quota, Quotas,
+    damage::{Damage, Part},
     domain::{Delta, Deltas, Domains},
+    facts::{Facts, node_bytes},
     limits,
-    node::{Acl, Actor, Grant, Node, OWNER_BIT, READ_BIT, WRITE_BIT, acl_hint, node_bytes},
-    tree::{Found, Tree, for_each_below},
+    node::{Acl, Actor, Grant, Node, OWNER_BIT, READ_BIT, WRITE_BIT},
+    radix::Broken,
+    tree::{Found, Tree},
 };
 
 /// Why an operation was refused.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Refusal {
     /// The client is told this.
     Error(XsError),
     /// A quota is hit: the client is told `ENOSPC`.
     Quota(Quota),
+    /// The answer would depend on something damaged: the client is told nothing.
+    Damage(Box<Damage>),
 }
 
 impl From<XsError> for Refusal {
@@ -32,11 +37,18 @@ impl From<XsError> for Refusal {
     }
 }
 
+impl From<Damage> for Refusal {
+    fn from(damage: Damage) -> Refusal {
+        Refusal::Damage(Box::new(damage))
+    }
+}
+
 impl Refusal {
-    pub fn error(self) -> XsError {
+    pub fn error(&self) -> XsError {
         match self {
-            Refusal::Error(error) => error,
+            Refusal::Error(error) => *error,
             Refusal::Quota(_) => XsError::ENOSPC,
+            Refusal::Damage(_) => XsError::EIO,
         }
     }
 }
@@ -111,12 +123,12 @@ fn demand(found: &Found<'_>, actor: &Actor, wanted: u8) -> Result<(), XsError> {
     }
 }
 
-fn readable<'t>(tree: &'t Tree, path: Path<'_>, actor: &Actor) -> Result<&'t Arc<Node>, XsError> {
-    let found = tree.find(path);
+fn readable<'t>(tree: &'t Tree, path: Path<'_>, actor: &Actor) -> Result<&'t Arc<Node>, Refusal> {
+    let found = tree.look(path)?;
     demand(&found, actor, READ_BIT)?;
     match found {
         Found::Node { node, .. } => Ok(node),
-        Found::Missing { .. } => Err(XsError::ENOENT),
+        Found::Missing { .. } => Err(XsError::ENOENT.into()),
     }
 }
 
@@ -128,7 +140,7 @@ pub(crate) fn answer_read<'p>(
     header: &Header,
     payload: &'p [u8],
     out: &mut Vec<u8>,
-) -> Result<Resolved<'p>, XsError> {
+) -> Result<Resolved<'p>, Refusal> {
     if header.kind == MessageType::DIRECTORY_PART {
         return directory_part(tree, actor, quotas, header, payload, out);
     }
@@ -142,22 +154,25 @@ pub(crate) fn answer_read<'p>(
                 grant.perm.push(out);
             }
         }),
-        _ => directory(node, header, out)?,
+        _ => directory(node, resolved.path(), header, out)?,
     }
     Ok(resolved)
 }
 
-fn directory(node: &Node, header: &Header, out: &mut Vec<u8>) -> Result<(), XsError> {
+fn directory(node: &Node, path: Path<'_>, header: &Header, out: &mut Vec<u8>) -> Result<(), Refusal> {
     if node.listing_bytes() > PAYLOAD_MAX {
-        return Err(XsError::E2BIG);
+        return Err(XsError::E2BIG.into());
     }
+    let mut listed = Ok(());
     message::push_reply_with(out, header, |out| {
-        for name in node.children().into_iter().flat_map(|children| children.names()) {
+        let Some(children) = node.children() else { return };
+        listed = children.list_from(0, |_, name| {
             out.extend_from_slice(name.as_bytes());
             out.push(0);
-        }
+            true
+        });
     });
-    Ok(())
+    listed.map_err(|Broken| Damage::new(path.as_str(), Part::Listing).into())
 }
 
 fn directory_part<'p>(
@@ -167,26 +182,29 @@ fn directory_part<'p>(
     header: &Header,
     payload: &'p [u8],
     out: &mut Vec<u8>,
-) -> Result<Resolved<'p>, XsError> {
-    let (2, [raw, offset]) = request::vector::<2>(payload) else { return Err(XsError::EINVAL) };
+) -> Result<Resolved<'p>, Refusal> {
+    let (2, [raw, offset]) = request::vector::<2>(payload) else { return Err(XsError::EINVAL.into()) };
     let resolved = resolve(raw, actor, quotas, Special::Refused)?;
     let node = readable(tree, resolved.path(), actor)?;
     // A negative offset is beyond the end, as in C, where it turns into a large number.
     let offset = usize::try_from(request::atoi(offset)).unwrap_or(usize::MAX);
     let listing_bytes = node.listing_bytes();
+    let mut listed = Ok(0);
     message::push_reply_with(out, header, |out| {
         let start = out.len();
         perms::push_decimal(out, node.generation);
         out.push(0);
         let space = PAYLOAD_MAX - (out.len() - start) - 1;
-        let part = match node.children() {
-            Some(children) if offset < listing_bytes => children.listing_part(offset, space, out),
-            _ => 0,
-        };
-        if offset >= listing_bytes || offset + part == listing_bytes {
+        if let Some(children) = node.children()
+            && offset < listing_bytes
+        {
+            listed = children.listing_part(offset, space, out);
+        }
+        if offset >= listing_bytes || listed.is_ok_and(|part| offset + part == listing_bytes) {
             out.push(0);
         }
     });
+    listed.map_err(|Broken| Damage::new(resolved.path().as_str(), Part::Listing))?;
     Ok(resolved)
 }
 
@@ -240,7 +258,7 @@ impl Edit<'_> {
 
     /// Sets a value, creating the node if it is missing; without a value an existing node stays as it is.
     fn write(&mut self, path: Path<'_>, value: Option<&[u8]>) -> Result<(Option<Change>, usize), Refusal> {
-        let found = self.tree.find(path);
+        let found = self.tree.look_with_parent(path)?;
         match (demand(&found, self.actor, WRITE_BIT), found) {
             (Ok(()), Found::Node { node, parent }) => {
                 let Some(value) = value else { return Ok((None, 0)) };
@@ -251,10 +269,12 @@ impl Edit<'_> {
                     removed: None,
                 };
                 let (owner, old_bytes) = (node.owner(), node.bytes());
-                let new_bytes = node_bytes(node.acl.len(), value.len(), node.listing_bytes());
+                let facts = Facts { value, generation: self.generation, ..node.facts() };
+                let rewrite = node.rewrite(path.as_str(), &facts);
+                let new_bytes = facts.bytes();
                 self.check_node_size(new_bytes)?;
                 self.grow(&[(owner, 0, signed(new_bytes) - signed(old_bytes))])?;
-                let node = self.tree.get_mut(path, 0).expect("found above");
+                let node = self.tree.change(path, &rewrite)?.expect("found above");
                 node.value = Arc::from(value);
                 node.generation = self.generation;
                 Ok((Some(change), 0))
@@ -288,43 +308,55 @@ impl Edit<'_> {
         let change = Change { before: None, after: Some(after), parent: Some(parent), removed: None };
         let nearest_owner = nearest.owner();
         self.grow(&[(acl[0].perm.domid, signed(missing), signed(bytes)), (nearest_owner, 0, signed(top))])?;
-        self.tree.create(path, missing, &acl, value, self.generation);
+        self.tree.create(path, missing, &acl, value, self.generation)?;
         Ok(change)
     }
 
     fn remove(&mut self, path: Path<'_>) -> Result<Option<Change>, Refusal> {
-        let found = self.tree.find(path);
+        let found = self.tree.look_with_parent(path)?;
         match (demand(&found, self.actor, WRITE_BIT), found) {
             (Err(XsError::ENOENT), Found::Missing { missing: 1, .. }) => return Ok(None),
             (Err(error), _) => return Err(error.into()),
             (Ok(()), _) if path.is_root() => return Err(XsError::EINVAL.into()),
             (Ok(()), _) => {}
         }
-        self.remove_node(path).map(Some).ok_or_else(|| XsError::EIO.into())
+        Ok(Some(self.remove_node(path)?.ok_or(XsError::EIO)?))
     }
 
     /// Takes a node out, whoever may. `None` if there is none, or for the root.
-    pub fn remove_node(&mut self, path: Path<'_>) -> Option<Change> {
-        let parent = self.tree.get(path.parent()?)?;
-        let (parent_owner, parent_view) = (parent.owner(), View::of(parent));
-        let removed = self.tree.remove(path, self.generation)?;
+    pub fn remove_node(&mut self, path: Path<'_>) -> Result<Option<Change>, Damage> {
+        let above = path.parent().and_then(|above| self.tree.get(above));
+        let Some((parent_owner, parent_view)) = above.map(|parent| (parent.owner(), View::of(parent))) else {
+            return Ok(None);
+        };
+        let Some(removed) = self.tree.remove(path, self.generation)? else { return Ok(None) };
         self.deltas.add(parent_owner, 0, -signed(path.leaf().len() + 1));
-        // Neighbours have mostly the same owner.
-        let mut run = (removed.owner(), 0i64, 0i64);
-        for_each_below(&removed, |node| {
-            if node.owner() != run.0 {
-                self.deltas.add(run.0, run.1, run.2);
-                run = (node.owner(), 0, 0);
-            }
-            run = (run.0, run.1 - 1, run.2 - signed(node.bytes()));
-        });
-        self.deltas.add(run.0, run.1, run.2);
-        Some(Change {
+        self.give_back(&removed, path)?;
+        Ok(Some(Change {
             before: Some(View::of(&removed)),
             after: None,
             parent: Some(parent_view),
             removed: Some(removed),
-        })
+        }))
+    }
+
+    /// Takes a removed node and all below it off their owners' accounts. What has only one owner needs no walk.
+    fn give_back(&mut self, removed: &Arc<Node>, path: Path<'_>) -> Result<(), Damage> {
+        let mut stack = vec![removed];
+        while let Some(node) = stack.pop() {
+            node.verify_seal(path.as_str())?;
+            let tally = node.frame.tally;
+            match tally.only_owner() {
+                Some(owner) => self.deltas.add(owner, -counted(tally.nodes()), -counted(tally.bytes())),
+                None => {
+                    self.deltas.add(node.owner(), -1, -signed(node.bytes()));
+                    if let Some(children) = node.children() {
+                        children.for_each_node(|_, child| stack.push(child));
+                    }
+                }
+            }
+        }
+        Ok(())
     }
 
     fn set_perms<'p>(&mut self, payload: &'p [u8]) -> Result<Edited<'p>, Refusal> {
@@ -342,7 +374,7 @@ impl Edit<'_> {
             return Err(XsError::ENOENT.into());
         }
         let path = resolve(raw, self.actor, self.quotas, Special::Allowed)?;
-        let found = self.tree.find(path.path());
+        let found = self.tree.look_with_parent(path.path())?;
         demand(&found, self.actor, WRITE_BIT | OWNER_BIT)?;
         let Found::Node { node, parent } = found else { return Err(XsError::ENOENT.into()) };
         if !self.actor.privileged && owner != node.owner() {
@@ -355,10 +387,13 @@ impl Edit<'_> {
             removed: None,
         };
         let old = (node.owner(), node.bytes());
-        let new_bytes = node_bytes(acl.len(), node.value.len(), node.listing_bytes());
+        let generation = self.generation;
+        let facts = Facts { acl: &acl, acl_generation: generation, generation, ..node.facts() };
+        let rewrite = node.rewrite(path.path().as_str(), &facts);
+        let new_bytes = facts.bytes();
         self.check_node_size(new_bytes)?;
         self.grow(&[(old.0, -1, -signed(old.1)), (owner, 1, signed(new_bytes))])?;
-        let node = self.tree.get_mut(path.path(), acl_hint(&acl)).expect("found above");
+        let node = self.tree.change(path.path(), &rewrite)?.expect("found above");
         node.acl = acl;
         node.acl_generation = self.generation;
         node.generation = self.generation;
@@ -441,6 +476,10 @@ fn inherited(parent: &Node, actor: &Actor) -> Acl {
     let mut grants = parent.acl.to_vec();
     grants[0].perm.domid = actor.domid;
     grants.into()
+}
+
+fn counted(value: u64) -> i64 {
+    i64::try_from(value).expect("counts of nodes and their bytes fit")
 }
 
 fn signed(value: usize) -> i64 {

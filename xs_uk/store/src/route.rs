@@ -2,7 +2,7 @@
 
 use xs_protocol::{DOMID_SELF, DomId, Header, MessageType as T, XsError, message, path, perms, request};
 
-use crate::{ConnId, Store, connection::Connection, control, ops};
+use crate::{ConnId, Damage, Store, connection::Connection, control, ops, ops::Refusal};
 
 /// How a request is to be served.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -97,13 +97,26 @@ impl Store {
         }
     }
 
-    /// Answers a request that [`Route::Read`] was found for: appends one wire-ready reply.
-    pub fn read(&self, conn: ConnId, header: &Header, payload: &[u8], out: &mut Vec<u8>) {
+    /// Answers a request that [`Route::Read`] was found for: appends one wire-ready reply. All nodes that the answer
+    /// depends on are verified.
+    ///
+    /// # Errors
+    /// If one of them is damaged; then nothing is appended.
+    pub fn read(
+        &self,
+        conn: ConnId,
+        header: &Header,
+        payload: &[u8],
+        out: &mut Vec<u8>,
+    ) -> Result<(), Damage> {
         let start = out.len();
-        if let Err(error) = self.try_read(conn, header, payload, out) {
-            out.truncate(start);
-            message::push_error(out, header, error);
+        let Err(refusal) = self.try_read(conn, header, payload, out) else { return Ok(()) };
+        out.truncate(start);
+        if let Refusal::Damage(damage) = refusal {
+            return Err(*damage);
         }
+        message::push_error(out, header, refusal.error());
+        Ok(())
     }
 
     fn try_read(
@@ -112,7 +125,7 @@ impl Store {
         header: &Header,
         payload: &[u8],
         out: &mut Vec<u8>,
-    ) -> Result<(), XsError> {
+    ) -> Result<(), Refusal> {
         let conn = self.conns.get(&id).ok_or(XsError::EIO)?;
         let tx_id = admit(conn, header)?;
         match header.kind {
@@ -120,13 +133,16 @@ impl Store {
                 let quotas = self.quotas_of(&conn.actor);
                 ops::answer_read(&self.tree, &conn.actor, quotas, header, payload, out).map(drop)
             }
-            T::TRANSACTION_START if tx_id != 0 => Err(XsError::EBUSY),
+            T::TRANSACTION_START if tx_id != 0 => Err(XsError::EBUSY.into()),
             T::TRANSACTION_END if tx_id == 0 => {
                 transaction_end_args(payload)?;
-                Err(XsError::ENOENT)
+                Err(XsError::ENOENT.into())
             }
-            T::CONTROL => self.control_look(header, payload, out),
-            T::INTRODUCE => self.introduce_args(id, payload).and(Err(XsError::EIO)),
+            T::CONTROL => Ok(self.control_look(header, payload, out)?),
+            T::INTRODUCE => {
+                self.introduce_args(id, payload)?;
+                Err(XsError::EIO.into())
+            }
             T::GET_DOMAIN_PATH => {
                 let domid = request::domid(request::one(payload)?)?;
                 message::push_reply_with(out, header, |out| {
@@ -142,9 +158,9 @@ impl Store {
                 message::push_reply(out, header, if introduced { b"T\0" } else { b"F\0" });
                 Ok(())
             }
-            T::GET_FEATURE => self.get_feature(conn, header, payload, out),
-            T::GET_QUOTA => self.get_quota(header, payload, out),
-            _ => Err(XsError::EIO),
+            T::GET_FEATURE => Ok(self.get_feature(conn, header, payload, out)?),
+            T::GET_QUOTA => Ok(self.get_quota(header, payload, out)?),
+            _ => Err(XsError::EIO.into()),
         }
     }
 

@@ -5,19 +5,28 @@
 
 mod decode;
 mod encode;
+mod homes;
 mod wire;
 
 use prost::Message;
 
 use self::{decode::decode_store, encode::Encoder, wire::WireStore};
-use crate::{Store, StoreError};
+use crate::{Damage, Store, StoreError};
 
 const VERSION: u32 = 1;
 
 impl Store {
     /// The whole state, to be restored by [`Store::from_snapshot`]. `index` is that of the last applied entry.
-    pub fn snapshot(&self, index: u64) -> Vec<u8> {
-        Encoder::new(true).store(self, index).encode_to_vec()
+    ///
+    /// # Errors
+    /// If a node is damaged: all are verified on the way.
+    pub fn snapshot(&self, index: u64) -> Result<Vec<u8>, Damage> {
+        let mut encoder = Encoder::new(true);
+        let wire = encoder.store(self, index);
+        match encoder.damage {
+            Some(damage) => Err(damage),
+            None => Ok(wire.encode_to_vec()),
+        }
     }
 
     /// A store from a snapshot, and the log index that the snapshot was taken at.

@@ -5,10 +5,11 @@ use std::{
     sync::Arc,
 };
 
+use sanity::{Digest, Sum};
 use xs_protocol::{DomId, Header, Path, message};
 
 use crate::{
-    Config, ConnId, DomainInfo, Effect, EntryRef, Peer, Quota, Quotas, Usage,
+    Config, ConnId, Damage, DomainInfo, Effect, EntryRef, Peer, Quota, Quotas, Usage,
     connection::Connection,
     domain::Domains,
     garbage::Garbage,
@@ -16,7 +17,7 @@ use crate::{
     node::{Actor, Node},
     ops::Change,
     outbox::Kind,
-    tree::Tree,
+    tree::{Tree, for_each_with_path},
     watch::{Watch, Watches},
 };
 
@@ -36,6 +37,10 @@ pub struct Store {
     pub(crate) log_switches: u32,
     /// Bytes of nodes that were ever replaced or removed, roughly: the clock by which transactions grow old.
     pub(crate) replaced_bytes: u64,
+    /// The sum over every reply and event that was ever queued.
+    pub(crate) outputs: Sum,
+    /// What an entry found damaged.
+    damage: Option<Box<Damage>>,
     pub(crate) garbage: Garbage,
     /// Room for building a message.
     scratch: Vec<u8>,
@@ -61,7 +66,10 @@ impl Store {
         let mut store = Store::assemble(config, tree);
         store.know_own_domains(0);
         let mut own = crate::domain::Deltas::default();
-        store.tree.for_each(|node| own.add(node.owner(), 1, i64::try_from(node.bytes()).expect("small")));
+        for_each_with_path(&store.tree, |_, node| {
+            own.add(node.owner(), 1, i64::try_from(node.bytes()).expect("small"));
+            true
+        });
         store.domains.settle(&own);
         store
     }
@@ -79,6 +87,8 @@ impl Store {
             index: 0,
             log_switches: 0,
             replaced_bytes: 0,
+            outputs: Sum::ZERO,
+            damage: None,
             garbage: Garbage::default(),
             scratch: Vec::new(),
         }
@@ -94,11 +104,15 @@ impl Store {
     }
 
     /// Applies the log entry at `index` and appends its effects. The same entries lead every replica to the same state.
+    /// All nodes that the result depends on are verified: see [`Store::damage`].
     ///
     /// # Panics
     /// If `index`, which counts from 1, is not higher than that of the entry before.
     pub fn apply(&mut self, index: u64, entry: EntryRef<'_>, effects: &mut Vec<Effect>) {
         assert!(index > self.index, "log entries are applied in order and once each");
+        if self.damage.is_some() {
+            return;
+        }
         self.index = index;
         match entry {
             EntryRef::Noop => {}
@@ -129,6 +143,24 @@ impl Store {
             }
         }
         self.free_garbage(limits::FREED_PER_APPLY);
+    }
+
+    /// What an entry met that is damaged. From then on nothing of this store is to be trusted or let out, and no entry
+    /// is applied any more.
+    pub fn damage(&self) -> Option<&Damage> {
+        self.damage.as_deref()
+    }
+
+    /// Notes damage met while an entry is applied.
+    pub(crate) fn hurt(&mut self, damage: Damage) {
+        self.damage.get_or_insert_with(|| Box::new(damage));
+    }
+
+    /// A digest of the tree and of every reply and event that entries have queued. Equal on replicas that have applied
+    /// the same entries, however they came to that. It costs the same whatever the store holds.
+    pub fn root(&self) -> Digest {
+        let [tree, introduce, release] = self.tree.sums().map(Sum::to_bytes);
+        Digest::of_parts(&[&tree, &introduce, &release, &self.outputs.to_bytes()])
     }
 
     /// Log index of the last applied entry.
@@ -246,6 +278,7 @@ impl Store {
         self.scratch.clear();
         write(&mut self.scratch);
         conn.outbox.push(Kind::Reply, &self.scratch);
+        self.outputs += output_mark(id, conn.outbox.last_ordinal(), Kind::Reply, &self.scratch);
         note_output(conn, id, self.index, effects);
     }
 
@@ -278,6 +311,7 @@ impl Store {
         }
         let fitted = conn.outbox.event_bytes() <= backlog;
         conn.outbox.push(Kind::Event, &self.scratch);
+        self.outputs += output_mark(id, conn.outbox.last_ordinal(), Kind::Event, &self.scratch);
         note_output(conn, id, self.index, effects);
         if fitted && conn.outbox.event_bytes() > backlog {
             effects.push(Effect::Backlog { conn: id, event_bytes: conn.outbox.event_bytes() });
@@ -294,11 +328,14 @@ impl Store {
     ) {
         let mut events = Vec::new();
         if let Some(removed) = &change.removed {
-            self.watches.below(path, removed, |below, node, parent, watch| {
+            let all = self.watches.below(path, removed, |below, node, parent, watch| {
                 if self.may_see_removed(watch.conn, node, parent) {
                     events.push(Event { path: Some(below.into()), ..event(watch) });
                 }
             });
+            if let Err(damage) = all {
+                return self.hurt(damage);
+            }
         }
         let mut hits = Vec::new();
         self.watches.matching(path, &mut hits);
@@ -353,6 +390,12 @@ fn event(watch: &Watch) -> Event {
         prefix_len: watch.prefix_len,
         path: None,
     }
+}
+
+/// What a queued message adds to [`Store::outputs`]. The ordinal makes the order count.
+fn output_mark(conn: ConnId, ordinal: u64, kind: Kind, message: &[u8]) -> Sum {
+    let kind = [u8::from(kind == Kind::Event)];
+    Digest::of_parts(&[&conn.0.to_le_bytes(), &ordinal.to_le_bytes(), &kind, message]).into()
 }
 
 fn note_output(conn: &mut Connection, id: ConnId, index: u64, effects: &mut Vec<Effect>) {

@@ -3,7 +3,7 @@
 use xs_protocol::{Header, MessageType as T, Path, XsError, message, path::Resolved, perms};
 
 use crate::{
-    ConnId, Effect, Quota, Store,
+    ConnId, Damage, Effect, Quota, Store,
     domain::Deltas,
     handle::is_node_read,
     limits,
@@ -82,8 +82,10 @@ impl Store {
         if header.kind == T::SET_PERMS {
             self.know_named_domains(&actor, payload);
         }
-        if transaction.detached {
-            self.attach(&actor, &mut transaction);
+        if transaction.detached
+            && let Err(damage) = self.attach(&actor, &mut transaction)
+        {
+            return self.hurt(damage);
         }
         let mut answer = Vec::new();
         let mut done = self.step(&actor, &mut transaction, header, payload, &mut answer);
@@ -94,8 +96,10 @@ impl Store {
             transaction.failed = true;
             answer.clear();
             message::push_error(&mut answer, header, refusal.error());
-            if let Refusal::Quota(quota) = refusal {
-                self.quota_hit(&actor, quota, effects);
+            match refusal {
+                Refusal::Damage(damage) => return self.hurt(*damage),
+                Refusal::Quota(quota) => self.quota_hit(&actor, quota, effects),
+                Refusal::Error(_) => {}
             }
         }
         self.put_transaction(id, tx_id, transaction);
@@ -121,9 +125,7 @@ impl Store {
     ) -> Result<(), Refusal> {
         let quotas = self.quotas_of(actor);
         let touched = if is_node_read(header.kind) {
-            ops::answer_read(&transaction.tree, actor, quotas, header, payload, answer)
-                .map(|path| (path, 0))
-                .map_err(Refusal::from)
+            ops::answer_read(&transaction.tree, actor, quotas, header, payload, answer).map(|path| (path, 0))
         } else if transaction.failed {
             Err(Refusal::Error(XsError::ENOSPC))
         } else {
@@ -345,13 +347,16 @@ impl Store {
 
     /// Gives a transaction that let its tree go another one, with its own changes in it. What it read may be different
     /// by now; then it goes on, as its client expects, and is refused at its commit.
-    fn attach(&self, actor: &Actor, transaction: &mut Transaction) {
+    fn attach(&self, actor: &Actor, transaction: &mut Transaction) -> Result<(), Damage> {
         let mut new = Transaction::new(self.tree.clone(), self.version);
         let mut answer = Vec::new();
         for record in &transaction.records {
             answer.clear();
             let header = Header { kind: record.kind, req_id: 0, tx_id: 0, len: 0 };
             let done = self.replay_step(actor, &mut new, record, &header, &mut answer);
+            if let Err(Refusal::Damage(damage)) = done {
+                return Err(*damage);
+            }
             if (done.is_err() || mark_of(&answer) != record.mark) && transaction.conflict.is_none() {
                 transaction.conflict = Some(self.path_of(actor, record));
             }
@@ -362,6 +367,7 @@ impl Store {
         (transaction.tree, transaction.deltas, transaction.changes) = (new.tree, new.deltas, new.changes);
         transaction.base_replaced_bytes = self.replaced_bytes;
         transaction.detached = false;
+        Ok(())
     }
 
     fn replay_step(
@@ -374,9 +380,7 @@ impl Store {
     ) -> Result<(), Refusal> {
         let quotas = self.quotas_of(actor);
         let result = if is_node_read(record.kind) {
-            ops::answer_read(&new.tree, actor, quotas, header, &record.payload, answer)
-                .map(drop)
-                .map_err(Refusal::from)
+            ops::answer_read(&new.tree, actor, quotas, header, &record.payload, answer).map(drop)
         } else {
             let mut edit = Edit {
                 tree: &mut new.tree,
@@ -396,6 +400,7 @@ impl Store {
         };
         match result {
             Ok(()) => Ok(()),
+            Err(Refusal::Damage(damage)) => Err(Refusal::Damage(damage)),
             Err(Refusal::Quota(quota)) if !record.mark.error => Err(Refusal::Quota(quota)),
             Err(refusal) => {
                 answer.clear();

@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, sync::Arc};
 
 use xs_protocol::Path;
 
-use crate::{ConnId, node::Node};
+use crate::{ConnId, Damage, Part, node::Node, radix::Broken};
 
 /// A place in the trie.
 pub(crate) type Place = u32;
@@ -151,23 +151,23 @@ impl Watches {
         path: Path<'_>,
         removed: &'a Node,
         mut visit: impl FnMut(&str, &'a Node, &'a Node, &'a Watch),
-    ) {
+    ) -> Result<(), Damage> {
         struct Level<'a> {
             place: Place,
             node: &'a Node,
             path_len: usize,
             todo: Vec<(Place, &'a Node)>,
         }
-        let Some(place) = self.find(path) else { return };
+        let Some(place) = self.find(path) else { return Ok(()) };
         let mut text = if path.is_root() { String::new() } else { path.as_str().to_owned() };
-        let mut levels =
-            vec![Level { place, node: removed, path_len: text.len(), todo: self.known(place, removed) }];
+        let todo = self.known(place, path.as_str(), removed)?;
+        let mut levels = vec![Level { place, node: removed, path_len: text.len(), todo }];
         while let Some(level) = levels.last_mut() {
             if let Some((place, node)) = level.todo.pop() {
                 text.truncate(level.path_len);
                 text.push('/');
                 text.push_str(&self.node(place).name);
-                let todo = self.known(place, node);
+                let todo = self.known(place, &text, node)?;
                 levels.push(Level { place, node, path_len: text.len(), todo });
                 continue;
             }
@@ -179,21 +179,33 @@ impl Watches {
                 }
             }
         }
+        Ok(())
     }
 
-    /// The children of a place that exist as children of a node, last created first.
-    fn known<'a>(&self, place: Place, node: &'a Node) -> Vec<(Place, &'a Node)> {
-        let Some(children) = node.children() else { return Vec::new() };
-        let mut known: Vec<_> = self
-            .node(place)
-            .children
-            .iter()
-            .filter_map(|(name, place)| {
-                Some((children.creation_number(name)?, *place, &**children.get(name)?))
-            })
-            .collect();
+    /// The children of a place that exist as children of a node, last created first. The node and what it says of its
+    /// children is verified.
+    fn known<'a>(&self, place: Place, path: &str, node: &'a Node) -> Result<Vec<(Place, &'a Node)>, Damage> {
+        node.verify(path)?;
+        let watched = &self.node(place).children;
+        let Some(children) = node.children() else { return Ok(Vec::new()) };
+        let mut known = Vec::new();
+        if watched.len() <= children.len() {
+            for (name, place) in watched {
+                if let Some(child) = node.verified_child(path, name)? {
+                    known.push((child.number, *place, &*child.node));
+                }
+            }
+        } else {
+            children.verify().map_err(|Broken| Damage::new(path, Part::Listing))?;
+            known.extend(
+                children
+                    .ordered()
+                    .into_iter()
+                    .filter_map(|child| Some((child.number, *watched.get(&child.name)?, &*child.node))),
+            );
+        }
         known.sort_unstable_by_key(|(number, ..)| std::cmp::Reverse(*number));
-        known.into_iter().map(|(_, place, node)| (place, node)).collect()
+        Ok(known.into_iter().map(|(_, place, node)| (place, node)).collect())
     }
 
     /// How many places there are besides the two tops.
@@ -261,15 +273,17 @@ mod tests {
         let mut tree = Tree::new(DomId(0));
         let acl: crate::node::Acl = Arc::new([grant(0, Access::None)]);
         for (text, missing) in [("/a/z", 2), ("/a/z/q", 1), ("/a/b", 1), ("/a/b/c", 1)] {
-            tree.create(path(text), missing, &acl, b"", 1);
+            tree.create(path(text), missing, &acl, b"", 1).unwrap();
         }
         let mut watches = Watches::default();
         for (id, text) in ["/a", "/a/b", "/a/b/c", "/a/z", "/a/none"].into_iter().enumerate() {
             watches.add(path(text), watch(id as u64, None));
         }
-        let removed = tree.remove(path("/a"), 2).unwrap();
+        let removed = tree.remove(path("/a"), 2).unwrap().unwrap();
         let mut seen = Vec::new();
-        watches.below(path("/a"), &removed, |text, _, _, watch| seen.push((text.to_owned(), watch.id)));
+        watches
+            .below(path("/a"), &removed, |text, _, _, watch| seen.push((text.to_owned(), watch.id)))
+            .unwrap();
         let expected = [("/a/z", 3), ("/a/b/c", 2), ("/a/b", 1)];
         assert_eq!(seen, expected.map(|(text, id)| (text.to_owned(), id)));
     }

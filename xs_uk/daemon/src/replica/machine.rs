@@ -138,6 +138,7 @@ impl Machine {
                     .map_err(|error| Error::Entry { index: index.0, what: error.to_string() })?;
                 let concerns = concerns(&entry);
                 self.store.apply(index.0, entry, effects);
+                self.refuse_damage()?;
                 Some(concerns)
             }
             _ => None,
@@ -168,14 +169,16 @@ impl Machine {
         });
     }
 
-    /// Leader: appends an entry and applies it. Its effects are added to `effects`.
-    pub fn propose(&mut self, entry: &EntryRef<'_>, effects: &mut Vec<Effect>) -> Result<Proposed, LogError> {
+    /// Leader: appends an entry and applies it. Its effects are added to `effects`. After damage they are not to be
+    /// acted on, and no answer may leave.
+    pub fn propose(&mut self, entry: &EntryRef<'_>, effects: &mut Vec<Effect>) -> Result<Proposed, Error> {
         self.buffer.clear();
         entry.encode(&mut self.buffer);
         match self.engine.append(&self.buffer)? {
             Appended::Committed(index) => {
                 self.store.apply(index.0, entry.clone(), effects);
                 self.kick_followers();
+                self.refuse_damage()?;
                 Ok(Proposed::Applied)
             }
             Appended::Submitted(_) => {
@@ -183,6 +186,11 @@ impl Machine {
                 Ok(Proposed::Submitted)
             }
         }
+    }
+
+    /// A store that met damage while it applied an entry may be half changed: the process has to end.
+    fn refuse_damage(&self) -> Result<(), Error> {
+        self.store.damage().map_or(Ok(()), |damage| Err(Error::Damaged(damage.clone())))
     }
 
     fn kick_followers(&mut self) {

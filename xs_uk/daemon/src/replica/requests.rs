@@ -182,7 +182,7 @@ impl Leader {
         match self.machine.store.route(conn.id, &header, payload) {
             Route::Read => {
                 self.reply.clear();
-                self.machine.store.read(conn.id, &header, payload, &mut self.reply);
+                self.machine.store.read(conn.id, &header, payload, &mut self.reply)?;
                 conn.slot.stage(&self.reply);
                 conn.slot.commit(HEADER_BYTES + payload.len(), 1, None);
                 self.status.reads += 1;
@@ -205,6 +205,7 @@ impl Leader {
         if !self.may_submit(conn.id, introduces) {
             return Ok(Answered::Later);
         }
+        self.machine.store.examine(conn.id, &header, payload)?;
         let (verdict, ring_conn) = match introduces {
             true => self.introduce(conn, payload)?,
             false => (self.names_no_domain(header.kind, payload), None),
@@ -255,18 +256,18 @@ impl Leader {
         match self.machine.propose(entry, &mut self.effects) {
             Ok(Proposed::Applied) => Ok(Outcome::Applied),
             Ok(Proposed::Submitted) => Ok(Outcome::Submitted),
-            Err(LogError::Full { .. }) => {
+            Err(Error::Log(LogError::Full { .. })) => {
                 self.log_full = true;
                 self.ask_for_snapshot()?;
                 Ok(Outcome::Full)
             }
             // Entries on their way back make room.
-            Err(LogError::Busy { .. }) => {
+            Err(Error::Log(LogError::Busy { .. })) => {
                 self.log_full = true;
                 Ok(Outcome::Full)
             }
-            Err(LogError::Unavailable { .. }) => Ok(Outcome::Unavailable),
-            Err(error) => Err(error.into()),
+            Err(Error::Log(LogError::Unavailable { .. })) => Ok(Outcome::Unavailable),
+            Err(error) => Err(error),
         }
     }
 

@@ -2,11 +2,13 @@
 
 use std::sync::Arc;
 
+use sanity::Sum;
 use xs_protocol::{Access, DomId, MessageType, Path, Perm};
 
-use super::wire::*;
+use super::{homes::Homes, wire::*};
 use crate::{
     Config, ConnId, Peer, Quotas, Store,
+    children::Children,
     config::QUOTAS,
     connection::Connection,
     domain::{Deltas, Domain},
@@ -32,29 +34,37 @@ struct Tables {
 }
 
 impl Tables {
-    fn new(acls: &[WireAcl], nodes: Vec<WireNode>) -> Decoded<Tables> {
-        let acls = acls.iter().map(decode_acl).collect::<Decoded<Vec<Acl>>>()?;
+    fn new(wire: &mut WireStore) -> Decoded<Tables> {
+        let acls = wire.acls.iter().map(decode_acl).collect::<Decoded<Vec<Acl>>>()?;
+        let homes = Homes::new(wire)?;
+        let nodes = std::mem::take(&mut wire.nodes);
         let mut tables = Tables { acls, nodes: Vec::with_capacity(nodes.len()) };
-        for wire in nodes {
-            let node = tables.decode_node(wire)?;
+        for (place, wire) in nodes.into_iter().enumerate() {
+            let mut node = tables.decode_node(wire)?;
+            node.seal(homes.path(place).as_deref().ok_or("a node is in no tree")?);
             tables.nodes.push(Arc::new(node));
         }
         Ok(tables)
     }
 
     fn decode_node(&self, wire: WireNode) -> Decoded<Node> {
-        if wire.names.len() != wire.children.len() {
+        let numbered = wire.numbers.is_empty() || wire.numbers.len() == wire.names.len();
+        if wire.names.len() != wire.children.len() || !numbered {
             return Err("children and names differ in number");
         }
         let mut node = Node::new(Arc::from(wire.value), self.acl(wire.acl)?, wire.generation);
         node.acl_generation = wire.acl_generation;
-        for (name, place) in wire.names.iter().zip(wire.children) {
+        for (at, (name, place)) in wire.names.iter().zip(wire.children).enumerate() {
             let child = self.node(place)?;
-            node.domains_hint |= child.domains_hint;
             if node.child(name).is_some() {
                 return Err("a child is there twice");
             }
-            node.children_mut().push(name.as_str().into(), child);
+            let next = node.children().map_or(0, Children::next_number);
+            let number = wire.numbers.get(at).copied().unwrap_or(next);
+            if number < next {
+                return Err("children are out of order");
+            }
+            node.children_mut().push_as(name.as_str().into(), number, child);
         }
         Ok(node)
     }
@@ -140,9 +150,9 @@ fn decode_record(wire: WireRecord) -> Decoded<Record> {
     })
 }
 
-pub(super) fn decode_store(wire: WireStore) -> Decoded<Store> {
+pub(super) fn decode_store(mut wire: WireStore) -> Decoded<Store> {
     let config = wire.config.as_ref().and_then(Config::from_wire).ok_or("the configuration is missing")?;
-    let tables = Tables::new(&wire.acls, wire.nodes)?;
+    let tables = Tables::new(&mut wire)?;
     let mut store = Store::assemble(config, tables.tree(wire.tree)?);
     store.index = wire.index;
     store.version = wire.changed_index;
@@ -155,6 +165,12 @@ pub(super) fn decode_store(wire: WireStore) -> Decoded<Store> {
         store.domains.insert(domid, domain);
     }
     store.domains.max = decode_max(&wire.max);
+    if let Some(outputs) = wire.outputs.first_chunk() {
+        store.outputs = Sum::from_bytes(outputs);
+    }
+    if !wire.root.is_empty() && wire.root != store.root().0 {
+        return Err("the root is another");
+    }
     for connection in wire.connections {
         decode_connection(&mut store, &tables, connection)?;
     }

@@ -6,14 +6,15 @@ use xs_protocol::{DomId, MessageType};
 
 use super::{VERSION, wire::*};
 use crate::{
-    ConnId, Peer, Store,
+    ConnId, Damage, Peer, Store,
     connection::Connection,
     domain::Domain,
     node::{Acl, Node},
     ops::{Change, View},
     outbox::{Kind, Outbox},
+    scrub::scrub_node,
     transaction::{Mark, Transaction},
-    tree::Tree,
+    tree::{INTRODUCE_DOMAIN, RELEASE_DOMAIN, Tree, join},
 };
 
 #[derive(Default)]
@@ -25,6 +26,8 @@ pub(super) struct Encoder {
     /// Places of nodes by their address; the nodes outlive the encoder.
     places: HashMap<*const Node, u64>,
     nodes: Vec<WireNode>,
+    /// The first damage that was met.
+    pub damage: Option<Damage>,
 }
 
 impl Encoder {
@@ -33,7 +36,7 @@ impl Encoder {
         Encoder { whole, ..Encoder::default() }
     }
 
-    pub fn store(mut self, store: &Store, index: u64) -> WireStore {
+    pub fn store(&mut self, store: &Store, index: u64) -> WireStore {
         let tree = self.tree(&store.tree);
         let connections = store.conns.iter().map(|(id, conn)| self.connection(store, *id, conn)).collect();
         WireStore {
@@ -48,30 +51,37 @@ impl Encoder {
             log_switches: store.log_switches,
             max: store.domains.max.to_vec(),
             replaced_bytes: store.replaced_bytes,
-            acls: self.acl_list,
-            nodes: self.nodes,
+            acls: std::mem::take(&mut self.acl_list),
+            nodes: std::mem::take(&mut self.nodes),
+            outputs: store.outputs.to_bytes().to_vec(),
+            root: store.root().0.to_vec(),
         }
     }
 
     fn tree(&mut self, tree: &Tree) -> WireTree {
         WireTree {
-            root: self.node(&tree.root),
-            introduce_domain: self.node(&tree.introduce_domain),
-            release_domain: self.node(&tree.release_domain),
+            root: self.node("/", &tree.root),
+            introduce_domain: self.node(INTRODUCE_DOMAIN, &tree.introduce_domain),
+            release_domain: self.node(RELEASE_DOMAIN, &tree.release_domain),
         }
     }
 
     /// The place of a node, which is put into the table with all below it if it is not there.
-    fn node(&mut self, top: &Arc<Node>) -> u64 {
-        let mut stack = vec![(top, false)];
-        while let Some((node, children_done)) = stack.pop() {
+    fn node(&mut self, path: &str, top: &Arc<Node>) -> u64 {
+        let mut stack = vec![(path.to_owned(), top, false)];
+        while let Some((path, node, children_done)) = stack.pop() {
             if self.places.contains_key(&Arc::as_ptr(node)) {
                 continue;
             }
             let children = node.children().map(|children| children.ordered()).unwrap_or_default();
+            if !children_done && let Err(damage) = scrub_node(&path, node) {
+                self.damage.get_or_insert(damage);
+            }
             if !children_done && !children.is_empty() {
-                stack.push((node, true));
-                stack.extend(children.iter().rev().map(|(_, child)| (*child, false)));
+                let below = children.iter().rev().map(|child| (join(&path, &child.name), &child.node, false));
+                let below: Vec<_> = below.collect();
+                stack.push((path, node, true));
+                stack.extend(below);
                 continue;
             }
             let wire = WireNode {
@@ -79,8 +89,9 @@ impl Encoder {
                 acl: self.acl(&node.acl),
                 generation: node.generation,
                 acl_generation: node.acl_generation,
-                names: children.iter().map(|(name, _)| name.to_string()).collect(),
-                children: children.iter().map(|(_, child)| self.places[&Arc::as_ptr(child)]).collect(),
+                names: children.iter().map(|child| child.name.to_string()).collect(),
+                children: children.iter().map(|child| self.places[&Arc::as_ptr(&child.node)]).collect(),
+                numbers: children.iter().map(|child| child.number).collect(),
             };
             self.places.insert(Arc::as_ptr(node), self.nodes.len() as u64);
             self.nodes.push(wire);
@@ -192,7 +203,7 @@ impl Encoder {
             before: change.before.as_ref().map(|view| self.view(view)),
             after: change.after.as_ref().map(|view| self.view(view)),
             parent: change.parent.as_ref().map(|view| self.view(view)),
-            removed: change.removed.as_ref().map(|node| self.node(node)),
+            removed: change.removed.as_ref().map(|node| self.node(path, node)),
         }
     }
 

@@ -32,6 +32,12 @@ pub(super) struct WireStore {
     pub max: Vec<u64>,
     #[prost(uint64, tag = "13")]
     pub replaced_bytes: u64,
+    /// The sum over all messages that were ever queued; missing in snapshots of older programs.
+    #[prost(bytes = "vec", tag = "14")]
+    pub outputs: Vec<u8>,
+    /// The root; missing in snapshots of older programs.
+    #[prost(bytes = "vec", tag = "15")]
+    pub root: Vec<u8>,
 }
 
 /// Permission entries: domain id, access in bits 16 and 17, ignored in bit 18.
@@ -55,6 +61,9 @@ pub(super) struct WireNode {
     pub names: Vec<String>,
     #[prost(uint64, repeated, tag = "6")]
     pub children: Vec<u64>,
+    /// The children's creation numbers; missing in snapshots of older programs.
+    #[prost(uint64, repeated, tag = "7")]
+    pub numbers: Vec<u64>,
 }
 
 /// Places in the table of nodes.

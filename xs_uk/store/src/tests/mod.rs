@@ -2,6 +2,7 @@
 
 mod bounds;
 mod control;
+mod damage;
 mod domains;
 mod model;
 mod permissions;
@@ -108,7 +109,7 @@ impl Rig {
         match self.store.route(conn, &header, payload) {
             Route::Read => {
                 let mut out = Vec::new();
-                self.store.read(conn, &header, payload, &mut out);
+                self.store.read(conn, &header, payload, &mut out).unwrap();
                 answer(&out)
             }
             Route::Log | Route::Introduce => self.log_request(conn, kind, tx_id, payload),

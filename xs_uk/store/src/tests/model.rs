@@ -516,7 +516,7 @@ impl Pair {
                 self.birth(guest + 1, domid);
             }
             Step::Snapshot => {
-                let bytes = self.rig.store.snapshot(self.rig.index);
+                let bytes = self.rig.store.snapshot(self.rig.index).unwrap();
                 let (index, copy) = Store::from_snapshot(&bytes).unwrap();
                 assert_eq!((index, copy.digest()), (self.rig.index, self.rig.store.digest()));
                 self.rig.store = copy;

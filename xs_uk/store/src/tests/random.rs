@@ -81,7 +81,7 @@ proptest! {
         rig.watch(guest, "x", "t").unwrap();
         let t = rig.start(guest);
         rig.tx(guest, T::WRITE, t, "x\0v").unwrap();
-        let mut bytes = rig.store.snapshot(rig.index);
+        let mut bytes = rig.store.snapshot(rig.index).unwrap();
         let at = at.index(bytes.len());
         bytes[at] = byte;
         let _ = Store::from_snapshot(&bytes);

@@ -315,7 +315,7 @@ fn an_old_transaction_goes_on_with_another_tree() {
     rig.tx(guest, T::WRITE, t, "own\0v").unwrap();
     churn(&mut rig);
     assert!(rig.store.conns[&guest].transactions[&t].detached);
-    let (_, restored) = Store::from_snapshot(&rig.store.snapshot(rig.index)).unwrap();
+    let (_, restored) = Store::from_snapshot(&rig.store.snapshot(rig.index).unwrap()).unwrap();
     assert_eq!(restored.digest(), rig.store.digest());
     assert_eq!(rig.tx(guest, T::READ, t, "own\0"), text("v"), "its own change is there");
     assert_eq!(rig.read(guest, "own"), Err(ENOENT), "and nobody else sees it");
@@ -344,7 +344,7 @@ fn an_old_transaction_that_saw_what_is_different_now_is_refused() {
     rig.write(TOOLS, "/x", "2").unwrap();
     churn(&mut rig);
     assert_eq!(rig.tx(TOOLS, T::READ, t, "/y\0"), text("v"), "its client does not notice yet");
-    let (_, restored) = Store::from_snapshot(&rig.store.snapshot(rig.index)).unwrap();
+    let (_, restored) = Store::from_snapshot(&rig.store.snapshot(rig.index).unwrap()).unwrap();
     assert_eq!(restored.digest(), rig.store.digest());
     rig.effects.clear();
     assert_eq!(rig.end(TOOLS, t, true), Err(EAGAIN));

@@ -118,7 +118,7 @@ fn xsa_418_deep_trees_use_no_stack() {
         let mut rig = Rig::new();
         rig.audit = false;
         rig.write(TOOLS, &"/a".repeat(1500), "").unwrap();
-        let bytes = rig.store.snapshot(rig.index);
+        let bytes = rig.store.snapshot(rig.index).unwrap();
         let (_, copy) = Store::from_snapshot(&bytes).unwrap();
         assert_eq!(copy.check(), Vec::<String>::new());
         rig.rm(TOOLS, "/a").unwrap();
