@@ -13,17 +13,22 @@ pub enum Error {
         /// The run directory.
         rundir: PathBuf,
     },
-    /// An earlier warden was killed and its services go on: they hold the only copy of the store, and a second group
-    /// beside them would serve the same guests.
-    #[error(
-        "services of an earlier warden still serve {}: pids {pids:?}; to begin with an empty store, end them first",
-        rundir.display()
-    )]
-    LeftOver {
-        /// The run directory.
-        rundir: PathBuf,
-        /// Their processes.
-        pids: Vec<u32>,
+    /// What an earlier warden wrote down cannot be read: its services may live and serve, and a second group beside them
+    /// would serve the same guests.
+    #[error("{}: {why}; end the services of the earlier warden, then remove the file", path.display())]
+    State {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        why: String,
+    },
+    /// The services that live belong to a group of another shape.
+    #[error("a group of {found} runs; it cannot be adopted as one of {asked}")]
+    Shape {
+        /// What an earlier warden started.
+        found: String,
+        /// What is asked for.
+        asked: String,
     },
     /// A file or socket could not be made.
     #[error("{}: {source}", path.display())]
@@ -44,6 +49,14 @@ pub enum Error {
     /// The group cannot be: the number of replicas is out of bounds.
     #[error("{count} replicas; from 1 to {max} are possible")]
     Replicas {
+        /// Those asked for.
+        count: usize,
+        /// The bound.
+        max: u32,
+    },
+    /// The group cannot be: too many members.
+    #[error("{count} members of an engine; at most {max} are possible")]
+    Members {
         /// Those asked for.
         count: usize,
         /// The bound.

@@ -43,6 +43,24 @@ pub enum Kind {
     Stopped,
     /// The group cannot go on.
     GroupFailed,
+    /// A new warden keeps what an earlier one had started.
+    Adopted,
+    /// A service of an earlier warden said hello.
+    ServiceAdopted,
+    /// A process that is no service of this group said hello, and was ended.
+    HelloRefused,
+    /// No process was left that had the memory of the group: it begins empty.
+    StateLost,
+    /// A replica was found wrong, by another one or by itself.
+    CorruptionDetected,
+    /// A replica is ended because most replicas, or it itself, found it wrong.
+    ReplicaOutvoted,
+    /// A replica that was out-voted is of use again.
+    ReplicaRebuilt,
+    /// A snapshot is not kept any more: it cannot be loaded, or its author was out-voted.
+    SnapshotDropped,
+    /// A replica that cannot read the log waits for a snapshot behind the damage.
+    RestartHeld,
     /// A service reported it under this name.
     Noted(String),
 }
@@ -68,6 +86,15 @@ impl Kind {
             Self::Stopping => "stopping",
             Self::Stopped => "stopped",
             Self::GroupFailed => "group_failed",
+            Self::Adopted => "adopted",
+            Self::ServiceAdopted => "service_adopted",
+            Self::HelloRefused => "hello_refused",
+            Self::StateLost => "state_lost",
+            Self::CorruptionDetected => "corruption_detected",
+            Self::ReplicaOutvoted => "replica_outvoted",
+            Self::ReplicaRebuilt => "replica_rebuilt",
+            Self::SnapshotDropped => "snapshot_dropped",
+            Self::RestartHeld => "restart_held",
             Self::Noted(name) => name,
         }
     }
@@ -82,6 +109,8 @@ pub enum Cause {
     Signalled(i32),
     /// It could not be started.
     NotStarted(String),
+    /// Only the process that started it could have learned what ended it, and that one is gone too.
+    Unseen,
 }
 
 /// Number of SIGKILL, the same on every Linux.
@@ -96,6 +125,7 @@ impl fmt::Display for Cause {
                 None => write!(f, "signal {number}"),
             },
             Self::NotStarted(why) => write!(f, "not started: {why}"),
+            Self::Unseen => f.write_str("not known: an earlier warden started it"),
         }
     }
 }

@@ -9,16 +9,44 @@ use std::time::Duration;
 pub enum ServiceId {
     /// Holds the endpoints.
     Gateway,
+    /// The member of the engine's own cluster of this number, from 0. Never leads.
+    Member(u32),
     /// The replica of this number, from 0.
     Replica(u32),
 }
 
 impl ServiceId {
-    /// The replica's number, none for the gateway.
+    /// The replica's number, none for all others.
     pub fn replica(self) -> Option<u32> {
         match self {
-            Self::Gateway => None,
+            Self::Gateway | Self::Member(_) => None,
             Self::Replica(number) => Some(number),
+        }
+    }
+
+    /// The number among those of its kind.
+    pub fn number(self) -> u32 {
+        match self {
+            Self::Gateway => 0,
+            Self::Member(number) | Self::Replica(number) => number,
+        }
+    }
+
+    /// The service of this role and number.
+    pub fn of(role: control::Role, number: u32) -> Self {
+        match role {
+            control::Role::Gateway => Self::Gateway,
+            control::Role::Replica => Self::Replica(number),
+            control::Role::Member => Self::Member(number),
+        }
+    }
+
+    /// What it is.
+    pub fn role(self) -> control::Role {
+        match self {
+            Self::Gateway => control::Role::Gateway,
+            Self::Replica(_) => control::Role::Replica,
+            Self::Member(_) => control::Role::Member,
         }
     }
 }
@@ -27,6 +55,7 @@ impl fmt::Display for ServiceId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Gateway => f.write_str("gateway"),
+            Self::Member(number) => write!(f, "etcd-{number}"),
             Self::Replica(number) => write!(f, "replica/{number}"),
         }
     }
@@ -47,7 +76,7 @@ pub enum Target {
 
 /// A text that names no target.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("not a target: {0:?}; one of leader, follower, gateway, replica/N, warden")]
+#[error("not a target: {0:?}; one of leader, follower, gateway, replica/N, etcd-N, warden")]
 pub struct NotATarget(pub String);
 
 impl FromStr for Target {
@@ -61,8 +90,10 @@ impl FromStr for Target {
             "gateway" => Self::Service(ServiceId::Gateway),
             "warden" => Self::Warden,
             other => {
-                let number = other.strip_prefix("replica/").ok_or_else(refuse)?;
-                Self::Service(ServiceId::Replica(number.parse().map_err(|_| refuse())?))
+                let replica = other.strip_prefix("replica/").map(|number| (control::Role::Replica, number));
+                let member = other.strip_prefix("etcd-").map(|number| (control::Role::Member, number));
+                let (role, number) = replica.or(member).ok_or_else(refuse)?;
+                Self::Service(ServiceId::of(role, number.parse().map_err(|_| refuse())?))
             }
         })
     }
@@ -98,7 +129,10 @@ mod tests {
     fn targets_are_read() {
         assert_eq!("leader".parse(), Ok(Target::Leader));
         assert_eq!("replica/2".parse(), Ok(Target::Service(ServiceId::Replica(2))));
-        for bad in ["", "replica/", "replica/-1", "replica/99999999999", "Leader", "replica"] {
+        assert_eq!("etcd-0".parse(), Ok(Target::Service(ServiceId::Member(0))));
+        for bad in
+            ["", "etcd-", "etcd/0", "replica/", "replica/-1", "replica/99999999999", "Leader", "replica"]
+        {
             assert!(bad.parse::<Target>().is_err(), "{bad}");
         }
     }

@@ -32,6 +32,18 @@ impl Default for Journal {
 }
 
 impl Journal {
+    /// The numbers go on from those of an earlier warden.
+    pub fn after(last_id: u64) -> Self {
+        let journal = Self::default();
+        journal.lock().last_id = last_id;
+        journal
+    }
+
+    /// The newest event's number.
+    pub fn last_id(&self) -> u64 {
+        self.lock().last_id
+    }
+
     /// Numbers an event, keeps it, hands it to the readers and logs it.
     pub fn record(&self, now: TimeUs, event: &Event) {
         let mut inner = self.lock();

@@ -3,7 +3,10 @@
 //! A child gets its end of the link as its standard input, so that no descriptor has to be marked for inheritance.
 //! It is in a process group of its own: a Ctrl-C at the terminal is for the warden alone.
 
+mod adopt;
+mod clients;
 mod kept;
+mod snapshots;
 mod watch;
 
 use std::collections::BTreeMap;
@@ -13,74 +16,94 @@ use std::process::{Command, Stdio};
 use std::sync::Arc;
 
 use control::{
-    Begin, LINK_ENV, Lead, LeaderChanged, Link, LinkError, SnapshotKept, SnapshotTaken, ToService, names,
-    to_service::Order,
+    Begin, LINK_ENV, Lead, LeaderChanged, Link, LinkError, SnapshotTaken, ToService, to_service::Order,
 };
+use rustix::event::EventfdFlags;
 use rustix::process::{Pid, PidfdFlags, Signal, WaitId, WaitIdOptions};
 use tokio::io::unix::AsyncFd;
 use tokio::sync::mpsc;
 
+pub use adopt::welcome;
 pub use kept::Kept;
-pub use watch::{Heard, News};
+pub use watch::{Greeting, Heard, News};
 
 use crate::error::Error;
 use crate::event::Cause;
 use crate::ids::ServiceId;
 use crate::planner::{Action, Fault, Input};
-use crate::spec::{GroupSpec, ServiceSpec};
+use crate::proc::Stat;
+use crate::spec::{GroupSpec, ServiceSpec, bind_listener};
+use clients::Clients;
+use snapshots::Snapshots;
 
 struct Child {
     incarnation: u64,
+    pid: u32,
+    start_ticks: u64,
     pidfd: Arc<OwnedFd>,
-    link: Arc<AsyncFd<Link>>,
-}
-
-/// What is known of the snapshots. The memory of the older one is not kept: it only bounds how far the log may go,
-/// because a replica may be starting from it.
-#[derive(Default)]
-struct Snapshots {
-    newest: Option<SnapshotTaken>,
-    older: Option<SnapshotTaken>,
-    offered: Option<(SnapshotTaken, OwnedFd)>,
-}
-
-impl Snapshots {
-    fn to_tell(&self) -> Option<SnapshotKept> {
-        let newest = self.newest.as_ref()?;
-        Some(SnapshotKept {
-            newest_index: newest.index,
-            older_index: self.older.as_ref().map_or(0, |older| older.index),
-            release_cursor: self.older.as_ref().unwrap_or(newest).cursor.clone(),
-            newest_length_bytes: newest.length_bytes,
-        })
-    }
+    /// None before a service of an earlier warden has said hello.
+    link: Option<Arc<AsyncFd<Link>>>,
+    watcher: tokio::task::AbortHandle,
+    /// Only a child's parent is told by signal when it is stopped; others are looked at.
+    adopted: bool,
+    stopped: bool,
+    /// Injected faults are for this process.
+    fault_pidfd: Option<OwnedFd>,
 }
 
 /// The processes of a group and what is kept for them.
 pub struct Keeper {
-    specs: BTreeMap<ServiceId, ServiceSpec>,
+    group: GroupSpec,
     children: BTreeMap<ServiceId, Child>,
     kept: Kept,
     snapshots: Snapshots,
+    clients: Clients,
+    adopt_path: String,
     news: mpsc::Sender<News>,
 }
 
 impl Keeper {
-    /// Makes the group's memory. News of the processes will come through `news`.
+    /// News of the processes will come through `news`. Services are told to look for a successor at `adopt_path`.
+    pub fn new(group: GroupSpec, adopt_path: String, news: mpsc::Sender<News>) -> Self {
+        Self {
+            group,
+            children: BTreeMap::new(),
+            kept: Kept::default(),
+            snapshots: Snapshots::default(),
+            clients: Clients::default(),
+            adopt_path,
+            news,
+        }
+    }
+
+    /// Makes the group's memory, sockets and eventfds as far as they are not kept yet.
     ///
     /// # Errors
-    /// [`Error::Keep`], [`Error::System`].
-    pub fn new(group: GroupSpec, news: mpsc::Sender<News>) -> Result<Self, Error> {
-        let mut kept = Kept::default();
-        for region in &group.regions {
-            kept.insert(&region.name, kept::make_region(region)?)?;
+    /// [`Error::Keep`], [`Error::System`], [`Error::Path`].
+    pub fn make_memory(&mut self) -> Result<(), Error> {
+        for region in &self.group.regions {
+            if self.kept.get(&region.name).is_none() {
+                self.kept.insert(&region.name, kept::make_region(region)?)?;
+            }
         }
-        for (name, descriptor) in group.descriptors {
-            kept.insert(&name, descriptor)?;
+        for (name, path) in &self.group.listeners {
+            if self.kept.get(name).is_none() {
+                self.kept.insert(name, bind_listener(path)?)?;
+            }
         }
-        let numbered = (0..).zip(group.replicas).map(|(number, spec)| (ServiceId::Replica(number), spec));
-        let specs = std::iter::once((ServiceId::Gateway, group.gateway)).chain(numbered).collect();
-        Ok(Self { specs, children: BTreeMap::new(), kept, snapshots: Snapshots::default(), news })
+        for name in &self.group.eventfds {
+            if self.kept.get(name).is_none() {
+                let flags = EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK;
+                let fd = rustix::event::eventfd(0, flags).map_err(Error::system("eventfd"))?;
+                self.kept.insert(name, fd)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// When a service's process began, in clock ticks since boot; 0 if none lives.
+    pub fn start_ticks(&self, service: ServiceId) -> u64 {
+        self.children.get(&service).map_or(0, |child| child.start_ticks)
     }
 
     /// What is kept.
@@ -104,9 +127,14 @@ impl Keeper {
         result
     }
 
+    /// The gateway's clients that are kept for the next one.
+    pub fn clients(&mut self) -> &mut Clients {
+        &mut self.clients
+    }
+
     /// Holds a snapshot that was handed in until the planner has decided about it.
     pub fn offer_snapshot(&mut self, offered: Option<(SnapshotTaken, OwnedFd)>) {
-        self.snapshots.offered = offered;
+        self.snapshots.offer(offered);
     }
 
     /// Does one action; gives back what the planner must be told at once. `Emit` and `Finished` are not for the keeper.
@@ -117,8 +145,21 @@ impl Keeper {
             Action::AskSnapshot { replica } => {
                 self.order(ServiceId::Replica(replica), Order::TakeSnapshot(true), &[])
             }
+            Action::Begin { service, .. } => self.begin(service),
+            Action::MakeMemory => {
+                if let Err(error) = self.make_memory() {
+                    tracing::error!(%error, "the group's memory is incomplete");
+                }
+                None
+            }
             Action::KeepSnapshot { .. } => {
-                self.keep_snapshot();
+                self.snapshots.keep_offered();
+                self.spread_snapshots();
+                None
+            }
+            Action::DropSnapshot { index } => {
+                self.snapshots.drop_one(index);
+                self.spread_snapshots();
                 None
             }
             Action::TellSnapshotKept { replica } => {
@@ -130,7 +171,7 @@ impl Keeper {
                 None
             }
             Action::Signal { service, incarnation, fault } => {
-                self.signal(service, incarnation, signal_of(fault));
+                self.inject(service, incarnation, signal_of(fault));
                 None
             }
             Action::Stop { service } => self.order(service, Order::Stop(true), &[]),
@@ -152,10 +193,18 @@ impl Keeper {
         }
     }
 
+    /// Injected faults are for this process from here on. Gives what the planner must know.
+    pub fn aim_faults(&mut self, service: ServiceId, incarnation: u64, pid: u32) -> Option<Input> {
+        let child = self.children.get_mut(&service).filter(|child| child.incarnation == incarnation)?;
+        child.fault_pidfd = open_pidfd(pid).ok();
+        Some(Input::FaultsFor { service, incarnation, pid })
+    }
+
     /// Which processes were stopped or continued by signals since the last call.
     pub fn halted(&self) -> Vec<Input> {
         let options = WaitIdOptions::STOPPED | WaitIdOptions::CONTINUED | WaitIdOptions::NOHANG;
-        let changed = self.children.iter().filter_map(|(&service, child)| {
+        let own = self.children.iter().filter(|(_, child)| !child.adopted);
+        let changed = own.filter_map(|(&service, child)| {
             let incarnation = child.incarnation;
             let status = rustix::process::waitid(WaitId::PidFd(child.pidfd.as_fd()), options).ok()??;
             match (status.stopped(), status.continued()) {
@@ -177,9 +226,8 @@ impl Keeper {
     fn try_spawn(&mut self, service: ServiceId, incarnation: u64) -> Result<u32, Error> {
         let (ours, theirs) = Link::pair().map_err(link_failed)?;
         ours.set_nonblocking(true).map_err(link_failed)?;
-        self.send_begin(&ours, service, incarnation)?;
         let link = Arc::new(watch::readable(ours)?);
-        let spec = &self.specs[&service];
+        let spec = self.spec(service)?;
         let process = Command::new(&spec.program)
             .args(&spec.args)
             .envs(spec.env.iter().map(|(name, value)| (name, value)))
@@ -189,22 +237,56 @@ impl Keeper {
             .spawn()
             .map_err(Error::path(&spec.program))?;
         let pid = process.id();
+        let start_ticks = Stat::of(pid).map_or(0, |stat| stat.start_ticks);
         let process = watch::Process::new(process)?;
         let pidfd = process.pidfd();
-        tokio::spawn(watch::watch(service, incarnation, process, link.clone(), self.news.clone()));
-        self.children.insert(service, Child { incarnation, pidfd, link });
+        let link = Some(link);
+        let watching = watch::watch(service, incarnation, process, link.clone(), self.news.clone());
+        let child = Child {
+            incarnation,
+            pid,
+            start_ticks,
+            pidfd,
+            link,
+            watcher: tokio::spawn(watching).abort_handle(),
+            adopted: false,
+            stopped: false,
+            fault_pidfd: None,
+        };
+        self.children.insert(service, child);
         Ok(pid)
     }
 
-    fn send_begin(&self, link: &Link, service: ServiceId, incarnation: u64) -> Result<(), Error> {
-        let (names, descriptors): (Vec<_>, Vec<_>) = self.kept.iter().unzip();
+    fn spec(&self, service: ServiceId) -> Result<&ServiceSpec, Error> {
+        let number = service.number() as usize;
+        let spec = match service {
+            ServiceId::Gateway => Some(&self.group.gateway),
+            ServiceId::Member(_) => self.group.members.get(number),
+            ServiceId::Replica(_) => self.group.replicas.get(number),
+        };
+        spec.ok_or_else(|| Error::system("no such service")(rustix::io::Errno::NOENT))
+    }
+
+    /// The first order, and to a gateway the clients of the one before it.
+    fn begin(&self, service: ServiceId) -> Option<Input> {
+        let incarnation = self.children.get(&service)?.incarnation;
+        let snapshots = self.snapshots.descriptors();
+        let (names, descriptors): (Vec<_>, Vec<_>) = self.kept.iter().chain(snapshots).unzip();
         let begin = Begin {
-            replica: service.replica().unwrap_or(0),
+            replica: service.number(),
             names,
             incarnation,
-            snapshot: self.snapshots.newest.clone(),
+            adopt_path: self.adopt_path.clone(),
+            snapshot: self.snapshots.newest().cloned(),
+            snapshot_older: self.snapshots.older().cloned(),
         };
-        link.send(&ToService { order: Some(Order::Begin(begin)) }, &descriptors).map_err(link_failed)
+        let begun = self.order(service, Order::Begin(begin), &descriptors);
+        if service != ServiceId::Gateway || begun.is_some() {
+            return begun;
+        }
+        self.clients.batches().find_map(|(ids, descriptors)| {
+            self.order(service, Order::Clients(control::Connections { ids }), &descriptors)
+        })
     }
 
     fn lead(&self, replica: u32, epoch: u64) -> Option<Input> {
@@ -218,18 +300,26 @@ impl Keeper {
         leader.or(gateway)
     }
 
-    fn keep_snapshot(&mut self) {
-        let Some((taken, descriptor)) = self.snapshots.offered.take() else { return };
-        match self.kept.insert(names::SNAPSHOT, descriptor) {
-            Ok(()) => self.snapshots.older = self.snapshots.newest.replace(taken),
-            Err(error) => tracing::error!(%error, "the snapshot is not kept"),
+    /// Gives every service copies of the snapshots, so that no death loses the only one, before the leader is told that
+    /// it may let the log go.
+    fn spread_snapshots(&self) {
+        let (names, descriptors): (Vec<_>, Vec<_>) = self.snapshots.descriptors().unzip();
+        let hold = Begin {
+            names,
+            snapshot: self.snapshots.newest().cloned(),
+            snapshot_older: self.snapshots.older().cloned(),
+            ..Begin::default()
+        };
+        for service in self.children.keys() {
+            // One that takes no orders is told of when it is given one that it must obey.
+            let _ = self.order(*service, Order::Hold(hold.clone()), &descriptors);
         }
     }
 
     /// Sends an order. A process that is gone will be reported as dead; one that takes no orders is told of.
     fn order(&self, service: ServiceId, order: Order, descriptors: &[BorrowedFd<'_>]) -> Option<Input> {
-        let child = self.children.get(&service)?;
-        match child.link.get_ref().send(&ToService { order: Some(order) }, descriptors) {
+        let link = self.children.get(&service)?.link.as_ref()?;
+        match link.get_ref().send(&ToService { order: Some(order) }, descriptors) {
             Ok(()) | Err(LinkError::Closed) => None,
             Err(error) => self.unresponsive(service, &error),
         }
@@ -242,12 +332,26 @@ impl Keeper {
 
     fn signal(&self, service: ServiceId, incarnation: u64, signal: Signal) {
         let child = self.children.get(&service).filter(|child| child.incarnation == incarnation);
-        let sent = child.map(|child| rustix::process::pidfd_send_signal(&*child.pidfd, signal));
-        if let Some(Err(error)) = sent
-            && error != rustix::io::Errno::SRCH
-        {
-            tracing::error!(%service, ?signal, %error, "signal not sent");
+        if let Some(child) = child {
+            send_signal(service, &child.pidfd, signal);
         }
+    }
+
+    /// As [`Keeper::signal`], for the process that the service wants harmed in its place.
+    fn inject(&self, service: ServiceId, incarnation: u64, signal: Signal) {
+        let child = self.children.get(&service).filter(|child| child.incarnation == incarnation);
+        if let Some(child) = child {
+            send_signal(service, child.fault_pidfd.as_ref().unwrap_or(&child.pidfd), signal);
+        }
+    }
+}
+
+fn send_signal(service: ServiceId, pidfd: &OwnedFd, signal: Signal) {
+    let sent = rustix::process::pidfd_send_signal(pidfd, signal);
+    if let Err(error) = sent
+        && error != rustix::io::Errno::SRCH
+    {
+        tracing::error!(%service, ?signal, %error, "signal not sent");
     }
 }
 

@@ -24,11 +24,13 @@ pub mod keeper;
 pub mod limits;
 pub mod logging;
 pub mod planner;
+pub mod proc;
 pub mod pulse;
 mod rate;
 mod rundir;
 pub mod server;
 mod spec;
+pub mod state;
 pub mod status;
 mod warden;
 

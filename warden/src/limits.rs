@@ -102,3 +102,34 @@ pub const HEARTBEAT_MISSED_MAX: u64 = 10;
 
 /// Log lines that may wait to be written; more are lost.
 pub const LOG_LINES_WAITING_MAX: usize = 8_192;
+
+/// How long a service of an earlier warden may take to say hello before it is killed, in milliseconds. More than a new
+/// leader waits for its gateway.
+pub const HELLO_BOUND_MS: u64 = 3_000;
+
+/// How long a connection to the adoption socket may take to say hello, in milliseconds.
+pub const GREETING_MS: u64 = 1_000;
+
+/// Connections to the adoption socket that may be about to say hello.
+pub const GREETINGS_MAX: usize = 32;
+
+/// A warden that was not run for longer than this forgives what seems late, in milliseconds.
+pub const ASLEEP_MS: u64 = 2 * BOARD_PERIOD_MS;
+
+/// Most members of an engine's own cluster.
+pub const MEMBERS_MAX: u32 = 9;
+
+/// A replica that is out-voted again so soon after it was ready is charged with its death, in milliseconds.
+pub const OUTVOTED_SOON_MS: u64 = 1_000;
+
+/// Snapshots that are kept.
+pub const SNAPSHOTS_KEPT: usize = 2;
+
+/// Clients whose descriptors are kept for the next gateway.
+pub const CLIENTS_MAX: usize = xs_shm::limits::SOCKETS_MAX as usize;
+
+/// How long the lock of the run directory is tried for, in milliseconds.
+pub const LOCK_WAIT_MS: u64 = 100;
+
+/// Time between two tries, in milliseconds.
+pub const LOCK_RETRY_MS: u64 = 2;

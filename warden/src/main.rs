@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use anyhow::Context;
 use clap::{Parser, ValueEnum};
 use warden::limits::{REPLICAS_DEFAULT, REPLICAS_MAX};
-use warden::{RunDir, Warden, WardenSpec, bind_listener, logging, store_group};
+use warden::{RunDir, Warden, WardenSpec, logging, store_group};
 
 /// Keeps the services of a dom0 alive: starts, watches, promotes and restarts them.
 ///
@@ -85,8 +85,7 @@ fn spec(args: Args) -> anyhow::Result<WardenSpec> {
     };
     let rundir = RunDir::take(&args.rundir)?;
     let socket = args.store_socket.unwrap_or_else(|| args.rundir.join("socket"));
-    let listener = bind_listener(&socket)?;
-    let group = store_group(rundir.path(), &xs_uk, &args.xs_uk_args, args.replicas, listener)?;
+    let group = store_group(rundir.path(), &xs_uk, &args.xs_uk_args, args.replicas, &socket);
     let profile = args.profile.unwrap_or_else(|| detect(rundir.path()));
     Ok(WardenSpec {
         rundir,

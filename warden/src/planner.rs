@@ -9,9 +9,15 @@
 //!     +--------------------------------------------------------------+-----------------------+
 //! ```
 //!
+//! A warden that finds processes of an earlier one begins with all of them `Awaited`, and with the lead as it was written
+//! down. Nobody is promoted while a replica that may lead is awaited.
+//!
 //! Only a death that was seen makes the lead vacant, so a leader that was given up is killed and waited for. A new
 //! gateway gets a fresh link to the present leader: `Lead` with the same epoch.
 
+mod adopt;
+mod mend;
+mod mistrust;
 mod pursue;
 mod service;
 mod take;
@@ -21,18 +27,28 @@ mod types;
 
 use std::collections::BTreeMap;
 
+pub use adopt::{Found, Recorded};
 pub use types::{Action, Fault, Input, ServiceView, State};
 
 use crate::event::{Event, Kind, Severity};
 use crate::ids::{ServiceId, Target, TimeUs};
-use crate::limits::REPLICAS_MAX;
+use crate::limits::{MEMBERS_MAX, REPLICAS_MAX};
 use service::{FaultSeen, Phase, Service};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Leadership {
     Vacant,
-    Taking { replica: u32, deadline: TimeUs },
-    Serving { replica: u32 },
+    /// An earlier warden told it to lead.
+    Awaited {
+        replica: u32,
+    },
+    Taking {
+        replica: u32,
+        deadline: TimeUs,
+    },
+    Serving {
+        replica: u32,
+    },
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -41,12 +57,22 @@ struct SnapshotAsk {
     deadline: TimeUs,
 }
 
-/// The order in which services end: who takes new clients first, who serves them next, who follows last.
+/// The order in which services end: who takes new clients first, who serves them next, who follows, and last what they
+/// all rest on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum StopStage {
     Gateway,
     Leader,
     Followers,
+    Members,
+}
+
+/// A snapshot that is kept.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct KeptSnapshot {
+    index: u64,
+    /// None if an earlier warden took it.
+    author: Option<u32>,
 }
 
 /// The state of the plan.
@@ -59,7 +85,12 @@ pub struct Planner {
     outage: Option<FaultSeen>,
     snapshot_wanted: bool,
     snapshot_ask: Option<SnapshotAsk>,
-    snapshot_newest: u64,
+    /// Newest first.
+    snapshots: Vec<KeptSnapshot>,
+    /// Who finds each replica wrong.
+    votes: BTreeMap<u32, mistrust::Accusation>,
+    adoption: Option<adopt::Adoption>,
+    memory_known: bool,
     stopping: Option<StopStage>,
     failed: Option<ServiceId>,
     finished: bool,
@@ -69,8 +100,16 @@ pub struct Planner {
 impl Planner {
     /// A plan for a gateway and `replicas` replicas, none of which runs yet. The first step starts them.
     pub fn new(replicas: u32, now: TimeUs) -> Self {
+        Self::with_members(replicas, 0, now)
+    }
+
+    /// As [`Planner::new`], with members of an engine's own cluster, which are started first.
+    pub fn with_members(replicas: u32, members: u32, now: TimeUs) -> Self {
         assert!((1..=REPLICAS_MAX).contains(&replicas), "{replicas} replicas are out of bounds");
-        let ids = std::iter::once(ServiceId::Gateway).chain((0..replicas).map(ServiceId::Replica));
+        assert!(members <= MEMBERS_MAX, "{members} members are out of bounds");
+        let members = (0..members).map(ServiceId::Member);
+        let ids =
+            std::iter::once(ServiceId::Gateway).chain(members).chain((0..replicas).map(ServiceId::Replica));
         Self {
             services: ids.map(|id| (id, Service::new(id, now))).collect(),
             leadership: Leadership::Vacant,
@@ -79,7 +118,10 @@ impl Planner {
             outage: None,
             snapshot_wanted: false,
             snapshot_ask: None,
-            snapshot_newest: 0,
+            snapshots: Vec::new(),
+            votes: BTreeMap::new(),
+            adoption: None,
+            memory_known: true,
             stopping: None,
             failed: None,
             finished: false,
@@ -94,6 +136,8 @@ impl Planner {
         }
         self.take(now, input);
         self.keep_deadlines(now);
+        self.end_adoption(now);
+        self.mend(now);
         self.elect(now);
         self.ask_snapshot(now);
         self.spawn_due(now);
@@ -107,8 +151,12 @@ impl Planner {
         let asked = self.snapshot_ask.map(|ask| ask.deadline);
         let services = self.services.values().flat_map(|service| {
             let phase = match service.phase {
-                Phase::Down { start_at } => Some(start_at).filter(|_| self.stopping.is_none()),
-                Phase::Starting { deadline } | Phase::Stopping { deadline } => Some(deadline),
+                Phase::Down { start_at } => {
+                    Some(start_at).filter(|_| self.stopping.is_none() && service.broken_at.is_none())
+                }
+                Phase::Awaited { deadline } | Phase::Starting { deadline } | Phase::Stopping { deadline } => {
+                    Some(deadline)
+                }
                 Phase::Fencing { kill_again_at } => Some(kill_again_at),
                 Phase::Ready | Phase::GivenUp | Phase::Ended => None,
             };
@@ -133,15 +181,32 @@ impl Planner {
 
     /// Last log index in the newest snapshot, 0 if there is none.
     pub fn snapshot_index(&self) -> u64 {
-        self.snapshot_newest
+        self.snapshots.first().map_or(0, |newest| newest.index)
     }
 
     /// The replica that leads or was told to.
     pub fn leader(&self) -> Option<u32> {
         match self.leadership {
             Leadership::Vacant => None,
-            Leadership::Taking { replica, .. } | Leadership::Serving { replica } => Some(replica),
+            Leadership::Awaited { replica }
+            | Leadership::Taking { replica, .. }
+            | Leadership::Serving { replica } => Some(replica),
         }
+    }
+
+    /// Members of an engine's own cluster.
+    pub fn members(&self) -> u32 {
+        self.count(control::Role::Member)
+    }
+
+    /// Replicas.
+    pub fn replicas(&self) -> u32 {
+        self.count(control::Role::Replica)
+    }
+
+    fn count(&self, role: control::Role) -> u32 {
+        let count = self.services.keys().filter(|id| id.role() == role).count();
+        u32::try_from(count).expect("bounded by REPLICAS_MAX and MEMBERS_MAX")
     }
 
     /// The live service that a target means, with its process. The warden itself is none of them.
@@ -153,7 +218,7 @@ impl Planner {
             Target::Follower => self.followers().find(|service| service.is_fit())?.id,
         };
         let service = self.services.get(&id)?;
-        Some((id, service.pid.filter(|_| service.is_alive())?))
+        Some((id, service.fault_pid.or(service.pid).filter(|_| service.is_alive())?))
     }
 
     /// All services, the gateway first.
@@ -168,7 +233,7 @@ impl Planner {
             leader,
             state: match service.phase {
                 Phase::Down { .. } | Phase::Ended => State::Down,
-                Phase::Starting { .. } => State::Starting,
+                Phase::Starting { .. } | Phase::Awaited { .. } => State::Starting,
                 Phase::Ready if !leader => State::Ready,
                 Phase::Ready if matches!(self.leadership, Leadership::Serving { .. }) => State::Serving,
                 Phase::Ready => State::TakingOver,
@@ -177,6 +242,7 @@ impl Planner {
                 Phase::GivenUp => State::GivenUp,
             },
             pid: service.pid.filter(|_| service.is_alive()),
+            was_ready: service.was_ready(),
             incarnation: service.incarnation,
             restarts: service.restarts,
             applied: service.applied,
@@ -193,7 +259,9 @@ impl Planner {
     /// A report of a process that is not the present one of its service says nothing about it.
     fn is_stale(&self, input: &Input) -> bool {
         let (service, incarnation) = match *input {
-            Input::Tick | Input::StopRequested => return false,
+            Input::Tick | Input::StopRequested | Input::Asleep { .. } | Input::SnapshotsFound { .. } => {
+                return false;
+            }
             Input::Inject { service, .. } => return !self.services.contains_key(&service),
             Input::Progress { replica, incarnation, .. } => (ServiceId::Replica(replica), incarnation),
             Input::Spawned { service, incarnation, .. }
@@ -205,6 +273,12 @@ impl Planner {
             | Input::LinkClosed { service, incarnation }
             | Input::Unresponsive { service, incarnation, .. }
             | Input::SnapshotWanted { service, incarnation }
+            | Input::Hello { service, incarnation, .. }
+            | Input::SnapshotDamaged { service, incarnation, .. }
+            | Input::LogDamaged { service, incarnation, .. }
+            | Input::Mistrust { service, incarnation, .. }
+            | Input::Damaged { service, incarnation, .. }
+            | Input::FaultsFor { service, incarnation, .. }
             | Input::SnapshotTaken { service, incarnation, .. } => (service, incarnation),
         };
         !self.services.get(&service).is_some_and(|known| known.incarnation == incarnation && known.is_alive())

@@ -13,11 +13,11 @@ struct Window {
     left_out: u64,
 }
 
-/// At most so many in a second for each service.
+/// At most so many in a second for each service, and for all that is about none.
 #[derive(Debug)]
 pub struct Rate {
     per_second: u32,
-    windows: BTreeMap<ServiceId, Window>,
+    windows: BTreeMap<Option<ServiceId>, Window>,
 }
 
 impl Rate {
@@ -27,7 +27,7 @@ impl Rate {
     }
 
     /// Whether one more fits: none if not, else how many were left out since the last one that did.
-    pub fn take(&mut self, now: TimeUs, service: ServiceId) -> Option<u64> {
+    pub fn take(&mut self, now: TimeUs, service: Option<ServiceId>) -> Option<u64> {
         let fresh = || Window { ends_at: now.plus_ms(SECOND_MS), taken: 0, left_out: 0 };
         let window = self.windows.entry(service).or_insert_with(fresh);
         if now >= window.ends_at {
@@ -49,7 +49,7 @@ mod tests {
     #[test]
     fn the_bound_is_reached_and_what_exceeds_it_is_counted() {
         let mut rate = Rate::new(2);
-        let (service, other) = (ServiceId::Gateway, ServiceId::Replica(0));
+        let (service, other) = (Some(ServiceId::Gateway), Some(ServiceId::Replica(0)));
         assert_eq!(rate.take(TimeUs(0), service), Some(0));
         assert_eq!(rate.take(TimeUs(0), service), Some(0));
         assert_eq!(rate.take(TimeUs(0), service), None);

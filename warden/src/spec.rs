@@ -7,7 +7,6 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
 use control::names;
-use rustix::event::EventfdFlags;
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
 
 use crate::error::Error;
@@ -34,17 +33,21 @@ pub struct RegionSpec {
     pub length_bytes: u64,
 }
 
-/// One gateway and its replicas.
-#[derive(Debug)]
+/// One gateway and its replicas. What is to be made is made only if there is no running group to adopt.
+#[derive(Clone, Debug, Default)]
 pub struct GroupSpec {
     /// The gateway.
     pub gateway: ServiceSpec,
+    /// Members of an engine's own cluster, by number: they start first and end last.
+    pub members: Vec<ServiceSpec>,
     /// The replicas, by number.
     pub replicas: Vec<ServiceSpec>,
     /// Memory to make. The one named [`names::BOARD`] is also read by the warden.
     pub regions: Vec<RegionSpec>,
-    /// Descriptors to hand to every service, by name.
-    pub descriptors: Vec<(String, OwnedFd)>,
+    /// Listening Unix sockets to make, by name.
+    pub listeners: Vec<(String, PathBuf)>,
+    /// Eventfds to make, by name.
+    pub eventfds: Vec<String>,
 }
 
 /// Everything a warden needs to know.
@@ -64,35 +67,32 @@ pub struct WardenSpec {
 
 /// The store's group: `xs_uk --role gateway ARGS` and `replicas` times `xs_uk --role replica ARGS`.
 ///
-/// The services find the run directory in `XENSTORED_RUNDIR`.
-///
-/// # Errors
-/// [`Error::System`] if no eventfd can be made.
+/// The services find the run directory in `XENSTORED_RUNDIR`. `socket` is the path of the store's socket.
 pub fn store_group(
     rundir: &Path,
     xs_uk: &Path,
     args: &[OsString],
     replicas: u32,
-    listener: OwnedFd,
-) -> Result<GroupSpec, Error> {
-    let kick = rustix::event::eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)
-        .map_err(|source| Error::System { call: "eventfd", source: source.into() })?;
+    socket: &Path,
+) -> GroupSpec {
     let service = |role: &str| ServiceSpec {
         program: xs_uk.to_owned(),
         args: ["--role".into(), role.into()].into_iter().chain(args.iter().cloned()).collect(),
         env: vec![("XENSTORED_RUNDIR".into(), rundir.into())],
     };
     let region = |name: &str, length_bytes| RegionSpec { name: name.to_owned(), length_bytes };
-    Ok(GroupSpec {
+    GroupSpec {
         gateway: service("gateway"),
+        members: Vec::new(),
         replicas: (0..replicas).map(|_| service("replica")).collect(),
         regions: vec![
             region(names::LOG, LOG_BYTES),
             region(names::CONNS, xs_shm::limits::TABLE_BYTES as u64),
             region(names::BOARD, xs_shm::limits::BOARD_BYTES as u64),
         ],
-        descriptors: vec![(names::LISTENER.to_owned(), listener), (names::KICK.to_owned(), kick)],
-    })
+        listeners: vec![(names::LISTENER.to_owned(), socket.to_owned())],
+        eventfds: vec![names::KICK.to_owned()],
+    }
 }
 
 /// Makes a listening Unix socket that only its owner can connect to, in place of what is at `path`.
@@ -100,13 +100,24 @@ pub fn store_group(
 /// # Errors
 /// [`Error::Path`] with what the system says.
 pub fn bind_listener(path: &Path) -> Result<OwnedFd, Error> {
+    bind(path, SocketType::STREAM)
+}
+
+/// As [`bind_listener`], for a socket of packets.
+///
+/// # Errors
+/// [`Error::Path`].
+pub(crate) fn bind_packet_listener(path: &Path) -> Result<OwnedFd, Error> {
+    bind(path, SocketType::SEQPACKET)
+}
+
+fn bind(path: &Path, kind: SocketType) -> Result<OwnedFd, Error> {
     let failed = |source: rustix::io::Errno| Error::Path { path: path.to_owned(), source: source.into() };
     // Bound under another name, it takes the place of an old socket at once and with its rights already set.
     let fresh = path.with_extension(format!("new.{}", std::process::id()));
     let _ = std::fs::remove_file(&fresh);
     let socket =
-        rustix::net::socket_with(AddressFamily::UNIX, SocketType::STREAM, SocketFlags::CLOEXEC, None)
-            .map_err(failed)?;
+        rustix::net::socket_with(AddressFamily::UNIX, kind, SocketFlags::CLOEXEC, None).map_err(failed)?;
     let address = SocketAddrUnix::new(&fresh).map_err(failed)?;
     rustix::net::bind(&socket, &address).map_err(failed)?;
     std::fs::set_permissions(&fresh, std::fs::Permissions::from_mode(0o600)).map_err(Error::path(path))?;
@@ -135,8 +146,8 @@ mod tests {
     #[test]
     fn the_stores_services_are_told_their_roles() {
         let dir = tempfile::tempdir().unwrap();
-        let listener = bind_listener(&dir.path().join("socket")).unwrap();
-        let group = store_group(dir.path(), Path::new("/bin/xs_uk"), &["-K".into()], 2, listener).unwrap();
+        let socket = dir.path().join("socket");
+        let group = store_group(dir.path(), Path::new("/bin/xs_uk"), &["-K".into()], 2, &socket);
         assert_eq!(group.gateway.args, ["--role", "gateway", "-K"]);
         assert_eq!(group.replicas.len(), 2);
         assert_eq!(group.replicas[1].args, ["--role", "replica", "-K"]);

@@ -1,10 +1,12 @@
 //! The status over gRPC: the planner's view, the board, and what `/proc` tells.
 
+use std::sync::{Arc, OnceLock};
+
 use api::v1;
 use tokio::sync::watch;
 use xs_shm::Board;
 
-use crate::ids::TimeUs;
+use crate::ids::{ServiceId, TimeUs};
 use crate::planner::{Planner, ServiceView, State};
 
 /// What the planner knew after its last step.
@@ -35,7 +37,7 @@ impl From<&Planner> for View {
 #[derive(Debug)]
 pub struct StatusSource {
     pub(crate) view: watch::Receiver<View>,
-    pub(crate) board: Option<Board>,
+    pub(crate) board: Arc<OnceLock<Board>>,
     pub(crate) profile: String,
     pub(crate) injection: bool,
     pub(crate) started_unix_ms: i64,
@@ -66,7 +68,7 @@ impl StatusSource {
 
     fn service(&self, view: &ServiceView, epoch: u64) -> v1::ServiceStatus {
         let live_replica = view.service.replica().filter(|_| view.pid.is_some());
-        let row = live_replica.zip(self.board.as_ref()).map(|(number, board)| board.replica(number));
+        let row = live_replica.zip(self.board.get()).map(|(number, board)| board.replica(number));
         let row = row.unwrap_or_default();
         v1::ServiceStatus {
             name: view.service.to_string(),
@@ -98,10 +100,11 @@ fn saturate(count: u64) -> u32 {
 }
 
 fn role(view: &ServiceView) -> v1::Role {
-    match (view.service.replica(), view.leader) {
-        (None, _) => v1::Role::Gateway,
-        (Some(_), true) => v1::Role::Leader,
-        (Some(_), false) => v1::Role::Follower,
+    match (view.service, view.leader) {
+        (ServiceId::Gateway, _) => v1::Role::Gateway,
+        (ServiceId::Member(_), _) => v1::Role::Member,
+        (ServiceId::Replica(_), true) => v1::Role::Leader,
+        (ServiceId::Replica(_), false) => v1::Role::Follower,
     }
 }
 

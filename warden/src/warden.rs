@@ -1,10 +1,10 @@
 //! The loop that joins planner, keeper and gRPC.
 
 use std::collections::VecDeque;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
-use control::{FromService, Packet, from_service::Report, names};
+use control::{ADOPT_SOCKET_NAME, FromService, Packet, from_service::Report, names, notes};
 use rustix::process::Signal as Sent;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::{mpsc, watch};
@@ -15,21 +15,24 @@ use crate::error::Error;
 use crate::event::{Event, Kind, Severity};
 use crate::ids::{ServiceId, Target, TimeUs};
 use crate::journal::{Journal, unix_ms};
-use crate::keeper::{Heard, Keeper, News};
-use crate::limits::{BOARD_PERIOD_MS, DETAIL_BYTES_MAX, NOTED_PER_SECOND_MAX, QUEUE_MAX, REPLICAS_MAX};
-use crate::planner::{Action, Fault, Input, Planner, ServiceView};
+use crate::keeper::{Greeting, Heard, Keeper, News, welcome};
+use crate::limits::{
+    ASLEEP_MS, BOARD_PERIOD_MS, DETAIL_BYTES_MAX, MEMBERS_MAX, NOTED_PER_SECOND_MAX, QUEUE_MAX, REPLICAS_MAX,
+};
+use crate::planner::{Action, Fault, Found, Input, Planner, Recorded, ServiceView};
 use crate::pulse::Pulses;
 use crate::rate::Rate;
 use crate::rundir::RunDir;
 use crate::server::{self, Api, Ask, Sockets};
-use crate::spec::WardenSpec;
+use crate::spec::{GroupSpec, WardenSpec};
+use crate::state::{ServiceState, State};
 use crate::status::{StatusSource, View};
 
 /// A warden that is set up; [`Warden::run`] starts the services.
 pub struct Warden {
     planner: Planner,
     keeper: Keeper,
-    board: Option<Board>,
+    board: Arc<OnceLock<Board>>,
     pulses: Pulses,
     noted: Rate,
     journal: Arc<Journal>,
@@ -44,7 +47,8 @@ pub struct Warden {
     started: Instant,
     outcome: Option<Option<ServiceId>>,
     rundir: RunDir,
-    recorded: Vec<u32>,
+    recorded: State,
+    last_turn: Instant,
 }
 
 struct Signals {
@@ -86,19 +90,25 @@ impl Warden {
     /// # Errors
     /// What could not be made.
     pub fn new(spec: WardenSpec) -> Result<Self, Error> {
-        let count = spec.group.replicas.len();
-        let replicas = u32::try_from(count).unwrap_or(u32::MAX);
-        if !(1..=REPLICAS_MAX).contains(&replicas) {
-            return Err(Error::Replicas { count, max: REPLICAS_MAX });
-        }
+        let (replicas, members) = shape(&spec.group)?;
         let sockets = Sockets::bind(&spec.rundir.path().join(api::SOCKET_NAME), spec.grpc_listen)?;
         let (heard, news) = mpsc::channel(QUEUE_MAX);
         let (asker, asks) = mpsc::channel(QUEUE_MAX);
-        let keeper = Keeper::new(spec.group, heard)?;
-        let board = open_board(&keeper)?;
-        let planner = Planner::new(replicas, TimeUs(0));
+        let adopt_path = spec.rundir.path().join(ADOPT_SOCKET_NAME);
+        let mut keeper = Keeper::new(spec.group, adopt_path.to_string_lossy().into_owned(), heard.clone());
+        let found = spec.rundir.found().cloned();
+        let planner = match &found {
+            Some(found) => adopt(found, &mut keeper, replicas, members)?,
+            None => {
+                keeper.make_memory()?;
+                Planner::with_members(replicas, members, TimeUs(0))
+            }
+        };
+        welcome(&adopt_path, heard)?;
+        let board = Arc::new(OnceLock::new());
+        open_board(&keeper, &board)?;
         let view = watch::Sender::new(View::from(&planner));
-        let journal = Arc::new(Journal::default());
+        let journal = Arc::new(Journal::after(found.map_or(0, |found| found.last_event_id)));
         let status = Arc::new(StatusSource {
             view: view.subscribe(),
             board: board.clone(),
@@ -125,7 +135,8 @@ impl Warden {
             started: Instant::now(),
             outcome: None,
             rundir: spec.rundir,
-            recorded: Vec::new(),
+            recorded: State::default(),
+            last_turn: Instant::now(),
         })
     }
 
@@ -167,6 +178,23 @@ impl Warden {
 
     /// Waits for one thing and does it. The processes come first.
     async fn turn(&mut self, board: &mut tokio::time::Interval) {
+        let woke = self.wait(board).await;
+        self.notice_sleep();
+        match woke {
+            Woke::News(news) => self.hear(*news),
+            Woke::Child => {
+                let inputs = self.keeper.halted();
+                self.step_all(inputs);
+            }
+            Woke::Due => self.step(Input::Tick),
+            Woke::Ask(ask) => self.answer(ask),
+            Woke::Stop => self.step(Input::StopRequested),
+            Woke::Hangup => self.keeper.signal_all(Sent::HUP),
+            Woke::Board => self.read_board(),
+        }
+    }
+
+    async fn wait(&mut self, board: &mut tokio::time::Interval) -> Woke {
         let due = self.planner.next_deadline().map(|due| self.started + due.as_duration());
         let tick = async {
             match due {
@@ -176,18 +204,25 @@ impl Warden {
         };
         tokio::select! {
             biased;
-            Some(news) = self.news.recv() => self.hear(news),
-            Some(()) = self.signals.child.recv() => {
-                for input in self.keeper.halted() {
-                    self.step(input);
-                }
-            }
-            () = tick => self.step(Input::Tick),
-            Some(ask) = self.asks.recv() => self.answer(ask),
-            Some(()) = self.signals.terminate.recv() => self.step(Input::StopRequested),
-            Some(()) = self.signals.interrupt.recv() => self.step(Input::StopRequested),
-            Some(()) = self.signals.hangup.recv() => self.keeper.signal_all(Sent::HUP),
-            at = board.tick() => self.read_board(at.elapsed()),
+            Some(news) = self.news.recv() => Woke::News(Box::new(news)),
+            Some(()) = self.signals.child.recv() => Woke::Child,
+            () = tick => Woke::Due,
+            Some(ask) = self.asks.recv() => Woke::Ask(ask),
+            Some(()) = self.signals.terminate.recv() => Woke::Stop,
+            Some(()) = self.signals.interrupt.recv() => Woke::Stop,
+            Some(()) = self.signals.hangup.recv() => Woke::Hangup,
+            _ = board.tick() => Woke::Board,
+        }
+    }
+
+    /// The board wakes the loop often, so a long pause means that this process was stopped or starved: what seems late
+    /// waits in the links, and nobody is to blame.
+    fn notice_sleep(&mut self) {
+        let pause = std::mem::replace(&mut self.last_turn, Instant::now()).elapsed();
+        if pause > Duration::from_millis(ASLEEP_MS) {
+            tracing::warn!(pause_ms = pause.as_millis(), "the warden was not run");
+            self.pulses.forgive(self.now());
+            self.step(Input::Asleep { us: u64::try_from(pause.as_micros()).unwrap_or(u64::MAX) });
         }
     }
 
@@ -205,11 +240,22 @@ impl Warden {
         let mut inputs: VecDeque<_> = inputs.into_iter().collect();
         while let Some(input) = inputs.pop_front() {
             let now = self.now();
-            for action in self.planner.step(now, input) {
+            let actions = self.planner.step(now, input);
+            if actions.iter().any(Action::is_to_be_recorded) {
+                self.record();
+            }
+            for action in actions {
                 match action {
                     Action::Emit(event) => events.push((now, event)),
                     Action::Finished { failed } => self.outcome = Some(failed),
-                    action => inputs.extend(self.keeper.act(&action)),
+                    action => {
+                        inputs.extend(self.keeper.act(&action));
+                        if action == Action::MakeMemory
+                            && let Err(error) = open_board(&self.keeper, &self.board)
+                        {
+                            tracing::error!(%error, "board");
+                        }
+                    }
                 }
             }
         }
@@ -217,21 +263,41 @@ impl Warden {
             self.journal.record(at, &event);
         }
         let view = View::from(&self.planner);
-        self.record_pids(&view);
+        self.record();
         let serving = view.serving;
         self.view.send_replace(view);
         self.serving.send_if_modified(|was| std::mem::replace(was, serving) != serving);
     }
 
-    fn record_pids(&mut self, view: &View) {
-        let pids: Vec<_> = view.services.iter().filter_map(|service| service.pid).collect();
-        if pids == self.recorded {
+    /// Writes down for the next warden what has changed.
+    fn record(&mut self) {
+        if self.outcome.is_some() {
+            return self.rundir.state().remove();
+        }
+        let service = |view: ServiceView| ServiceState {
+            role: view.service.role().into(),
+            number: view.service.number(),
+            incarnation: view.incarnation,
+            pid: view.pid.unwrap_or(0),
+            start_ticks: view.pid.map_or(0, |_| self.keeper.start_ticks(view.service)),
+            ready: view.was_ready,
+        };
+        let state = State {
+            replicas: self.planner.replicas(),
+            members: self.planner.members(),
+            epoch: self.planner.epoch(),
+            leader: self.planner.leader(),
+            services: self.planner.view().into_iter().map(service).collect(),
+            last_event_id: self.journal.last_id(),
+            ..State::default()
+        };
+        if state == self.recorded {
             return;
         }
-        if let Err(error) = self.rundir.record(&pids) {
-            tracing::error!(%error, "the services' pids are not written down");
+        if let Err(error) = self.rundir.state().write(state.clone()) {
+            tracing::error!(%error, "the next warden will not find what runs");
         }
-        self.recorded = pids;
+        self.recorded = state;
     }
 
     fn hear(&mut self, news: News) {
@@ -244,12 +310,32 @@ impl Warden {
             Heard::LinkLost(error) => {
                 self.step(Input::Unresponsive { service, incarnation, why: format!("bad report: {error}") });
             }
+            Heard::Hello(greeting) => self.take_hello(service, *greeting),
             Heard::Died(cause) => {
                 let mut inputs = self.progress();
                 inputs.push(Input::Died { service, incarnation, cause });
                 self.keeper.forget(service, incarnation);
                 self.step_all(inputs);
             }
+        }
+    }
+
+    fn take_hello(&mut self, service: ServiceId, greeting: Greeting) {
+        let promise = greeting.hello.ready.map(|ready| ready.heartbeat_ms);
+        let incarnation = greeting.hello.kept.as_ref().map_or(0, |begin| begin.incarnation);
+        match self.keeper.greet(greeting) {
+            Ok(inputs) => {
+                if let Err(error) = open_board(&self.keeper, &self.board) {
+                    tracing::error!(%error, "board");
+                }
+                if let (Some(replica), Some(promise)) = (service.replica(), promise) {
+                    self.pulses.promise(self.now(), replica, incarnation, promise);
+                }
+                let mut all = self.progress();
+                all.extend(inputs);
+                self.step_all(all);
+            }
+            Err(detail) => self.note_about(None, Severity::Warning, Kind::HelloRefused, detail),
         }
     }
 
@@ -260,7 +346,12 @@ impl Warden {
                 if let Some(replica) = service.replica() {
                     self.pulses.promise(self.now(), replica, incarnation, ready.heartbeat_ms);
                 }
-                self.step(Input::Ready { service, incarnation, applied: ready.applied });
+                let aimed = match ready.pid {
+                    0 => None,
+                    pid => self.keeper.aim_faults(service, incarnation, pid),
+                };
+                let ready = Input::Ready { service, incarnation, applied: ready.applied };
+                self.step_all(aimed.into_iter().chain([ready]));
             }
             Some(Report::Leading(leading)) => {
                 let control::Leading { epoch, applied, takeover_us, connections, rings } = leading;
@@ -279,8 +370,35 @@ impl Warden {
                     self.note(service, Severity::Error, Kind::ReportIgnored, error.to_string());
                 }
             }
-            Some(Report::Noted(noted)) => self.pass_on(service, noted),
-            Some(Report::SnapshotTaken(_)) | None => {
+            Some(Report::Noted(noted)) => {
+                let (index, kind) = (noted.index, noted.kind.clone());
+                self.pass_on(service, noted);
+                match kind.as_str() {
+                    notes::SNAPSHOT_DAMAGED => {
+                        self.step(Input::SnapshotDamaged { service, incarnation, index });
+                    }
+                    notes::LOG_DAMAGED if service.replica().is_some() => {
+                        self.step(Input::LogDamaged { service, incarnation, index });
+                    }
+                    _ => {}
+                }
+            }
+            Some(Report::Mistrust(control::Mistrust { replica, index, why })) => {
+                self.step(Input::Mistrust { service, incarnation, replica, index, why: cut(why) });
+            }
+            Some(Report::Damaged(control::Damaged { index, why })) => {
+                self.step(Input::Damaged { service, incarnation, index, why: cut(why) });
+            }
+            Some(Report::Clients(clients)) if service == ServiceId::Gateway => {
+                self.keeper.clients().keep(&clients.ids, descriptors);
+            }
+            Some(Report::ClientsClosed(clients)) if service == ServiceId::Gateway => {
+                self.keeper.clients().close(&clients.ids);
+            }
+            Some(
+                Report::SnapshotTaken(_) | Report::Hello(_) | Report::Clients(_) | Report::ClientsClosed(_),
+            )
+            | None => {
                 let detail = "a report of an unknown kind, or without its descriptor".to_owned();
                 self.note(service, Severity::Warning, Kind::ReportIgnored, detail);
             }
@@ -289,24 +407,23 @@ impl Warden {
 
     fn pass_on(&mut self, service: ServiceId, noted: control::Noted) {
         let severity = noted.severity();
-        let cut = |text: String| -> String {
-            match text.char_indices().nth(DETAIL_BYTES_MAX) {
-                None => text,
-                Some((at, _)) => text[..at].to_owned(),
-            }
-        };
         self.note(service, severity, Kind::Noted(cut(noted.kind)), cut(noted.detail));
     }
 
-    /// Tells of something that a service reported, as long as it does not report too much.
     fn note(&mut self, service: ServiceId, severity: Severity, kind: Kind, detail: String) {
+        self.note_about(Some(service), severity, kind, detail);
+    }
+
+    /// Tells of something that a service reported, as long as it does not report too much.
+    fn note_about(&mut self, service: Option<ServiceId>, severity: Severity, kind: Kind, detail: String) {
         let now = self.now();
         let Some(left_out) = self.noted.take(now, service) else { return };
-        let mut event = Event { service: Some(service), detail, ..Event::new(severity, kind) };
+        let mut event = Event { service, detail, ..Event::new(severity, kind) };
         if left_out > 0 {
             event.detail.push_str(&format!(" ({left_out} earlier reports were left out)"));
         }
         self.journal.record(now, &event);
+        self.record();
     }
 
     fn answer(&mut self, ask: Ask) {
@@ -326,7 +443,7 @@ impl Warden {
 
     /// How far the replicas are decides who is promoted, so it is read before a death is planned for.
     fn progress(&self) -> Vec<Input> {
-        let Some(board) = &self.board else { return Vec::new() };
+        let Some(board) = self.board.get() else { return Vec::new() };
         let read = |view: ServiceView| {
             let replica = view.service.replica().filter(|_| view.pid.is_some())?;
             let applied = board.replica(replica).applied.max(view.applied);
@@ -335,11 +452,16 @@ impl Warden {
         self.planner.view().into_iter().filter_map(read).collect()
     }
 
-    fn read_board(&mut self, late: Duration) {
-        let Some(board) = self.board.clone() else { return };
-        if late > Duration::from_millis(2 * BOARD_PERIOD_MS) {
-            self.pulses.forgive(self.now());
+    fn read_board(&mut self) {
+        let halted = self.keeper.halted_adopted();
+        if !halted.is_empty() {
+            self.step_all(halted);
         }
+        if self.planner.is_mending() {
+            let progress = self.progress();
+            self.step_all(progress);
+        }
+        let Some(board) = self.board.get().cloned() else { return };
         let leader = self.planner.leader();
         for view in self.planner.view() {
             let Some(replica) = view.service.replica().filter(|_| view.pid.is_some()) else { continue };
@@ -378,8 +500,69 @@ impl Signals {
     }
 }
 
-fn open_board(keeper: &Keeper) -> Result<Option<Board>, Error> {
-    let Some(board) = keeper.kept().get(names::BOARD) else { return Ok(None) };
-    let board = board.try_clone_to_owned().map_err(Error::system("dup"))?;
-    Ok(Some(Board::open(board)?))
+enum Woke {
+    News(Box<News>),
+    Child,
+    Due,
+    Ask(Ask),
+    Stop,
+    Hangup,
+    Board,
+}
+
+/// Replicas and members that are asked for.
+fn shape(group: &GroupSpec) -> Result<(u32, u32), Error> {
+    let (count, members) = (group.replicas.len(), group.members.len());
+    let replicas = u32::try_from(count).unwrap_or(u32::MAX);
+    if !(1..=REPLICAS_MAX).contains(&replicas) {
+        return Err(Error::Replicas { count, max: REPLICAS_MAX });
+    }
+    let members = u32::try_from(members).unwrap_or(u32::MAX);
+    if members > MEMBERS_MAX {
+        return Err(Error::Members { count: group.members.len(), max: MEMBERS_MAX });
+    }
+    Ok((replicas, members))
+}
+
+/// Watches what lives of an earlier warden's services; gives the plan that goes on with them.
+fn adopt(found: &State, keeper: &mut Keeper, replicas: u32, members: u32) -> Result<Planner, Error> {
+    if (found.replicas, found.members) != (replicas, members) {
+        let tell = |replicas, members| format!("{replicas} replicas and {members} members");
+        return Err(Error::Shape {
+            found: tell(found.replicas, found.members),
+            asked: tell(replicas, members),
+        });
+    }
+    let mut services = Vec::new();
+    for recorded in &found.services {
+        let service = ServiceId::of(recorded.role(), recorded.number);
+        let lives = recorded.pid != 0 && keeper.adopt(service, recorded)?;
+        services.push(Found {
+            service,
+            incarnation: recorded.incarnation,
+            pid: lives.then_some(recorded.pid),
+            ready: recorded.ready,
+        });
+    }
+    let recorded = Recorded { epoch: found.epoch, leader: found.leader, services };
+    Ok(Planner::adopted(replicas, members, &recorded, TimeUs(0)))
+}
+
+fn cut(text: String) -> String {
+    match text.char_indices().nth(DETAIL_BYTES_MAX) {
+        None => text,
+        Some((at, _)) => text[..at].to_owned(),
+    }
+}
+
+/// Opens the board as soon as it is kept.
+fn open_board(keeper: &Keeper, board: &OnceLock<Board>) -> Result<(), Error> {
+    if board.get().is_none()
+        && let Some(kept) = keeper.kept().get(names::BOARD)
+    {
+        let kept = kept.try_clone_to_owned().map_err(Error::system("dup"))?;
+        // Only this loop opens it.
+        let _ = board.set(Board::open(kept)?);
+    }
+    Ok(())
 }

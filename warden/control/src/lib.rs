@@ -9,12 +9,14 @@
 pub mod limits;
 mod link;
 mod message;
+mod tether;
 
 pub use link::{Link, LinkError, Packet};
 pub use message::{
-    Begin, FromService, Lead, LeaderChanged, Leading, Noted, Ready, Severity, SnapshotKept, SnapshotTaken,
-    ToService, from_service, to_service,
+    Begin, Connections, Damaged, FromService, Hello, Lead, LeaderChanged, Leading, Mistrust, Noted, Ready,
+    Role, Severity, SnapshotKept, SnapshotTaken, ToService, from_service, to_service,
 };
+pub use tether::{Tether, TetherError};
 
 /// Environment variable that holds the descriptor number of a child's end of its link.
 pub const LINK_ENV: &str = "PPVMM_LINK_FD";
@@ -32,8 +34,21 @@ pub mod names {
     pub const LISTENER: &str = "listener";
     /// The newest snapshot of the store's state (memfd).
     pub const SNAPSHOT: &str = "snapshot";
+    /// The snapshot before the newest one (memfd).
+    pub const SNAPSHOT_OLDER: &str = "snapshot.older";
     /// An eventfd that the leader writes to when followers should look at the log at once.
     pub const KICK: &str = "kick";
     /// Prefix of the handles of the event-channel device, numbered from 0: `evtchn.0`, `evtchn.1`, …
     pub const EVTCHN: &str = "evtchn.";
 }
+
+/// Kinds of [`Noted`] that the warden acts upon.
+pub mod notes {
+    /// A replica started from the older snapshot because the newest one cannot be loaded.
+    pub const SNAPSHOT_DAMAGED: &str = "snapshot_damaged";
+    /// A replica cannot go on because the log is damaged; it ends.
+    pub const LOG_DAMAGED: &str = "log_damaged";
+}
+
+/// Name of the socket in the run directory at which a warden adopts services.
+pub const ADOPT_SOCKET_NAME: &str = "warden.adopt";

@@ -5,3 +5,12 @@ pub const MESSAGE_BYTES_MAX: usize = 64 * 1024;
 
 /// Most descriptors in one packet. Linux takes at most 253 (`SCM_MAX_FD`).
 pub const DESCRIPTORS_MAX: usize = 128;
+
+/// Clients in one packet.
+pub const CLIENTS_BATCH: usize = 100;
+
+/// Time between the loss of a warden and the first attempt to reach its successor, in milliseconds.
+pub const SEEK_FIRST_MS: u64 = 2;
+
+/// Longest time between two attempts to reach a new warden, in milliseconds; it doubles up to here.
+pub const SEEK_MAX_MS: u64 = 32;

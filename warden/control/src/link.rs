@@ -3,11 +3,12 @@
 use std::io::{IoSlice, IoSliceMut};
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
+use std::path::Path;
 
 use prost::Message;
 use rustix::net::{
     AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, ReturnFlags, SendAncillaryBuffer,
-    SendAncillaryMessage, SendFlags, SocketFlags, SocketType,
+    SendAncillaryMessage, SendFlags, SocketAddrUnix, SocketFlags, SocketType,
 };
 
 use crate::limits::{DESCRIPTORS_MAX, MESSAGE_BYTES_MAX};
@@ -32,6 +33,12 @@ pub enum LinkError {
     /// Not a message.
     #[error("undecodable message: {0}")]
     Decode(#[from] prost::DecodeError),
+    /// The other end belongs to another user.
+    #[error("the other end belongs to user {user}")]
+    NotOurs {
+        /// That user.
+        user: u32,
+    },
     /// The kernel refused.
     #[error("link: {0}")]
     System(#[from] rustix::io::Errno),
@@ -61,6 +68,31 @@ impl Link {
         let (a, b) =
             rustix::net::socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None)?;
         Ok((Self { socket: a }, Self { socket: b }))
+    }
+
+    /// Reaches a socket of the same user at `path`. The end does not block.
+    ///
+    /// # Errors
+    /// [`LinkError::NotOurs`] if another user listens there, else what the kernel reports.
+    pub fn connect(path: &Path) -> Result<Self, LinkError> {
+        let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+        let socket = rustix::net::socket_with(AddressFamily::UNIX, SocketType::SEQPACKET, flags, None)?;
+        rustix::net::connect(&socket, &SocketAddrUnix::new(path)?)?;
+        let link = Self { socket };
+        link.peer()?;
+        Ok(link)
+    }
+
+    /// The process at the other end of an accepted or connected link.
+    ///
+    /// # Errors
+    /// [`LinkError::NotOurs`] if it belongs to another user.
+    pub fn peer(&self) -> Result<u32, LinkError> {
+        let peer = rustix::net::sockopt::socket_peercred(&self.socket)?;
+        if peer.uid != rustix::process::geteuid() {
+            return Err(LinkError::NotOurs { user: peer.uid.as_raw() });
+        }
+        Ok(peer.pid.as_raw_nonzero().get().unsigned_abs())
     }
 
     /// Wraps a descriptor that is one end of a pair.
@@ -201,7 +233,7 @@ mod tests {
     #[test]
     fn the_bound_on_bytes_is_kept() {
         let (a, _b) = Link::pair().unwrap();
-        let noted = crate::Noted { severity: 0, kind: String::new(), detail: "x".repeat(MESSAGE_BYTES_MAX) };
+        let noted = crate::Noted { detail: "x".repeat(MESSAGE_BYTES_MAX), ..Default::default() };
         assert!(matches!(a.send(&noted, &[]), Err(LinkError::TooLarge { .. })));
     }
 

@@ -6,7 +6,7 @@ use prost::{Enumeration, Message, Oneof};
 #[derive(Clone, PartialEq, Message)]
 pub struct ToService {
     /// What to do.
-    #[prost(oneof = "to_service::Order", tags = "1, 2, 3, 4, 5, 6")]
+    #[prost(oneof = "to_service::Order", tags = "1, 2, 3, 4, 5, 6, 7, 8, 9")]
     pub order: Option<to_service::Order>,
 }
 
@@ -35,6 +35,16 @@ pub mod to_service {
         /// To the leader: a snapshot is kept; entries up to the older one may be overwritten.
         #[prost(message, tag = "6")]
         SnapshotKept(SnapshotKept),
+        /// Answer to [`Hello`]: a new warden keeps the service from here on.
+        #[prost(bool, tag = "7")]
+        Adopted(bool),
+        /// To every service: hold copies of these descriptors too, in place of those that have their names. A snapshot
+        /// that is not told of is held no longer.
+        #[prost(message, tag = "8")]
+        Hold(Begin),
+        /// To a gateway that starts: clients of the one before it. Descriptors: one for each id.
+        #[prost(message, tag = "9")]
+        Clients(Connections),
     }
 }
 
@@ -53,6 +63,20 @@ pub struct Begin {
     /// What is in the descriptor named [`crate::names::SNAPSHOT`], if there is one in this packet.
     #[prost(message, optional, tag = "4")]
     pub snapshot: Option<SnapshotTaken>,
+    /// The socket at which a successor of this warden waits for services that it is to adopt; empty: there is none.
+    #[prost(string, tag = "5")]
+    pub adopt_path: String,
+    /// What is in the descriptor named [`crate::names::SNAPSHOT_OLDER`], if there is one in this packet.
+    #[prost(message, optional, tag = "6")]
+    pub snapshot_older: Option<SnapshotTaken>,
+}
+
+/// Client connections by their ids (`xs_shm::Table`).
+#[derive(Clone, PartialEq, Message)]
+pub struct Connections {
+    /// The ids.
+    #[prost(uint64, repeated, tag = "1")]
+    pub ids: Vec<u64>,
 }
 
 /// Become the leader of `epoch`. A leader that gets the epoch it leads has got a new gateway. Each `Lead` is
@@ -94,7 +118,7 @@ pub struct SnapshotKept {
 #[derive(Clone, PartialEq, Message)]
 pub struct FromService {
     /// What is reported.
-    #[prost(oneof = "from_service::Report", tags = "1, 2, 3, 4, 5, 6")]
+    #[prost(oneof = "from_service::Report", tags = "1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11")]
     pub report: Option<from_service::Report>,
 }
 
@@ -123,11 +147,86 @@ pub mod from_service {
         /// Something to be seen in the event stream.
         #[prost(message, tag = "6")]
         Noted(Noted),
+        /// First words to a new warden. Descriptors: those of `kept`.
+        #[prost(message, tag = "7")]
+        Hello(Hello),
+        /// Of the gateway: keep these clients for the next gateway. Descriptors: one for each id.
+        #[prost(message, tag = "8")]
+        Clients(Connections),
+        /// Of the gateway: these clients need not be kept any more.
+        #[prost(message, tag = "9")]
+        ClientsClosed(Connections),
+        /// Of a replica: another one is wrong.
+        #[prost(message, tag = "10")]
+        Mistrust(Mistrust),
+        /// Of a replica: its own state is damaged and cannot be mended in place.
+        #[prost(message, tag = "11")]
+        Damaged(Damaged),
     }
 }
 
-/// The service can take orders.
+/// What a service that lost its warden says to the next one.
 #[derive(Clone, PartialEq, Message)]
+pub struct Hello {
+    /// What the service is.
+    #[prost(enumeration = "Role", tag = "1")]
+    pub role: i32,
+    /// Its number, incarnation and kept descriptors, as a successor of it would get them.
+    #[prost(message, optional, tag = "2")]
+    pub kept: Option<Begin>,
+    /// Its process.
+    #[prost(uint32, tag = "3")]
+    pub pid: u32,
+    /// Its last [`Ready`]; none if it is still starting.
+    #[prost(message, optional, tag = "4")]
+    pub ready: Option<Ready>,
+    /// The epoch that it serves as the leader; 0 if it does not lead.
+    #[prost(uint64, tag = "5")]
+    pub leads_epoch: u64,
+    /// How long it has been without a warden, in milliseconds.
+    #[prost(uint64, tag = "6")]
+    pub orphaned_ms: u64,
+}
+
+/// What a service is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Enumeration)]
+#[repr(i32)]
+pub enum Role {
+    /// Owns the endpoints.
+    Gateway = 0,
+    /// Keeps the store.
+    Replica = 1,
+    /// A member of an engine's own cluster.
+    Member = 2,
+}
+
+/// A replica found another one wrong.
+#[derive(Clone, PartialEq, Message)]
+pub struct Mistrust {
+    /// The other one's number.
+    #[prost(uint32, tag = "1")]
+    pub replica: u32,
+    /// The log index behind which their states differ.
+    #[prost(uint64, tag = "2")]
+    pub index: u64,
+    /// For people.
+    #[prost(string, tag = "3")]
+    pub why: String,
+}
+
+/// A replica found itself wrong.
+#[derive(Clone, PartialEq, Message)]
+pub struct Damaged {
+    /// Its last applied log index.
+    #[prost(uint64, tag = "1")]
+    pub index: u64,
+    /// For people.
+    #[prost(string, tag = "2")]
+    pub why: String,
+}
+
+/// The service can take orders.
+#[derive(Clone, Copy, PartialEq, Message)]
 pub struct Ready {
     /// A replica's last applied log index; 0 for the gateway.
     #[prost(uint64, tag = "1")]
@@ -136,6 +235,9 @@ pub struct Ready {
     /// idle; then the warden ends it when it hangs. 0: no promise, not watched.
     #[prost(uint32, tag = "2")]
     pub heartbeat_ms: u32,
+    /// The process that injected faults are for, if it is another one than the service's own. May be told again.
+    #[prost(uint32, tag = "3")]
+    pub pid: u32,
 }
 
 /// The replica took over and serves.
@@ -184,6 +286,9 @@ pub struct Noted {
     /// For people.
     #[prost(string, tag = "3")]
     pub detail: String,
+    /// The log entry that [`crate::notes::LOG_DAMAGED`] or the snapshot that [`crate::notes::SNAPSHOT_DAMAGED`] is about.
+    #[prost(uint64, tag = "4")]
+    pub index: u64,
 }
 
 /// How bad an event is.

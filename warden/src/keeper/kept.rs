@@ -42,15 +42,23 @@ impl Kept {
     /// # Errors
     /// [`Error::Keep`].
     pub fn insert_from_service(&mut self, name: &str, descriptor: OwnedFd) -> Result<(), Error> {
-        let reserved = [names::LOG, names::CONNS, names::BOARD, names::LISTENER, names::SNAPSHOT];
+        let reserved =
+            [names::LOG, names::CONNS, names::BOARD, names::LISTENER, names::SNAPSHOT, names::SNAPSHOT_OLDER];
         if reserved.contains(&name) {
             return Err(Error::Keep { name: name.to_owned(), why: "its name is taken" });
         }
-        let room = KEPT_MAX - usize::from(!self.descriptors.contains_key(names::SNAPSHOT));
+        let snapshots = [names::SNAPSHOT, names::SNAPSHOT_OLDER];
+        let missing = snapshots.iter().filter(|name| !self.descriptors.contains_key(**name)).count();
+        let room = KEPT_MAX - missing;
         if self.descriptors.len() >= room && !self.descriptors.contains_key(name) {
             return Err(Error::Keep { name: name.to_owned(), why: "too many are kept" });
         }
         self.insert(name, descriptor)
+    }
+
+    /// Keeps it no longer.
+    pub fn remove(&mut self, name: &str) -> Option<OwnedFd> {
+        self.descriptors.remove(name)
     }
 
     /// The descriptor of this name.
@@ -93,14 +101,15 @@ mod tests {
     }
 
     #[test]
-    fn the_bound_on_kept_descriptors_is_reached_and_leaves_room_for_a_snapshot() {
+    fn the_bound_on_kept_descriptors_is_reached_and_leaves_room_for_snapshots() {
         let mut kept = Kept::default();
-        for number in 0..KEPT_MAX - 1 {
+        for number in 0..KEPT_MAX - 2 {
             kept.insert_from_service(&format!("evtchn.{number}"), memory()).unwrap();
         }
         assert!(matches!(kept.insert_from_service("one.more", memory()), Err(Error::Keep { .. })));
         kept.insert_from_service("evtchn.0", memory()).unwrap();
         kept.insert(names::SNAPSHOT, memory()).unwrap();
+        kept.insert(names::SNAPSHOT_OLDER, memory()).unwrap();
         assert_eq!(kept.iter().count(), KEPT_MAX);
         assert!(kept.insert("one.more", memory()).is_err());
     }

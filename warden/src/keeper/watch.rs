@@ -6,7 +6,7 @@ use std::process::ExitStatus;
 use std::sync::Arc;
 use std::time::Duration;
 
-use control::{FromService, Link, LinkError, Packet};
+use control::{FromService, Hello, Link, LinkError, Packet};
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 use tokio::sync::mpsc;
@@ -39,11 +39,27 @@ pub enum Heard {
     LinkLost(LinkError),
     /// It is gone.
     Died(Cause),
+    /// It lost an earlier warden and says hello through a fresh link.
+    Hello(Box<Greeting>),
 }
 
-/// A started process with the descriptor that tells of its end.
+/// The first words of a service of an earlier warden.
+#[derive(Debug)]
+pub struct Greeting {
+    /// What it says.
+    pub hello: Hello,
+    /// Its copies of the kept descriptors.
+    pub descriptors: Vec<OwnedFd>,
+    /// The link to it; does not block.
+    pub link: Link,
+    /// Its process, as the kernel tells.
+    pub pid: u32,
+}
+
+/// A process with the descriptor that tells of its end.
 pub(super) struct Process {
-    child: std::process::Child,
+    /// None if an earlier warden started it.
+    child: Option<std::process::Child>,
     pidfd: Arc<OwnedFd>,
     end: AsyncFd<Arc<OwnedFd>>,
 }
@@ -56,7 +72,7 @@ impl Process {
             Ok((pidfd, end))
         });
         match watched {
-            Ok((pidfd, end)) => Ok(Self { child, pidfd, end }),
+            Ok((pidfd, end)) => Ok(Self { child: Some(child), pidfd, end }),
             Err(error) => {
                 // Nobody would learn of its end, so it must not live.
                 let _ = child.kill();
@@ -66,12 +82,20 @@ impl Process {
         }
     }
 
+    /// A process of an earlier warden.
+    pub fn adopted(pidfd: Arc<OwnedFd>) -> Result<Self, Error> {
+        // Registered with the runtime under a number of its own: the process may be watched twice for a moment.
+        let own = pidfd.try_clone().map_err(Error::system("dup"))?;
+        Ok(Self { child: None, end: readable(Arc::new(own))?, pidfd })
+    }
+
     pub fn pidfd(&self) -> Arc<OwnedFd> {
         self.pidfd.clone()
     }
 
     fn reap(&mut self) -> Cause {
-        match self.child.wait() {
+        let Some(child) = &mut self.child else { return Cause::Unseen };
+        match child.wait() {
             Ok(status) => cause_of(status),
             Err(error) => Cause::NotStarted(format!("wait: {error}")),
         }
@@ -93,24 +117,33 @@ fn cause_of(status: ExitStatus) -> Cause {
     }
 }
 
+async fn wait_readable(
+    link: Option<&AsyncFd<Link>>,
+) -> Option<std::io::Result<tokio::io::unix::AsyncFdReadyGuard<'_, Link>>> {
+    match link {
+        Some(link) => Some(link.readable().await),
+        None => None,
+    }
+}
+
 /// Sends news until the process is gone. What it reported before its end comes before its end.
 pub(super) async fn watch(
     service: ServiceId,
     incarnation: u64,
     mut process: Process,
-    link: Arc<AsyncFd<Link>>,
+    link: Option<Arc<AsyncFd<Link>>>,
     news: mpsc::Sender<News>,
 ) {
     let tell = async |heard| {
         // The receiver is gone only if the warden ends, and then nobody needs to know.
         let _ = news.send(News { service, incarnation, heard }).await;
     };
-    let mut open = true;
+    let mut open = link.is_some();
     loop {
         tokio::select! {
             biased;
-            readable = link.readable(), if open => {
-                let Ok(mut guard) = readable else { return };
+            readable = wait_readable(link.as_deref()), if open => {
+                let (Some(link), Some(Ok(mut guard))) = (&link, readable) else { return };
                 for _ in 0..REPORTS_PER_TURN_MAX {
                     match link.get_ref().receive() {
                         Ok(packet) => tell(Heard::Report(packet)).await,
@@ -137,7 +170,10 @@ pub(super) async fn watch(
             },
         }
     }
-    while open && let Ok(packet) = link.get_ref().receive() {
+    while open
+        && let Some(link) = &link
+        && let Ok(packet) = link.get_ref().receive()
+    {
         tell(Heard::Report(packet)).await;
     }
     let cause = process.reap();

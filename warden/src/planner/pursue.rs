@@ -17,6 +17,9 @@ impl Planner {
                 Phase::Starting { deadline } if now >= deadline => {
                     self.kill(now, id, "was not ready in time")
                 }
+                Phase::Awaited { deadline } if now >= deadline => {
+                    self.kill(now, id, "did not say hello in time")
+                }
                 Phase::Stopping { deadline } if now >= deadline => self.kill(now, id, "did not stop in time"),
                 Phase::Fencing { kill_again_at } if now >= kill_again_at => {
                     service.phase = Phase::Fencing { kill_again_at: now.plus_ms(KILL_AGAIN_MS) };
@@ -59,13 +62,18 @@ impl Planner {
             Leadership::Taking { replica, .. } | Leadership::Serving { replica } if !self.gateway_joined => {
                 self.lead(now, replica);
             }
-            Leadership::Taking { .. } | Leadership::Serving { .. } => {}
+            Leadership::Awaited { .. } | Leadership::Taking { .. } | Leadership::Serving { .. } => {}
         }
     }
 
     fn promote(&mut self, now: TimeUs) {
+        if self.may_lead_unseen() {
+            return;
+        }
         let fit = self.followers().filter(|service| service.is_fit());
-        let best = fit.max_by_key(|service| (service.applied, std::cmp::Reverse(service.id)));
+        let best = fit.max_by_key(|service| {
+            (!self.is_accused(service.id), service.applied, std::cmp::Reverse(service.id))
+        });
         let Some(replica) = best.and_then(|service| service.id.replica()) else { return };
         self.epoch += 1;
         self.leadership = Leadership::Taking { replica, deadline: now };
@@ -90,13 +98,20 @@ impl Planner {
         if self.snapshot_ask.is_some_and(|ask| now >= ask.deadline) {
             self.snapshot_ask = None;
         }
-        if !self.snapshot_wanted || self.snapshot_ask.is_some() || self.stopping.is_some() {
+        let least = match (self.snapshot_wanted, self.least_to_mend()) {
+            (true, _) => 0,
+            (false, Some(index)) => index,
+            (false, None) => return,
+        };
+        if self.snapshot_ask.is_some() || self.stopping.is_some() {
             return;
         }
-        let fit = self.followers().filter(|service| service.is_fit());
-        let follower = fit.max_by_key(|service| service.applied).and_then(|service| service.id.replica());
+        let fit = self.followers().filter(|service| service.is_fit() && !self.is_accused(service.id));
+        let follower = fit.max_by_key(|service| service.applied);
         let serving = matches!(self.leadership, Leadership::Serving { .. }).then(|| self.leader()).flatten();
-        let Some(replica) = follower.or(serving) else { return };
+        let serving = serving.map(|replica| &self.services[&ServiceId::Replica(replica)]);
+        let author = [follower, serving].into_iter().flatten().find(|service| service.applied >= least);
+        let Some(replica) = author.and_then(|service| service.id.replica()) else { return };
         self.snapshot_ask = Some(SnapshotAsk { replica, deadline: now.plus_ms(SNAPSHOT_BOUND_MS) });
         self.actions.push(Action::AskSnapshot { replica });
         let event = self.about(ServiceId::Replica(replica), Severity::Info, Kind::SnapshotAsked);
@@ -104,10 +119,10 @@ impl Planner {
     }
 
     pub(super) fn spawn_due(&mut self, now: TimeUs) {
-        if self.stopping.is_some() {
+        if self.stopping.is_some() || !self.memory_known {
             return;
         }
-        for service in self.services.values_mut() {
+        for service in self.services.values_mut().filter(|service| service.broken_at.is_none()) {
             if matches!(service.phase, Phase::Down { start_at } if now >= start_at) {
                 service.begin(now.plus_ms(START_BOUND_MS), now);
                 self.actions.push(Action::Spawn { service: service.id, incarnation: service.incarnation });
@@ -126,16 +141,18 @@ impl Planner {
                 _ if !due.is_empty() => return,
                 StopStage::Gateway => self.stopping = Some(StopStage::Leader),
                 StopStage::Leader => self.stopping = Some(StopStage::Followers),
-                StopStage::Followers => return self.finish(now),
+                StopStage::Followers => self.stopping = Some(StopStage::Members),
+                StopStage::Members => return self.finish(now),
             }
         }
     }
 
     fn stop_stage(&self, id: ServiceId) -> StopStage {
-        match id.replica() {
-            None => StopStage::Gateway,
-            replica if replica == self.leader() => StopStage::Leader,
-            Some(_) => StopStage::Followers,
+        match id {
+            ServiceId::Gateway => StopStage::Gateway,
+            ServiceId::Replica(replica) if Some(replica) == self.leader() => StopStage::Leader,
+            ServiceId::Replica(_) => StopStage::Followers,
+            ServiceId::Member(_) => StopStage::Members,
         }
     }
 

@@ -11,10 +11,13 @@ use crate::limits::{BACKOFF_FIRST_MS, BACKOFF_MAX_MS, STRIKE_WINDOW_MS, STRIKES_
 ///    |                 |                  |                |      |
 ///    |                 +---- given up on, kill ------------+-> Fencing
 ///    +--too many strikes--> GivenUp
+///
+///   Awaited --hello--> Ready or Starting          a process of an earlier warden
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Phase {
     Down { start_at: TimeUs },
+    Awaited { deadline: TimeUs },
     Starting { deadline: TimeUs },
     Ready,
     Stopping { deadline: TimeUs },
@@ -51,6 +54,12 @@ pub(super) struct Service {
     pub suspicion: Option<Suspicion>,
     pub injected_at: Option<TimeUs>,
     pub fault_seen: Option<FaultSeen>,
+    /// Injected faults are for this process.
+    pub fault_pid: Option<u32>,
+    /// The log cannot be read at this entry; a snapshot behind it is waited for.
+    pub broken_at: Option<u64>,
+    /// When it was found wrong; until it is rebuilt.
+    pub convicted_at: Option<TimeUs>,
     was_ready: bool,
     useless: bool,
     strikes: u32,
@@ -78,11 +87,33 @@ impl Service {
             suspicion: None,
             injected_at: None,
             fault_seen: None,
+            fault_pid: None,
+            broken_at: None,
+            convicted_at: None,
             was_ready: false,
             useless: false,
             strikes: 0,
             last_strike: None,
         }
+    }
+
+    /// One of an earlier warden; it lives if it has a process.
+    pub fn recorded(found: &super::Found, deadline: TimeUs, now: TimeUs) -> Self {
+        let phase =
+            if found.pid.is_some() { Phase::Awaited { deadline } } else { Phase::Down { start_at: now } };
+        Self {
+            phase,
+            pid: found.pid,
+            incarnation: found.incarnation,
+            restarts: found.incarnation.saturating_sub(1),
+            was_ready: found.ready,
+            ..Self::new(found.service, now)
+        }
+    }
+
+    /// Whether it was ever told to be of use.
+    pub fn was_ready(&self) -> bool {
+        self.was_ready
     }
 
     pub fn enter(&mut self, phase: Phase, now: TimeUs) {
@@ -98,6 +129,7 @@ impl Service {
         self.suspicion = None;
         self.injected_at = None;
         self.fault_seen = None;
+        self.fault_pid = None;
         self.was_ready = false;
         self.useless = false;
         self.enter(Phase::Starting { deadline }, now);

@@ -1,11 +1,12 @@
 //! What each input changes in the plan's state.
 
 use super::service::{FaultSeen, Phase, Suspicion, Verdict};
-use super::{Action, Fault, Input, Leadership, Planner, StopStage};
+use super::{Action, Fault, Input, KeptSnapshot, Leadership, Planner, StopStage};
 use crate::event::{Cause, Event, Kind, Severity};
 use crate::ids::{ServiceId, TimeUs};
 use crate::limits::{
-    KILL_AGAIN_MS, LINK_CLOSED_GRACE_MS, RESTART_DEFER_MS, STOPPED_FOLLOWER_GRACE_MS, STOPPED_GRACE_MS,
+    KILL_AGAIN_MS, LINK_CLOSED_GRACE_MS, RESTART_DEFER_MS, SNAPSHOTS_KEPT, STOPPED_FOLLOWER_GRACE_MS,
+    STOPPED_GRACE_MS,
 };
 
 impl Planner {
@@ -37,6 +38,20 @@ impl Planner {
             Input::SnapshotTaken { service, index, length_bytes, .. } => {
                 self.take_snapshot(service, index, length_bytes);
             }
+            Input::Hello { service, ready, applied, leads_epoch, orphaned_ms, .. } => {
+                self.take_hello(now, service, ready.then_some(applied), leads_epoch, orphaned_ms);
+            }
+            Input::SnapshotsFound { indices } => self.take_snapshots_found(indices),
+            Input::Asleep { us } => self.forgive(us),
+            Input::SnapshotDamaged { service, index, .. } => {
+                self.drop_snapshot(index, &format!("{service} cannot load it"))
+            }
+            Input::LogDamaged { service, index, .. } => self.service(service).broken_at = Some(index),
+            Input::Mistrust { service, replica, index, why, .. } => {
+                self.take_mistrust(now, service, replica, index, &why);
+            }
+            Input::Damaged { service, index, why, .. } => self.take_damaged(now, service, index, &why),
+            Input::FaultsFor { service, pid, .. } => self.service(service).fault_pid = Some(pid),
             Input::Inject { service, fault } => self.take_inject(now, service, fault),
             Input::StopRequested => self.take_stop(),
         }
@@ -44,6 +59,8 @@ impl Planner {
 
     fn take_spawned(&mut self, id: ServiceId, pid: u32) {
         self.service(id).pid = Some(pid);
+        let incarnation = self.services[&id].incarnation;
+        self.actions.push(Action::Begin { service: id, incarnation });
         let event = self.about(id, Severity::Info, Kind::ServiceStarted);
         self.emit(event);
     }
@@ -54,10 +71,11 @@ impl Planner {
         }
         self.service(id).ready(applied, now);
         let mut event = self.about(id, Severity::Info, Kind::ServiceReady);
-        if id != ServiceId::Gateway {
+        if id.replica().is_some() {
             event.detail = format!("applied {applied}");
         }
         self.emit(event);
+        self.tell_rebuilt(now, id);
     }
 
     fn take_leading(&mut self, now: TimeUs, id: ServiceId, epoch: u64, takeover_us: u64, detail: String) {
@@ -109,12 +127,16 @@ impl Planner {
         event.detail = if was_leader { "led".to_owned() } else { String::new() };
         self.emit(event);
         self.vacate(id, was_leader, seen);
+        self.forget_votes(id);
         let service = self.service(id);
         service.last_death = Some(cause.to_string());
         service.pid = None;
         service.suspicion = None;
         if self.stopping.is_some() {
             self.service(id).enter(Phase::Ended, now);
+            return;
+        }
+        if self.hold_restart(now, id) {
             return;
         }
         match self.service(id).charge(cause, was_taking_over, now) {
@@ -158,9 +180,12 @@ impl Planner {
 
     fn give_up(&mut self, now: TimeUs, id: ServiceId) {
         let strikes = self.services[&id].strikes();
+        self.give_up_because(now, id, format!("died {strikes} times before it was of use"));
+    }
+
+    pub(super) fn give_up_because(&mut self, now: TimeUs, id: ServiceId, why: String) {
         self.service(id).enter(Phase::GivenUp, now);
-        let mut event = self.about(id, Severity::Error, Kind::ServiceGaveUp);
-        event.detail = format!("died {strikes} times before it was of use");
+        let event = Event { detail: why, ..self.about(id, Severity::Error, Kind::ServiceGaveUp) };
         self.emit(event);
         let replicas_left =
             self.services.values().any(|s| s.id.replica().is_some() && s.phase != Phase::GivenUp);
@@ -212,14 +237,15 @@ impl Planner {
         }
         // One at the newest's own place is kept: then it is its own forerunner, and a log that is full up to there is
         // let go. Refusing it would leave the log full for ever, for nothing can be appended to it.
-        if index < self.snapshot_newest || index == 0 {
+        let newest = self.snapshot_index();
+        if index < newest || index == 0 {
             let mut event = self.about(id, Severity::Warning, Kind::ReportIgnored);
-            event.detail =
-                format!("snapshot at {index} is not newer than the kept one at {}", self.snapshot_newest);
+            event.detail = format!("snapshot at {index} is not newer than the kept one at {newest}");
             self.emit(event);
             return;
         }
-        self.snapshot_newest = index;
+        self.snapshots.insert(0, KeptSnapshot { index, author: id.replica() });
+        self.snapshots.truncate(SNAPSHOTS_KEPT);
         self.actions.push(Action::KeepSnapshot { index });
         self.tell_snapshot_kept();
         let mut event = self.about(id, Severity::Info, Kind::SnapshotTaken);
@@ -228,7 +254,7 @@ impl Planner {
     }
 
     pub(super) fn tell_snapshot_kept(&mut self) {
-        if let (Some(replica), true) = (self.leader(), self.snapshot_newest > 0) {
+        if let (Some(replica), true) = (self.leader(), !self.snapshots.is_empty()) {
             self.actions.push(Action::TellSnapshotKept { replica });
         }
     }
@@ -248,7 +274,7 @@ impl Planner {
         self.emit(event);
     }
 
-    fn take_stop(&mut self) {
+    pub(super) fn take_stop(&mut self) {
         if self.stopping.is_none() {
             self.stopping = Some(StopStage::Gateway);
             self.emit(Event::new(Severity::Info, Kind::Stopping));

@@ -107,6 +107,82 @@ pub enum Input {
         /// Its length.
         length_bytes: u64,
     },
+    /// A service of an earlier warden was reached.
+    Hello {
+        /// Which service.
+        service: ServiceId,
+        /// Which start of it.
+        incarnation: u64,
+        /// Whether it takes orders.
+        ready: bool,
+        /// A replica's last applied log index.
+        applied: u64,
+        /// The epoch it serves as the leader, 0 if it does not.
+        leads_epoch: u64,
+        /// How long it was without a warden, in milliseconds.
+        orphaned_ms: u64,
+    },
+    /// The kept snapshots, newest first, after a service of an earlier warden handed in its copies.
+    SnapshotsFound {
+        /// Last applied log index in each.
+        indices: Vec<u64>,
+    },
+    /// The warden itself was not run for so long: nobody can be blamed for what seems late.
+    Asleep {
+        /// Microseconds.
+        us: u64,
+    },
+    /// A replica could not load this snapshot.
+    SnapshotDamaged {
+        /// Which service.
+        service: ServiceId,
+        /// Which start of it.
+        incarnation: u64,
+        /// Last applied log index in it.
+        index: u64,
+    },
+    /// A replica cannot read the log at this entry and ends.
+    LogDamaged {
+        /// Which service.
+        service: ServiceId,
+        /// Which start of it.
+        incarnation: u64,
+        /// The entry.
+        index: u64,
+    },
+    /// A replica found another one wrong.
+    Mistrust {
+        /// Who reports.
+        service: ServiceId,
+        /// Which start of it.
+        incarnation: u64,
+        /// The number of the replica that it finds wrong.
+        replica: u32,
+        /// The log index behind which they differ.
+        index: u64,
+        /// For people.
+        why: String,
+    },
+    /// A replica found itself wrong.
+    Damaged {
+        /// Which service.
+        service: ServiceId,
+        /// Which start of it.
+        incarnation: u64,
+        /// Its last applied log index.
+        index: u64,
+        /// For people.
+        why: String,
+    },
+    /// Injected faults are for this process in place of the service's own.
+    FaultsFor {
+        /// Which service.
+        service: ServiceId,
+        /// Which start of it.
+        incarnation: u64,
+        /// The process.
+        pid: u32,
+    },
     /// A fault is to be injected into this service.
     Inject {
         /// Which service.
@@ -132,14 +208,30 @@ pub enum Fault {
 /// Something the planner wants done. Each is safe to do for a process that has died meanwhile.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Action {
-    /// Start a process and send it `Begin` with all kept descriptors.
+    /// Start a process. It does nothing before `Begin`.
     Spawn {
         /// Which service.
         service: ServiceId,
         /// Which start of it, from 1.
         incarnation: u64,
     },
-    /// Make a fresh link; send one end to the replica in `Lead`, the other one to the gateway in `LeaderChanged`.
+    /// Send `Begin` with all kept descriptors; the process has to be written down before, so that the next warden finds
+    /// it.
+    Begin {
+        /// Which service.
+        service: ServiceId,
+        /// Which start of it.
+        incarnation: u64,
+    },
+    /// Nobody has the group's memory: make it.
+    MakeMemory,
+    /// Keep this snapshot no longer.
+    DropSnapshot {
+        /// Last applied log index in it.
+        index: u64,
+    },
+    /// Make a fresh link; send one end to the replica in `Lead`, the other one to the gateway in `LeaderChanged`. Who
+    /// leads which epoch has to be written down before.
     Lead {
         /// The leader's number.
         replica: u32,
@@ -193,6 +285,13 @@ pub enum Action {
     },
 }
 
+impl Action {
+    /// Whether the next warden would be misled if this one died behind the action and had not written down its state.
+    pub fn is_to_be_recorded(&self) -> bool {
+        matches!(self, Self::Begin { .. } | Self::Lead { .. })
+    }
+}
+
 /// Where a service is in its life.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum State {
@@ -225,6 +324,8 @@ pub struct ServiceView {
     pub state: State,
     /// Its process.
     pub pid: Option<u32>,
+    /// Whether this incarnation ever took orders.
+    pub was_ready: bool,
     /// Starts so far.
     pub incarnation: u64,
     /// Starts after a death.

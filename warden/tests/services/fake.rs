@@ -2,11 +2,11 @@
 
 use std::io::Write;
 use std::os::fd::{AsFd, OwnedFd};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use control::{
-    Begin, FromService, Lead, Leading, Link, LinkError, Noted, Ready, SnapshotTaken, ToService,
-    from_service::Report, names, to_service::Order,
+    Begin, FromService, Lead, Leading, Link, Noted, Ready, Role, SnapshotTaken, Tether, from_service::Report,
+    names, to_service::Order,
 };
 use rustix::event::{PollFd, PollFlags, Timespec};
 use rustix::fs::MemfdFlags;
@@ -14,9 +14,13 @@ use xs_shm::{Board, ReplicaStatus};
 
 const HEARTBEAT_MS: u32 = 20;
 
+/// Nobody comes for the services of a test that failed.
+const ORPHANED_MAX: Duration = Duration::from_secs(60);
+
 struct Fake {
-    warden: Link,
+    warden: Tether,
     begin: Begin,
+    orphaned: Option<Instant>,
     board: Option<Board>,
     status: ReplicaStatus,
     gateway: Option<Link>,
@@ -24,12 +28,18 @@ struct Fake {
 
 /// Serves until it is told to stop. Never returns.
 pub fn serve() -> ! {
-    let stdin = std::io::stdin().as_fd().try_clone_to_owned().unwrap();
-    let warden = Link::from_fd(stdin);
-    let packet = warden.receive::<ToService>().unwrap();
-    let Some(Order::Begin(begin)) = packet.message.order else { panic!("no Begin") };
-    let mut fake = Fake { warden, begin, board: None, status: ReplicaStatus::default(), gateway: None };
-    fake.begin(packet.descriptors);
+    let role = match std::env::var("FAKE_ROLE").unwrap().as_str() {
+        "replica" => Role::Replica,
+        "member" => Role::Member,
+        _ => Role::Gateway,
+    };
+    // The warden was killed before it had written this process down.
+    let Ok(warden) = Tether::start(role) else { std::process::exit(4) };
+    let begin = warden.first_order().clone();
+    let descriptors = warden.copies().unwrap();
+    let mut fake =
+        Fake { warden, begin, orphaned: None, board: None, status: ReplicaStatus::default(), gateway: None };
+    fake.begin(descriptors);
     loop {
         fake.turn();
     }
@@ -40,16 +50,32 @@ fn is_for(variable: &str, replica: u32) -> bool {
 }
 
 fn is_replica() -> bool {
-    std::env::var("FAKE_ROLE").is_ok_and(|role| role == "replica")
+    is_for_role("replica")
+}
+
+fn is_for_role(name: &str) -> bool {
+    std::env::var("FAKE_ROLE").is_ok_and(|role| role == name)
+}
+
+/// What a wrapper runs: the faults are for it.
+fn harmless_child() -> u32 {
+    let child = std::process::Command::new("sleep").arg("60").spawn().unwrap();
+    let pid = child.id();
+    std::thread::spawn(move || {
+        let mut child = child;
+        let _ = child.wait();
+        std::process::exit(5);
+    });
+    pid
 }
 
 impl Fake {
-    fn begin(&mut self, descriptors: Vec<OwnedFd>) {
+    fn begin(&mut self, descriptors: Vec<(String, OwnedFd)>) {
         if let Some(ms) = std::env::var("FAKE_SLOW_START_MS").ok().and_then(|ms| ms.parse().ok()) {
             std::thread::sleep(Duration::from_millis(ms));
         }
         let mut told = self.begin.names.join(",");
-        for (name, descriptor) in self.begin.names.clone().iter().zip(descriptors) {
+        for (name, descriptor) in descriptors {
             match name.as_str() {
                 names::BOARD if is_replica() => self.board = Some(Board::open(descriptor).unwrap()),
                 names::SNAPSHOT => {
@@ -64,16 +90,17 @@ impl Fake {
         }
         self.note("begun", told);
         self.let_replica_0_lead_first();
-        if !is_replica() && !self.begin.names.contains(&"evtchn.0".to_owned()) {
-            let keep = Begin { names: vec!["evtchn.0".into()], ..Begin::default() };
+        if is_for_role("gateway") && !self.begin.names.contains(&"evtchn.0".to_owned()) {
             let handle = rustix::event::eventfd(0, rustix::event::EventfdFlags::CLOEXEC).unwrap();
-            self.report(Report::Keep(keep), &[handle.as_fd()]);
+            // A warden that is gone meanwhile is told in the next hello.
+            let _ = self.warden.keep(&["evtchn.0".into()], &[handle.as_fd()]);
         }
         let applied = if is_for("FAKE_AHEAD_REPLICA", self.begin.replica) { 100 } else { 1 };
         self.status.applied = applied;
         self.publish();
         let heartbeat_ms = if is_replica() { HEARTBEAT_MS } else { 0 };
-        self.report(Report::Ready(Ready { applied, heartbeat_ms }), &[]);
+        let pid = if is_for_role("member") { harmless_child() } else { 0 };
+        self.report(Report::Ready(Ready { applied, heartbeat_ms, pid }), &[]);
     }
 
     /// So that the tests know who leads.
@@ -82,19 +109,21 @@ impl Fake {
             && self.begin.replica != 0
             && self.begin.incarnation == 1
         {
+            let began = Instant::now();
             while board.replica(0).epoch == 0 {
                 std::thread::sleep(Duration::from_millis(1));
-                self.end_with_the_warden();
+                assert!(began.elapsed() < ORPHANED_MAX);
             }
         }
     }
 
     /// The test's end may have killed the warden: nobody else would end this process.
-    fn end_with_the_warden(&self) {
-        let mut polled = [PollFd::new(&self.warden, PollFlags::empty())];
-        rustix::event::poll(&mut polled, Some(&Timespec::default())).unwrap();
-        if polled[0].revents().contains(PollFlags::HUP) {
-            std::process::exit(3);
+    fn end_if_forgotten(&mut self) {
+        match (self.warden.is_linked(), self.orphaned) {
+            (true, _) => self.orphaned = None,
+            (false, None) => self.orphaned = Some(Instant::now()),
+            (false, Some(since)) if since.elapsed() > ORPHANED_MAX => std::process::exit(3),
+            (false, Some(_)) => {}
         }
     }
 
@@ -109,6 +138,7 @@ impl Fake {
         if ready > 0 {
             self.obey();
         }
+        self.end_if_forgotten();
     }
 
     fn publish(&mut self) {
@@ -119,13 +149,14 @@ impl Fake {
     }
 
     fn obey(&mut self) {
-        let mut packet = match self.warden.receive::<ToService>() {
-            Ok(packet) => packet,
-            Err(LinkError::Closed) => std::process::exit(3),
-            Err(error) => panic!("{error}"),
-        };
+        let Some(mut packet) = self.warden.order().unwrap() else { return };
         match packet.message.order.unwrap() {
-            Order::Begin(_) => panic!("a second Begin"),
+            Order::Begin(_) | Order::Hold(_) => panic!("not for a service"),
+            Order::Adopted(_) => self.note("welcomed", String::new()),
+            Order::Clients(clients) => {
+                assert_eq!(clients.ids.len(), packet.descriptors.len());
+                self.note("clients_given", format!("{:?}", clients.ids));
+            }
             Order::Lead(Lead { epoch }) => self.lead(epoch, packet.descriptors.pop().unwrap()),
             Order::LeaderChanged(_) => self.link(packet.descriptors.pop().unwrap()),
             Order::TakeSnapshot(_) => self.take_snapshot(),
@@ -178,14 +209,11 @@ impl Fake {
     }
 
     fn note(&self, kind: &str, detail: String) {
-        self.report(Report::Noted(Noted { severity: 0, kind: kind.into(), detail }), &[]);
+        self.report(Report::Noted(Noted { kind: kind.into(), detail, ..Noted::default() }), &[]);
     }
 
     fn report(&self, report: Report, descriptors: &[std::os::fd::BorrowedFd<'_>]) {
-        match self.warden.send(&FromService { report: Some(report) }, descriptors) {
-            Ok(()) => {}
-            Err(LinkError::Closed) => std::process::exit(3),
-            Err(error) => panic!("{error}"),
-        }
+        // Whatever a new warden must know is told in the next hello.
+        let _ = self.warden.report(report, descriptors);
     }
 }

@@ -1,6 +1,7 @@
 //! The warden with real processes: this test's own binary, started again, is the service.
 #![allow(clippy::unwrap_used, reason = "helpers of tests")]
 
+mod adoption;
 mod fake;
 mod rig;
 
@@ -181,7 +182,7 @@ async fn health_follows_the_service_and_the_stream_ends_with_the_stop() {
     let pids: Vec<_> = rig.status().await.services.iter().map(|service| service.pid).collect();
     rig.down().await;
     assert!(pids.iter().all(|pid| !rig::lives(*pid)), "children are left");
-    assert_eq!(std::fs::read_to_string(rig.rundir.join("ppvmm.pids")).unwrap(), "");
+    assert!(!rig.rundir.join("ppvmm.state").exists());
 }
 
 #[tokio::test]
@@ -239,9 +240,6 @@ async fn a_tcp_port_is_for_looking_only_and_on_loopback_only() {
 async fn two_wardens_do_not_share_a_run_directory() {
     let mut rig = Rig::start(1).await;
     assert!(matches!(RunDir::take(&rig.rundir), Err(Error::AlreadyRunning { .. })));
-    let pids: Vec<_> = rig.status().await.services.iter().map(|service| service.pid.to_string()).collect();
-    let recorded = std::fs::read_to_string(rig.rundir.join("ppvmm.pids")).unwrap();
-    assert_eq!(recorded.lines().filter_map(|line| line.split(' ').next()).collect::<Vec<_>>(), pids);
     rig.down().await;
 }
 

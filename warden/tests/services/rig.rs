@@ -1,7 +1,7 @@
 //! A warden of fakes in this process, and a gRPC client of it.
 
 use std::collections::HashSet;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use api::v1::{
@@ -10,10 +10,10 @@ use api::v1::{
 use hyper_util::rt::TokioIo;
 use rustix::process::{Pid, Signal};
 use tokio::net::UnixStream;
-use tokio::task::JoinHandle;
+use tokio::sync::oneshot;
 use tonic::transport::{Channel, Endpoint};
 use tonic_health::pb::{HealthCheckRequest, health_client::HealthClient};
-use warden::{Error, Handle, RunDir, ServiceSpec, Warden, WardenSpec, bind_listener, store_group};
+use warden::{Error, Handle, RunDir, ServiceSpec, Warden, WardenSpec, store_group};
 
 /// Nothing here takes nearly as long, on a loaded machine too.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -28,20 +28,48 @@ pub struct Rig {
     seen: Vec<Event>,
     told: HashSet<u64>,
     handle: Handle,
-    warden: JoinHandle<Result<(), Error>>,
+    /// Ends with none if it was killed.
+    warden: std::thread::JoinHandle<Option<Result<(), Error>>>,
+    kill: Option<oneshot::Sender<()>>,
+}
+
+/// A warden with a runtime of its own: when that one is dropped, nothing of the warden is left but its children, as after
+/// a SIGKILL.
+fn run_warden(
+    spec: WardenSpec,
+    begun: oneshot::Sender<Handle>,
+    killed: oneshot::Receiver<()>,
+) -> Option<Result<(), Error>> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    runtime.block_on(async {
+        let warden = Warden::new(spec).unwrap();
+        begun.send(warden.handle()).unwrap();
+        tokio::select! {
+            result = warden.run() => Some(result),
+            _ = killed => None,
+        }
+    })
 }
 
 /// A group of fakes in a directory that is left to the system's cleaning: the sockets in it outlive the value.
 pub fn spec(replicas: u32, env: &[(&str, &str)]) -> WardenSpec {
-    let dir = tempfile::tempdir().unwrap().keep();
-    let rundir = RunDir::take(&dir).unwrap();
-    let listener = bind_listener(&dir.join("socket")).unwrap();
+    spec_in(&tempfile::tempdir().unwrap().keep(), replicas, env)
+}
+
+/// As [`spec`], in a directory where a group may run already.
+pub fn spec_in(dir: &Path, replicas: u32, env: &[(&str, &str)]) -> WardenSpec {
+    let rundir = RunDir::take(dir).unwrap();
     let program = std::env::current_exe().unwrap();
-    let mut group = store_group(&dir, &program, &[], replicas, listener).unwrap();
+    let mut group = store_group(dir, &program, &[], replicas, &dir.join("socket"));
     let service = |role: &str| ServiceSpec {
         program: program.clone(),
         args: ["fake_service", "--exact", "--nocapture", "--test-threads=1"].map(Into::into).to_vec(),
-        env: env.iter().copied().chain([("FAKE_ROLE", role)]).map(|(k, v)| (k.into(), v.into())).collect(),
+        env: env
+            .iter()
+            .copied()
+            .chain([("FAKE_ROLE", role), ("PPVMM_TEST_RUNDIR", dir.to_str().unwrap())])
+            .map(|(k, v)| (k.into(), v.into()))
+            .collect(),
     };
     group.gateway = service("gateway");
     group.replicas = (0..replicas).map(|_| service("replica")).collect();
@@ -66,10 +94,18 @@ impl Rig {
     }
 
     pub async fn run(spec: WardenSpec) -> Self {
+        let mut rig = Self::begin(spec).await;
+        assert!(tokio::time::timeout(PATIENCE, rig.handle.wait_serving()).await.unwrap());
+        rig
+    }
+
+    /// As [`Rig::run`], without waiting for a leader.
+    pub async fn begin(spec: WardenSpec) -> Self {
         let rundir = spec.rundir.path().to_owned();
-        let warden = Warden::new(spec).unwrap();
-        let mut handle = warden.handle();
-        let warden = tokio::spawn(warden.run());
+        let (begun, begins) = oneshot::channel();
+        let (kill, killed) = oneshot::channel();
+        let warden = std::thread::spawn(move || run_warden(spec, begun, killed));
+        let handle = begins.await.unwrap();
         let path = rundir.join(api::SOCKET_NAME);
         let connect = tower::service_fn(move |_| {
             let path = path.clone();
@@ -77,7 +113,6 @@ impl Rig {
         });
         let channel =
             Endpoint::from_static("http://localhost").connect_with_connector(connect).await.unwrap();
-        assert!(tokio::time::timeout(PATIENCE, handle.wait_serving()).await.unwrap());
         let mut client = PpvmmClient::new(channel.clone());
         let request = v1::EventsRequest { replay_last: u32::MAX, follow: true };
         let events = client.events(request).await.unwrap().into_inner();
@@ -90,7 +125,16 @@ impl Rig {
             told: HashSet::new(),
             handle,
             warden,
+            kill: Some(kill),
         }
+    }
+
+    /// Kills the warden alone. The services live on.
+    pub fn kill_warden(self) -> PathBuf {
+        let Self { kill, warden, rundir, .. } = self;
+        kill.unwrap().send(()).unwrap();
+        assert!(warden.join().unwrap().is_none(), "it was killed while it ran");
+        rundir
     }
 
     /// The next event of this kind.
@@ -175,7 +219,11 @@ impl Rig {
         self.client.down(v1::DownRequest {}).await.unwrap();
         self.event("stopped").await;
         assert!(self.events.message().await.unwrap().is_none(), "nothing follows the end");
-        tokio::time::timeout(PATIENCE, &mut self.warden).await.unwrap().unwrap().unwrap();
+        let end = tokio::time::Instant::now() + PATIENCE;
+        while !self.warden.is_finished() {
+            assert!(tokio::time::Instant::now() < end, "the warden does not end");
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
         assert!(!self.handle.wait_serving().await);
     }
 }
@@ -188,4 +236,22 @@ pub fn send(pid: u32, signal: Signal) {
 pub fn lives(pid: u32) -> bool {
     let pid = Pid::from_raw(i32::try_from(pid).unwrap()).unwrap();
     rustix::process::test_kill_process(pid).is_ok()
+}
+
+/// A warden that was killed reaped nobody.
+pub fn is_zombie(pid: u32) -> bool {
+    warden::proc::Stat::of(pid).is_none()
+}
+
+/// The live services with this run directory in their environment, by pid.
+pub fn processes_of(rundir: &Path) -> Vec<u32> {
+    let wanted = [b"PPVMM_TEST_RUNDIR=", rundir.as_os_str().as_encoded_bytes(), b"\0"].concat();
+    let entries = std::fs::read_dir("/proc").unwrap().flatten();
+    let mut pids: Vec<u32> = entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok()).collect();
+    pids.retain(|pid| {
+        let environment = std::fs::read(format!("/proc/{pid}/environ")).unwrap_or_default();
+        environment.windows(wanted.len()).any(|part| part == wanted) && !is_zombie(*pid)
+    });
+    pids.sort_unstable();
+    pids
 }

@@ -5,15 +5,12 @@ use std::os::fd::OwnedFd;
 /// Why a gateway or replica can not go on.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// The environment does not name a link to a warden.
-    #[error("no link to a warden: this role is started by the warden only")]
-    NoWarden,
-    /// The warden is gone or spoke first words that are not [`control::Begin`].
-    #[error("warden: {0}")]
-    Warden(#[from] control::LinkError),
-    /// A first order that is not [`control::Begin`].
-    #[error("the warden's first order is not Begin")]
-    NoBegin,
+    /// The warden gave no link or no first order.
+    #[error(transparent)]
+    Start(#[from] control::TetherError),
+    /// A link broke the rules, or the other end of one between gateway and leader is gone.
+    #[error("link: {0}")]
+    Link(#[from] control::LinkError),
     /// A descriptor that the warden must hand over is missing.
     #[error("the warden handed over no {name}")]
     Missing {

@@ -4,11 +4,12 @@ use std::collections::{BTreeMap, VecDeque};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::time::Duration;
 
-use control::{Link, LinkError, ToService, to_service};
+use control::{Link, LinkError, Role, to_service};
 use rustix::net::SocketFlags;
-use xs_shm::limits::TABLE_BYTES;
+use xs_shm::limits::{SOCKETS_MAX, TABLE_BYTES};
 use xs_shm::{Kind, Region, SlotState, Table};
 
+use crate::deposit::Deposit;
 use crate::endpoints::{Endpoints, Said};
 use crate::error::{Error, take, take_optional};
 use crate::limits::{ACCEPTS_PER_TURN_MAX, HANDOVER_BATCH};
@@ -31,12 +32,13 @@ struct Gateway {
     clients: BTreeMap<u64, OwnedFd>,
     event_channels: Vec<OwnedFd>,
     unsent: VecDeque<u64>,
+    deposit: Deposit,
     poller: Poller,
 }
 
 /// Runs the role until the warden says stop.
 pub fn run() -> Result<(), Error> {
-    let mut service = Service::start()?;
+    let mut service = Service::start(Role::Gateway)?;
     let conns = take(&mut service.kept, control::names::CONNS)?;
     let listener = take(&mut service.kept, control::names::LISTENER)?;
     let mut event_channels = Vec::new();
@@ -57,6 +59,7 @@ pub fn run() -> Result<(), Error> {
         clients: BTreeMap::new(),
         event_channels,
         unsent: VecDeque::new(),
+        deposit: Deposit::default(),
         poller,
         service,
     };
@@ -85,31 +88,29 @@ impl Gateway {
                 self.listen(true)?;
             }
             self.send_unsent()?;
+            self.deposit.hand_over(&self.service.warden, &self.clients)?;
         }
     }
 
     /// True if the warden says stop.
     fn take_orders(&mut self) -> Result<bool, Error> {
-        loop {
-            match self.service.warden.receive::<ToService>() {
-                Ok(packet) => match packet.message.order {
-                    Some(to_service::Order::LeaderChanged(_)) => {
-                        if let Some(fd) = packet.descriptors.into_iter().next() {
-                            self.greet_leader(Link::from_fd(fd))?;
-                        }
+        while let Some(packet) = self.service.warden.order()? {
+            match packet.message.order {
+                Some(to_service::Order::LeaderChanged(_)) => {
+                    if let Some(fd) = packet.descriptors.into_iter().next() {
+                        self.greet_leader(Link::from_fd(fd))?;
                     }
-                    Some(to_service::Order::Stop(_)) => return Ok(true),
-                    _ => {}
-                },
-                Err(LinkError::WouldBlock) => return Ok(false),
-                // Without a warden there is nobody to restart us, but clients are served as long as we live.
-                Err(LinkError::Closed) => {
-                    self.poller.remove(&self.service.warden).map_err(Error::system("epoll_ctl"))?;
-                    return Ok(false);
                 }
-                Err(error) => return Err(error.into()),
+                Some(to_service::Order::Clients(clients)) => {
+                    let refused = self.adopt(&clients.ids, packet.descriptors);
+                    self.deposit.closed(&refused);
+                }
+                Some(to_service::Order::Adopted(_)) => self.deposit.begin_anew(self.clients.keys().copied()),
+                Some(to_service::Order::Stop(_)) => return Ok(true),
+                _ => {}
             }
         }
+        Ok(false)
     }
 
     fn accept(&mut self) -> Result<(), Error> {
@@ -133,6 +134,7 @@ impl Gateway {
             let id = self.table.conn_id(slot);
             self.clients.insert(id, client);
             self.unsent.push_back(id);
+            self.deposit.opened(id);
         }
         Ok(())
     }
@@ -211,8 +213,11 @@ impl Gateway {
             match leader.receive::<Endpoints>() {
                 Ok(packet) => match packet.message.said {
                     Some(Said::Closed(closed)) => self.let_go(&closed.ids)?,
-                    Some(Said::Clients(clients)) => self.adopt(&clients.ids, packet.descriptors),
-                    Some(Said::EventChannels(_)) => self.event_channels = packet.descriptors,
+                    Some(Said::Clients(clients)) => {
+                        self.adopt(&clients.ids, packet.descriptors);
+                        clients.ids.iter().for_each(|id| self.deposit.opened(*id));
+                    }
+                    Some(Said::EventChannels(_)) => self.keep_event_channels(packet.descriptors),
                     Some(Said::Complete(_)) => self.free_lost(),
                     _ => {}
                 },
@@ -227,6 +232,7 @@ impl Gateway {
     fn let_go(&mut self, ids: &[u64]) -> Result<(), Error> {
         for id in ids {
             self.clients.remove(id);
+            self.deposit.closed(&[*id]);
             let slot = Table::slot_of(*id);
             if self.table.conn_id(slot) == *id && self.table.state(slot) == SlotState::Closed {
                 self.table.free(slot);
@@ -235,15 +241,33 @@ impl Gateway {
         self.listen(true)
     }
 
-    /// A gateway that starts anew gets the clients back from the leader.
-    fn adopt(&mut self, ids: &[u64], descriptors: Vec<OwnedFd>) {
+    /// A gateway that starts anew gets the clients back from the warden and from the leader. Gives those that it does
+    /// not take: their slots are free or another's.
+    fn adopt(&mut self, ids: &[u64], descriptors: Vec<OwnedFd>) -> Vec<u64> {
+        let mut refused = Vec::new();
         for (id, client) in ids.iter().zip(descriptors) {
             let slot = Table::slot_of(*id);
-            let known = self.table.used().any(|(used, _, kind)| used == slot && kind == Kind::Socket);
-            if known && self.table.conn_id(slot) == *id {
+            let ours = slot.0 < SOCKETS_MAX
+                && self.table.conn_id(slot) == *id
+                && self.table.state(slot) != SlotState::Free;
+            if ours {
                 self.clients.insert(*id, client);
+            } else {
+                refused.push(*id);
             }
         }
+        refused
+    }
+
+    /// They outlive us at the warden's, even if the leader dies as well.
+    fn keep_event_channels(&mut self, handles: Vec<OwnedFd>) {
+        let names: Vec<String> =
+            (0..handles.len()).map(|number| format!("{}{number}", control::names::EVTCHN)).collect();
+        let borrowed: Vec<BorrowedFd<'_>> = handles.iter().map(AsFd::as_fd).collect();
+        if let Err(error) = self.service.warden.keep(&names, &borrowed) {
+            tracing::debug!(%error, "the event channels are not kept by a warden");
+        }
+        self.event_channels = handles;
     }
 
     /// The leader gave back all that it holds. What neither of us holds was lost with a former gateway and leader.

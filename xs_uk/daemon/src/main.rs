@@ -6,6 +6,7 @@
 
 mod args;
 mod background;
+mod deposit;
 mod endpoints;
 mod error;
 mod fairness;

@@ -2,54 +2,46 @@
 
 use std::os::fd::OwnedFd;
 
-use control::{Begin, FromService, Link, Noted, Ready, Severity, ToService, from_service, to_service};
+use control::{Begin, Noted, Ready, Role, Severity, Tether, from_service};
 
 use crate::error::Error;
 
 /// A role's process after the warden's first order.
 pub struct Service {
-    /// The link to the warden; does not block.
-    pub warden: Link,
+    /// The link to the warden, and to each that comes after it; does not block.
+    pub warden: Tether,
     /// Who we are.
     pub begin: Begin,
-    /// What the warden keeps for us.
+    /// Copies of what the warden keeps for us; the tether holds others, for the next warden.
     pub kept: Vec<(String, OwnedFd)>,
 }
 
 impl Service {
     /// Takes the link that the warden left as our standard input, and waits for its first order.
-    pub fn start() -> Result<Self, Error> {
+    pub fn start(role: Role) -> Result<Self, Error> {
         ignore_hangup()?;
-        if std::env::var_os(control::LINK_ENV).is_none_or(|number| number != "0") {
-            return Err(Error::NoWarden);
-        }
-        let stdin = rustix::io::fcntl_dupfd_cloexec(std::io::stdin(), 3).map_err(Error::system("dup"))?;
-        let warden = Link::from_fd(stdin);
-        let packet = warden.receive::<ToService>()?;
-        let Some(to_service::Order::Begin(begin)) = packet.message.order else { return Err(Error::NoBegin) };
-        let kept = begin.names.iter().cloned().zip(packet.descriptors).collect();
-        warden.set_nonblocking(true)?;
-        Ok(Self { warden, begin, kept })
+        let warden = Tether::start(role)?;
+        Ok(Self { begin: warden.first_order().clone(), kept: warden.copies()?, warden })
     }
 
     /// Says that orders can come.
     pub fn ready(&self, applied: u64, heartbeat_ms: u32) -> Result<(), Error> {
-        report(&self.warden, from_service::Report::Ready(Ready { applied, heartbeat_ms }))
+        report(&self.warden, from_service::Report::Ready(Ready { applied, heartbeat_ms, pid: 0 }))
     }
 }
 
 /// Sends a report to the warden. A warden that is gone or too busy to read is not waited for: service goes on.
-pub fn report(warden: &Link, report: from_service::Report) -> Result<(), Error> {
+pub fn report(warden: &Tether, report: from_service::Report) -> Result<(), Error> {
     report_with(warden, report, &[])
 }
 
 /// As [`report`], with descriptors.
 pub fn report_with(
-    warden: &Link,
+    warden: &Tether,
     report: from_service::Report,
     descriptors: &[std::os::fd::BorrowedFd<'_>],
 ) -> Result<(), Error> {
-    match warden.send(&FromService { report: Some(report) }, descriptors) {
+    match warden.report(report, descriptors) {
         Err(control::LinkError::WouldBlock | control::LinkError::Closed) => {
             tracing::warn!("the warden takes no reports");
             Ok(())
@@ -59,8 +51,19 @@ pub fn report_with(
 }
 
 /// Puts something into the warden's event stream.
-pub fn note(warden: &Link, severity: Severity, kind: &str, detail: String) -> Result<(), Error> {
-    let noted = Noted { severity: severity.into(), kind: kind.into(), detail };
+pub fn note(warden: &Tether, severity: Severity, kind: &str, detail: String) -> Result<(), Error> {
+    note_at(warden, severity, kind, 0, detail)
+}
+
+/// As [`note`], about a log entry or a snapshot.
+pub fn note_at(
+    warden: &Tether,
+    severity: Severity,
+    kind: &str,
+    index: u64,
+    detail: String,
+) -> Result<(), Error> {
+    let noted = Noted { severity: severity.into(), kind: kind.into(), detail, index };
     report(warden, from_service::Report::Noted(noted))
 }
 

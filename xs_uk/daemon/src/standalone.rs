@@ -31,10 +31,9 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
 fn spec(args: &Args) -> anyhow::Result<WardenSpec> {
     let rundir = RunDir::take(&args.rundir)?;
     let socket = args.socket_path();
-    let listener = warden::bind_listener(&socket).with_context(|| format!("{}", socket.display()))?;
     let program = std::env::current_exe().context("own path")?;
     let host = args.host();
-    let mut group = warden::store_group(&args.rundir, &program, &child_args(args), args.replicas, listener)?;
+    let mut group = warden::store_group(rundir.path(), &program, &child_args(args), args.replicas, &socket);
     let profile = match host.profile {
         Profile::Xen => "xen",
         Profile::Local => "local",

@@ -4,7 +4,7 @@ use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::os::fd::OwnedFd;
 use std::time::{Duration, Instant};
 
-use control::{Link, LinkError, ToService, to_service};
+use control::{Link, LinkError, Tether, to_service};
 use hypervisor::{Host, Port};
 use xs_consensus::{CURSOR_BYTES, Cursor};
 use xs_shm::{Kind, ReplicaStatus, ReplicaWords, SlotId, SlotState, Table};
@@ -36,7 +36,7 @@ pub(super) struct Leader {
     pub table: Table,
     pub words: ReplicaWords,
     pub status: ReplicaStatus,
-    pub warden: Link,
+    pub warden: Tether,
     pub gateway: Option<Link>,
     pub host: Host,
     pub poller: Poller,
@@ -174,15 +174,7 @@ impl Leader {
     /// True if the warden says stop.
     fn take_orders(&mut self) -> Result<bool, Error> {
         loop {
-            let packet = match self.warden.receive::<ToService>() {
-                Err(LinkError::WouldBlock) => return Ok(false),
-                // Clients are served as long as we live; a new warden may come.
-                Err(LinkError::Closed) => {
-                    self.poller.remove(&self.warden).map_err(Error::system("epoll_ctl"))?;
-                    return Ok(false);
-                }
-                packet => packet?,
-            };
+            let Some(packet) = self.warden.order()? else { return Ok(false) };
             match packet.message.order {
                 Some(to_service::Order::Lead(_)) => {
                     if let Some(fd) = packet.descriptors.into_iter().next() {

@@ -12,10 +12,10 @@ mod requests;
 mod takeover;
 
 use std::os::fd::OwnedFd;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use control::{LinkError, SnapshotTaken, ToService, from_service, to_service};
-use xs_consensus::{Cursor, Embedded};
+use control::{LinkError, Role, Severity, SnapshotTaken, from_service, notes, to_service};
+use xs_consensus::{Cursor, Embedded, LogError};
 use xs_shm::limits::TABLE_BYTES;
 use xs_shm::{Board, Region, ReplicaStatus, ReplicaWords, Table};
 use xs_store::{Config, Store};
@@ -23,7 +23,7 @@ use xs_store::{Config, Store};
 use crate::error::{Error, take, take_optional};
 use crate::limits::{FOLLOW_BATCH, FOLLOW_IDLE, HEARTBEAT_PROMISE_MS};
 use crate::poller::{Interest, Poller};
-use crate::service::{Service, report_with};
+use crate::service::{Service, note_at, report_with};
 use crate::snapshot;
 use machine::Machine;
 
@@ -61,30 +61,44 @@ const KICK: u64 = 1;
 
 /// Runs the role until the warden says stop.
 pub fn run(options: ReplicaOptions) -> Result<(), Error> {
-    let mut follower = Follower::start(&options)?;
-    match follower.follow()? {
-        Promoted::Stop => Ok(()),
-        Promoted::Lead { epoch, gateway } => {
-            let Follower { service, machine, table, words, status, kick } = follower;
-            let parts = takeover::Parts { service, machine, table, words, status, kick, options };
-            match takeover::take_over(parts, epoch, gateway)? {
-                Some(mut leader) => leader.serve(),
-                None => Ok(()),
+    let service = Service::start(Role::Replica)?;
+    let mut follower = Follower::start(service, &options)?;
+    loop {
+        let (epoch, gateway) = match follower.follow()? {
+            Promoted::Stop => return Ok(()),
+            Promoted::Lead { epoch, gateway } => (epoch, gateway),
+        };
+        let began = Instant::now();
+        let held = match takeover::receive_endpoints(&gateway) {
+            Ok(held) => held,
+            // The gateway died, or only half of the order was given before the warden did: the order will come again.
+            Err(error @ (Error::Link(LinkError::Closed) | Error::Handover { .. })) => {
+                tracing::warn!(%error, epoch, "not taken over");
+                continue;
             }
-        }
+            Err(error) => return Err(error),
+        };
+        let Follower { service, machine, table, words, status, kick } = follower;
+        let parts = takeover::Parts { service, machine, table, words, status, kick, options };
+        return takeover::take_over(parts, epoch, gateway, held, began)?.serve();
     }
 }
 
+/// Tells the warden of a log that cannot be read, so that it does not start us again before there is a way around.
+fn told<T>(warden: &control::Tether, result: Result<T, Error>) -> Result<T, Error> {
+    if let Err(Error::Log(LogError::Corrupt { index, what })) = &result {
+        let detail = format!("entry {index}: {what}");
+        note_at(warden, Severity::Error, notes::LOG_DAMAGED, *index, detail)?;
+    }
+    result
+}
+
 impl Follower {
-    fn start(options: &ReplicaOptions) -> Result<Self, Error> {
-        let mut service = Service::start()?;
+    fn start(mut service: Service, options: &ReplicaOptions) -> Result<Self, Error> {
         let board = Board::open(take(&mut service.kept, control::names::BOARD)?)?;
         let conns = take(&mut service.kept, control::names::CONNS)?;
         let log = take(&mut service.kept, control::names::LOG)?;
-        let (cursor, store) = match take_optional(&mut service.kept, control::names::SNAPSHOT) {
-            Some(saved) => snapshot::load(saved)?,
-            None => (Cursor::default(), Store::new(options.config.clone())),
-        };
+        let (cursor, store) = load(&mut service, options)?;
         let kick = take_optional(&mut service.kept, control::names::KICK);
         // Nothing else of ours may stay open by mistake.
         service.kept.clear();
@@ -97,7 +111,12 @@ impl Follower {
             service,
             kick,
         };
-        while follower.advance()? {}
+        loop {
+            let more = follower.advance();
+            if !told(&follower.service.warden, more)? {
+                break;
+            }
+        }
         follower.service.ready(follower.machine.index(), HEARTBEAT_PROMISE_MS)?;
         Ok(follower)
     }
@@ -111,16 +130,13 @@ impl Follower {
         let (mut ready, mut pause) = (Vec::new(), Duration::ZERO);
         loop {
             poller.wait(pause, &mut ready).map_err(Error::system("epoll_wait"))?;
-            if ready.contains(&WARDEN) {
-                match self.take_orders() {
-                    Ok(Some(promoted)) => return Ok(promoted),
-                    Ok(None) => {}
-                    // A follower without a warden is of no use: nobody can promote it.
-                    Err(Error::Warden(LinkError::Closed)) => return Ok(Promoted::Stop),
-                    Err(error) => return Err(error),
-                }
+            if ready.contains(&WARDEN)
+                && let Some(promoted) = self.take_orders()?
+            {
+                return Ok(promoted);
             }
-            pause = if self.advance()? { Duration::ZERO } else { FOLLOW_IDLE };
+            let more = self.advance();
+            pause = if told(&self.service.warden, more)? { Duration::ZERO } else { FOLLOW_IDLE };
         }
     }
 
@@ -136,10 +152,7 @@ impl Follower {
 
     fn take_orders(&mut self) -> Result<Option<Promoted>, Error> {
         loop {
-            let packet = match self.service.warden.receive::<ToService>() {
-                Err(LinkError::WouldBlock) => return Ok(None),
-                packet => packet?,
-            };
+            let Some(packet) = self.service.warden.order()? else { return Ok(None) };
             match packet.message.order {
                 Some(to_service::Order::Lead(lead)) => {
                     let gateway = packet.descriptors.into_iter().next();
@@ -157,8 +170,26 @@ impl Follower {
     }
 }
 
+/// The newest snapshot that can be loaded, or an empty store without any.
+fn load(service: &mut Service, options: &ReplicaOptions) -> Result<(Cursor, Store), Error> {
+    let newest = take_optional(&mut service.kept, control::names::SNAPSHOT);
+    let older = take_optional(&mut service.kept, control::names::SNAPSHOT_OLDER);
+    let Some(newest) = newest else { return Ok((Cursor::default(), Store::new(options.config.clone()))) };
+    let error = match snapshot::load(newest) {
+        Ok(loaded) => return Ok(loaded),
+        Err(error) => error,
+    };
+    let index = service.begin.snapshot.as_ref().map_or(0, |taken| taken.index);
+    let (severity, detail) = (Severity::Error, error.to_string());
+    note_at(&service.warden, severity, notes::SNAPSHOT_DAMAGED, index, detail)?;
+    match older {
+        Some(older) => snapshot::load(older),
+        None => Err(error),
+    }
+}
+
 /// Takes a snapshot of the machine's state and gives it to the warden to keep.
-fn send_snapshot(warden: &control::Link, machine: &Machine) -> Result<u64, Error> {
+fn send_snapshot(warden: &control::Tether, machine: &Machine) -> Result<u64, Error> {
     use std::os::fd::AsFd;
     let cursor = machine.cursor();
     let (fd, length_bytes) = snapshot::save(&machine.store, &cursor)?;

@@ -15,6 +15,7 @@ use super::ReplicaOptions;
 use super::conn::{Conn, Transport};
 use super::leader::{ENGINE, EVENTS, GATEWAY, Leader, SnapshotState, WARDEN};
 use super::machine::Machine;
+use super::told;
 use crate::endpoints::{Endpoints, Said};
 use crate::error::Error;
 use crate::fairness::Fairness;
@@ -37,14 +38,20 @@ pub(super) struct Parts {
 /// Client sockets by connection id, and the event-channel handles.
 pub(super) type Held = (Vec<(u64, OwnedFd)>, Vec<OwnedFd>);
 
-/// Takes over. `None` if the gateway died meanwhile: the warden will say again.
-pub(super) fn take_over(parts: Parts, epoch: u64, gateway: Link) -> Result<Option<Leader>, Error> {
-    let began = Instant::now();
+/// Takes over with what the gateway `held`.
+pub(super) fn take_over(
+    parts: Parts,
+    epoch: u64,
+    gateway: Link,
+    held: Held,
+    began: Instant,
+) -> Result<Leader, Error> {
     let Parts { service, mut machine, table, words, mut status, kick, options } = parts;
     status.epoch = epoch;
-    fence(&mut machine, epoch, &words, &mut status)?;
+    let fenced = fence(&mut machine, epoch, &words, &mut status);
+    told(&service.warden, fenced)?;
     machine.set_kick(kick);
-    let (clients, handles) = receive_endpoints(&gateway)?;
+    let (clients, handles) = held;
     let fresh_host = handles.is_empty();
     let host = if fresh_host { Host::open(&options.host)? } else { Host::adopt(&options.host, handles)? };
     let poller = Poller::new().map_err(Error::system("epoll_create"))?;
@@ -99,7 +106,7 @@ pub(super) fn take_over(parts: Parts, epoch: u64, gateway: Link) -> Result<Optio
     leader.seed_backlog();
     leader.deliver_all()?;
     leader.report_leading(epoch, began.elapsed())?;
-    Ok(Some(leader))
+    Ok(leader)
 }
 
 /// Fences older leaders and applies what they left, for as long as the engine takes for that.
