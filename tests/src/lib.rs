@@ -6,6 +6,7 @@
 
 mod killer;
 pub mod limits;
+mod processes;
 mod raw;
 mod stand;
 

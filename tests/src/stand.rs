@@ -76,6 +76,11 @@ impl Stand {
                 .is_ok_and(|mut client| client.request(MessageType::READ, 0, b"/\0").is_ok())
     }
 
+    /// The processes that the stand started: store and broker.
+    pub(crate) fn children(&self) -> [u32; 2] {
+        [self.store.id(), self.broker.id()]
+    }
+
     /// The directory of all sockets and logs.
     pub fn rundir(&self) -> &Path {
         self.directory.path()
