@@ -52,6 +52,11 @@ pub enum EngineWarning {
     NoSpace,
     /// A member found its own data damaged.
     MemberCorrupt,
+    /// Calls get no answer, or are refused.
+    Failing {
+        /// What the last one met.
+        what: String,
+    },
     /// Making room failed.
     Maintenance {
         /// Why.
@@ -70,6 +75,7 @@ impl std::fmt::Display for EngineWarning {
             }
             Self::NoSpace => f.write_str("the space quota is used up"),
             Self::MemberCorrupt => f.write_str("a member found its data damaged"),
+            Self::Failing { what } => write!(f, "calls fail: {what}"),
             Self::Maintenance { what } => write!(f, "making room failed: {what}"),
         }
     }

@@ -1,0 +1,112 @@
+//! The leader's own entries: queue, batch, the one append that is under way.
+
+use std::collections::VecDeque;
+use std::time::Duration;
+
+use xs_consensus::{Cursor, Epoch};
+
+use crate::batch::Batch;
+use crate::call::{Op, Request};
+use crate::keys::Keys;
+use crate::limits::{BATCH_BYTES_MAX, BATCH_ENTRIES_MAX};
+
+/// A batch that was handed to etcd and whose fate is open.
+#[derive(Debug)]
+pub(super) struct InFlight {
+    pub batch: Batch,
+    pub value: Vec<u8>,
+    /// When it was first sent.
+    pub since: Duration,
+}
+
+/// Entries between `append` and commit.
+#[derive(Debug, Default)]
+pub(super) struct Appender {
+    queue: VecDeque<Vec<u8>>,
+    queued_bytes: usize,
+    pub in_flight: Option<InFlight>,
+    /// Since when something waits while nothing was committed.
+    pub waiting_since: Option<Duration>,
+}
+
+impl Appender {
+    pub fn push(&mut self, entry: Vec<u8>) {
+        self.queued_bytes += entry.len();
+        self.queue.push_back(entry);
+    }
+
+    pub fn is_idle(&self) -> bool {
+        self.queue.is_empty() && self.in_flight.is_none()
+    }
+
+    pub fn queued(&self) -> usize {
+        self.queue.len()
+    }
+
+    pub fn in_flight(&self) -> usize {
+        self.in_flight.as_ref().map_or(0, |flight| flight.batch.entries.len())
+    }
+
+    /// Bytes that wait or are under way.
+    pub fn bytes(&self) -> usize {
+        let flying = self.in_flight.as_ref().map_or(0, |flight| flight.value.len());
+        self.queued_bytes + flying
+    }
+
+    /// The batch under way, or the next one made from the queue behind `before`.
+    pub fn flight(&mut self, now: Duration, epoch: Epoch, before: Cursor) -> &InFlight {
+        if self.in_flight.is_none() {
+            let batch = Batch::build(epoch, before, self.take());
+            let value = batch.encode();
+            self.in_flight = Some(InFlight { batch, value, since: now });
+        }
+        self.in_flight.as_ref().expect("just filled")
+    }
+
+    fn take(&mut self) -> Vec<Vec<u8>> {
+        let (mut entries, mut bytes) = (Vec::new(), 0);
+        while let Some(entry) = self.queue.front() {
+            bytes += entry.len();
+            if entries.len() == BATCH_ENTRIES_MAX || (bytes > BATCH_BYTES_MAX && !entries.is_empty()) {
+                break;
+            }
+            self.queued_bytes -= entry.len();
+            entries.extend(self.queue.pop_front());
+        }
+        entries
+    }
+}
+
+/// The append itself. If it does not hold, the answer tells why: the leader key, then the batch's key.
+pub(super) fn request(keys: &Keys, fence: i64, flight: &InFlight) -> Request {
+    let key = keys.log(flight.batch.behind().index.0);
+    Request::Txn {
+        compare: vec![(keys.leader(), fence), (key.clone(), 0)],
+        then: vec![Op::Put { key: key.clone(), value: flight.value.clone() }],
+        otherwise: vec![Op::get(keys.leader()), Op::get(key)],
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn batches_keep_their_bounds() {
+        let mut appender = Appender::default();
+        for i in 0..BATCH_ENTRIES_MAX + 1 {
+            appender.push(vec![0; usize::from(i == 0)]);
+        }
+        assert_eq!(
+            appender.flight(Duration::ZERO, Epoch(1), Cursor::default()).batch.entries.len(),
+            BATCH_ENTRIES_MAX
+        );
+        assert_eq!((appender.queued(), appender.in_flight()), (1, BATCH_ENTRIES_MAX));
+        let mut appender = Appender::default();
+        for _ in 0..9 {
+            appender.push(vec![0; BATCH_BYTES_MAX / 8]);
+        }
+        assert_eq!(appender.flight(Duration::ZERO, Epoch(1), Cursor::default()).batch.entries.len(), 8);
+        assert_eq!(appender.queued_bytes, BATCH_BYTES_MAX / 8);
+    }
+}

@@ -1,0 +1,69 @@
+//! Bounds of this crate.
+
+use std::time::Duration;
+
+/// Most entries in one batch.
+pub const BATCH_ENTRIES_MAX: usize = 1024;
+
+/// Most bytes of entries in one batch, unless it is a single entry. Far below etcd's request limit of 1.5 MiB.
+pub const BATCH_BYTES_MAX: usize = 256 * 1024;
+
+/// Most entries that were submitted and not given back by `next`.
+pub const QUEUE_ENTRIES_MAX: usize = 8192;
+
+/// Most bytes of them.
+pub const QUEUE_BYTES_MAX: usize = 8 * 1024 * 1024;
+
+/// No further page is read while more bytes than this wait to be given out.
+pub const READY_BYTES_MAX: usize = 4 * 1024 * 1024;
+
+/// Most batches asked for at once.
+pub const PAGE_BATCHES_MAX: u32 = 32;
+
+/// Largest answer that is taken: a page of the largest batches, and some.
+pub const ANSWER_BYTES_MAX: usize = 16 * 1024 * 1024;
+
+/// Bytes of a snapshot in one key.
+pub const CHUNK_BYTES: usize = 512 * 1024;
+
+/// Largest snapshot.
+pub const SNAPSHOT_BYTES_MAX: usize = 1 << 30;
+
+/// Entries whose batches one call deletes.
+pub const TRIM_ENTRIES_MAX: u64 = 16 * 1024;
+
+/// First pause before a call that failed is repeated; it doubles each time.
+pub const RETRY_MIN: Duration = Duration::from_millis(5);
+
+/// Longest such pause.
+pub const RETRY_MAX: Duration = Duration::from_millis(500);
+
+/// Pause between the end of a watch and the next one.
+pub const WATCH_PAUSE: Duration = Duration::from_millis(50);
+
+/// Longest wait for a watch to begin.
+pub const WATCH_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// Longest wait for one answer, after the time limit doubled with each attempt.
+pub const CALL_TIMEOUT_MAX: Duration = Duration::from_secs(4);
+
+/// Longest wait for a member that defragments.
+pub const DEFRAGMENT_TIMEOUT: Duration = Duration::from_secs(60);
+
+/// Pause between two attempts to make room in an etcd whose quota is used up.
+pub const TEND_PAUSE: Duration = Duration::from_secs(3);
+
+/// Without a complaint for so long, the quota is no longer used up. A write that waits is tried more often.
+pub const SPACE_QUIET: Duration = Duration::from_secs(2);
+
+/// Most endpoints.
+pub const ENDPOINTS_MAX: usize = 16;
+
+/// Pieces in which the log's size is counted.
+pub const USAGE_PIECE_BYTES: u64 = 64 * 1024;
+
+const _: () = assert!(BATCH_BYTES_MAX + BATCH_ENTRIES_MAX * 4 + 1024 < 3 * 512 * 1024);
+const _: () = assert!(CHUNK_BYTES + 1024 < 3 * 512 * 1024);
+const _: () =
+    assert!(PAGE_BATCHES_MAX as usize * (BATCH_BYTES_MAX + BATCH_ENTRIES_MAX * 4 + 1024) < ANSWER_BYTES_MAX);
+const _: () = assert!(SPACE_QUIET.as_millis() > 2 * RETRY_MAX.as_millis());
