@@ -80,6 +80,12 @@ impl Store {
     /// Computes all digests and sums again, those of open transactions too.
     fn check_digests(&self, faults: &mut Vec<String>) {
         let transactions = self.conns.values().flat_map(|conn| conn.transactions.values());
+        let records = self
+            .verify_records()
+            .and_then(|()| (0..self.watches.width()).try_for_each(|place| self.watches.verify(place)));
+        if let Err(damage) = records {
+            faults.push(damage.to_string());
+        }
         let mut seen = HashSet::new();
         for tree in [&self.tree].into_iter().chain(transactions.map(|transaction| &transaction.tree)) {
             for_each_with_path(tree, |path, node| {

@@ -2,12 +2,19 @@
 
 use std::{collections::BTreeMap, sync::Arc};
 
-use crate::{Peer, node::Actor, outbox::Outbox, transaction::Transaction, watch::Place};
+use xs_protocol::DomId;
+
+use crate::{
+    ConnId, Damage, Part, Peer, node::Actor, outbox::Outbox, seal::seal_of, transaction::Transaction,
+    watch::Place,
+};
 
 /// A connection: who it is, its watches and transactions, and what waits to be sent.
 pub(crate) struct Connection {
     pub peer: Peer,
     pub actor: Actor,
+    /// A checksum of `peer` and `actor`.
+    seal: u64,
     pub last_seq: u64,
     pub outbox: Outbox,
     /// Its watches by place and token, with their ids.
@@ -29,6 +36,7 @@ impl Connection {
         Connection {
             peer,
             actor,
+            seal: seal(peer, &actor),
             last_seq: 0,
             outbox: Outbox::default(),
             watches: BTreeMap::new(),
@@ -42,7 +50,33 @@ impl Connection {
         }
     }
 
+    /// Gives it the rights of another domain too, or takes them.
+    pub fn set_target(&mut self, target: Option<(DomId, u64)>) {
+        self.actor.target = target;
+        self.seal = seal(self.peer, &self.actor);
+    }
+
+    /// Whether it is who it was.
+    pub fn verify(&self, id: ConnId) -> Result<(), Damage> {
+        if seal(self.peer, &self.actor) == self.seal {
+            Ok(())
+        } else {
+            Err(Damage::new(&id.0.to_string(), Part::Connection))
+        }
+    }
+
     pub fn held_bytes(&self) -> u64 {
         self.watch_bytes + self.transaction_bytes
     }
+}
+
+fn seal(peer: Peer, actor: &Actor) -> u64 {
+    let peer = match peer {
+        Peer::Socket => u64::MAX,
+        Peer::Domain(domid) => domid.0.into(),
+    };
+    let target = actor.target.map_or(u64::MAX, |(domid, _)| domid.0.into());
+    let since = actor.target.map_or(0, |(_, generation)| generation);
+    let bits = u64::from(actor.domid.0) | u64::from(actor.privileged) << 16 | u64::from(actor.features) << 32;
+    seal_of(&[peer, bits, actor.generation, target, since])
 }

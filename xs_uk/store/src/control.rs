@@ -4,7 +4,7 @@ use std::fmt::Write;
 
 use xs_protocol::{DomId, Header, XsError, message, request};
 
-use crate::{ConnId, Effect, Quota, Quotas, Store, config::QUOTAS, domain::Domain, ops::Refusal};
+use crate::{ConnId, Effect, Quota, Quotas, Store, config::QUOTAS, domain::DomainMut, ops::Refusal};
 
 const HELP: [(&str, &str); 9] = [
     ("check", ""),
@@ -185,10 +185,11 @@ impl Store {
 
     fn reset_max(&mut self) {
         self.domains.max = [0; QUOTAS];
-        for (_, domain) in self.domains.iter_mut() {
+        for (_, mut domain) in self.domains.iter_mut() {
             domain.max = [0; QUOTAS];
-            domain.note(Quota::Nodes, domain.nodes);
-            domain.note(Quota::Memory, domain.memory_bytes());
+            let (nodes, memory) = (domain.nodes, domain.memory_bytes());
+            domain.note(Quota::Nodes, nodes);
+            domain.note(Quota::Memory, memory);
         }
     }
 
@@ -223,7 +224,7 @@ impl Store {
     }
 
     /// The domain of a SET_FEATURE or SET_QUOTA. The toolstack may set them before it introduces the domain.
-    fn domain_to_set(&mut self, domid: &[u8], verdict: Option<XsError>) -> Result<&mut Domain, XsError> {
+    fn domain_to_set(&mut self, domid: &[u8], verdict: Option<XsError>) -> Result<DomainMut<'_>, XsError> {
         let domid = request::domid(domid)?;
         if let Some(error) = verdict {
             return Err(error);
@@ -238,7 +239,7 @@ impl Store {
         let (2, [domid, value]) = request::vector::<2>(payload) else { return Err(XsError::EINVAL.into()) };
         let features = request::atoi(value).cast_unsigned();
         let supported = self.config.features;
-        let domain = self.domain_to_set(domid, verdict)?;
+        let mut domain = self.domain_to_set(domid, verdict)?;
         if domain.introduced {
             return Err(XsError::EBUSY.into());
         }
@@ -257,15 +258,18 @@ impl Store {
             _ => return Err(XsError::EINVAL.into()),
         };
         let value = request::atoi(value).cast_unsigned();
-        let quotas = match domid {
-            None => &mut self.config.quotas,
-            Some(domid) => &mut self.domain_to_set(domid, verdict)?.quotas,
-        };
+        // The domain becomes known even if the rest is refused.
+        if let Some(domid) = domid {
+            self.domain_to_set(domid, verdict)?;
+        }
         let name = QuotaName::parse(name)?;
         if value == u32::MAX {
             return Err(XsError::EINVAL.into());
         }
-        name.set(quotas, value);
+        match domid {
+            Some(domid) => name.set(&mut self.domain_to_set(domid, verdict)?.quotas, value),
+            None => name.set(&mut self.config.quotas, value),
+        }
         self.version = self.index;
         Ok(())
     }

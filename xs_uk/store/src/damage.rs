@@ -14,6 +14,12 @@ pub enum Part {
     Listing,
     /// The sums, counts and marks over a node and all below it.
     Sum,
+    /// What is known of a connection: who it is.
+    Connection,
+    /// What is known of a domain: generation, privileges, quotas.
+    Domain,
+    /// The watches on a path and above it.
+    Watch,
     /// The value.
     Value,
     /// The name in the parent's list.
@@ -30,10 +36,13 @@ pub enum Part {
 
 impl Part {
     /// All parts.
-    pub const ALL: [Part; 9] = [
+    pub const ALL: [Part; 12] = [
         Part::Node,
         Part::Listing,
         Part::Sum,
+        Part::Connection,
+        Part::Domain,
+        Part::Watch,
         Part::Value,
         Part::Name,
         Part::Perms,
@@ -48,6 +57,9 @@ impl Part {
             Part::Node => "node",
             Part::Listing => "listing",
             Part::Sum => "sum",
+            Part::Connection => "connection",
+            Part::Domain => "domain",
+            Part::Watch => "watch",
             Part::Value => "value",
             Part::Name => "name",
             Part::Perms => "perms",
@@ -67,7 +79,13 @@ impl Part {
     pub const fn harm(self) -> Harm {
         match self {
             Part::Node | Part::Value | Part::Perms | Part::Digest | Part::Generation => Harm::Content,
-            Part::Listing | Part::Sum | Part::Name | Part::Pointer => Harm::Structure,
+            Part::Listing
+            | Part::Sum
+            | Part::Name
+            | Part::Pointer
+            | Part::Connection
+            | Part::Domain
+            | Part::Watch => Harm::Structure,
         }
     }
 }
@@ -82,7 +100,7 @@ impl fmt::Display for Part {
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("damaged {part} at {path}")]
 pub struct Damage {
-    /// Where: the path of the node as it was walked to.
+    /// Where: the path of the node as it was walked to; of a watch that of the event; a connection or domain by its number.
     pub path: String,
     /// What.
     pub part: Part,

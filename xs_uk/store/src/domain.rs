@@ -1,10 +1,13 @@
 //! What the store knows of domains, and what they use.
 
-use std::collections::BTreeMap;
+use std::{
+    collections::BTreeMap,
+    ops::{Deref, DerefMut},
+};
 
 use xs_protocol::DomId;
 
-use crate::{Config, ConnId, Quota, Quotas, config::QUOTAS};
+use crate::{Config, ConnId, Damage, Part, Quota, Quotas, config::QUOTAS, seal::seal_of};
 
 /// A domain. It is known from its introduction, or from the first time that a privileged client names it in
 /// permissions or sets its quota, as the toolstack does before it introduces a domain.
@@ -28,6 +31,8 @@ pub(crate) struct Domain {
     pub held_bytes: u64,
     /// The most seen of each quota.
     pub max: [u64; QUOTAS],
+    /// A checksum of what decides what it may do.
+    pub seal: u64,
 }
 
 /// What the shell may know of a domain.
@@ -82,6 +87,36 @@ impl Domain {
             node_bytes: 0,
             held_bytes: 0,
             max: [0; QUOTAS],
+            seal: 0,
+        }
+        .sealed()
+    }
+
+    /// With the checksum that fits it.
+    pub fn sealed(mut self) -> Domain {
+        self.seal = self.compute_seal();
+        self
+    }
+
+    fn compute_seal(&self) -> u64 {
+        let marks =
+            u64::from(self.privileged) | u64::from(self.introduced) << 1 | u64::from(self.shutdown) << 2;
+        let conn = self.conn.map_or(u64::MAX, |conn| conn.0);
+        let features = u64::from(self.features) << 32 | u64::from(self.port);
+        let soft = u64::from(self.quotas.soft_memory_bytes);
+        let mut numbers = [self.generation, marks, conn, features, self.gfn, soft, 0, 0, 0, 0, 0, 0, 0, 0, 0];
+        for (slot, quota) in numbers[6..].iter_mut().zip(Quota::ALL) {
+            *slot = self.quotas.get(quota).into();
+        }
+        seal_of(&numbers)
+    }
+
+    /// Whether generation, privileges, connection, features and quotas are what they were. Counters are not covered.
+    pub fn verify(&self, domid: DomId) -> Result<(), Damage> {
+        if self.compute_seal() == self.seal {
+            Ok(())
+        } else {
+            Err(Damage::new(&domid.to_string(), Part::Domain))
         }
     }
 
@@ -145,13 +180,64 @@ pub(crate) struct Domains {
     pub max: [u64; QUOTAS],
 }
 
+/// A domain that is being changed: sealed again afterwards, unless it was damaged before.
+pub(crate) struct DomainMut<'a> {
+    domain: &'a mut Domain,
+    sound: bool,
+}
+
+impl<'a> DomainMut<'a> {
+    fn new(domain: &'a mut Domain) -> DomainMut<'a> {
+        let sound = domain.compute_seal() == domain.seal;
+        DomainMut { domain, sound }
+    }
+}
+
+impl Deref for DomainMut<'_> {
+    type Target = Domain;
+
+    fn deref(&self) -> &Domain {
+        self.domain
+    }
+}
+
+impl DerefMut for DomainMut<'_> {
+    fn deref_mut(&mut self) -> &mut Domain {
+        self.domain
+    }
+}
+
+impl Drop for DomainMut<'_> {
+    fn drop(&mut self) {
+        if self.sound {
+            self.domain.seal = self.domain.compute_seal();
+        }
+    }
+}
+
 impl Domains {
     pub fn get(&self, domid: DomId) -> Option<&Domain> {
         self.map.get(&domid)
     }
 
-    pub fn get_mut(&mut self, domid: DomId) -> Option<&mut Domain> {
-        self.map.get_mut(&domid)
+    pub fn get_mut(&mut self, domid: DomId) -> Option<DomainMut<'_>> {
+        self.map.get_mut(&domid).map(DomainMut::new)
+    }
+
+    /// Notes what the connection of a domain holds.
+    pub fn hold(&mut self, domid: DomId, conn: ConnId, bytes: u64) {
+        let Some(domain) = self.map.get_mut(&domid).filter(|domain| domain.conn == Some(conn)) else {
+            return;
+        };
+        domain.held_bytes = bytes;
+        let memory = domain.memory_bytes();
+        self.note(domid, Quota::Memory, memory);
+    }
+
+    /// For tests: a domain to be damaged.
+    #[cfg(test)]
+    pub fn raw(&mut self, domid: DomId) -> &mut Domain {
+        self.map.get_mut(&domid).unwrap()
     }
 
     pub fn insert(&mut self, domid: DomId, domain: Domain) {
@@ -168,16 +254,16 @@ impl Domains {
     }
 
     /// The domain, made known if it was not.
-    pub fn know(&mut self, domid: DomId, config: &Config, index: u64) -> &mut Domain {
-        self.map.entry(domid).or_insert_with(|| Domain::new(domid, config, index))
+    pub fn know(&mut self, domid: DomId, config: &Config, index: u64) -> DomainMut<'_> {
+        DomainMut::new(self.map.entry(domid).or_insert_with(|| Domain::new(domid, config, index)))
     }
 
     pub fn iter(&self) -> impl Iterator<Item = (DomId, &Domain)> {
         self.map.iter().map(|(domid, domain)| (*domid, domain))
     }
 
-    pub fn iter_mut(&mut self) -> impl Iterator<Item = (DomId, &mut Domain)> {
-        self.map.iter_mut().map(|(domid, domain)| (*domid, domain))
+    pub fn iter_mut(&mut self) -> impl Iterator<Item = (DomId, DomainMut<'_>)> {
+        self.map.iter_mut().map(|(domid, domain)| (*domid, DomainMut::new(domain)))
     }
 
     /// Puts changes into the counters.

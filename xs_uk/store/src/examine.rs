@@ -22,6 +22,7 @@ impl Store {
     /// The damage that was found.
     pub fn examine(&self, conn: ConnId, header: &Header, payload: &[u8]) -> Result<(), Damage> {
         let Some(state) = self.conns.get(&conn) else { return Ok(()) };
+        self.verify_client(conn, state)?;
         let Ok(tx_id) = admit(state, header) else { return Ok(()) };
         match header.kind {
             kind if is_node_write(kind) || is_node_read(kind) => match state.transactions.get(&tx_id) {
@@ -40,6 +41,15 @@ impl Store {
             T::RELEASE => examine_text(&self.tree, RELEASE_DOMAIN.as_bytes()),
             _ => Ok(()),
         }
+    }
+
+    /// Verifies who asks: the connection, and what is known of its domain.
+    pub(crate) fn verify_client(&self, id: ConnId, conn: &Connection) -> Result<(), Damage> {
+        conn.verify(id)?;
+        if conn.actor.privileged {
+            return Ok(());
+        }
+        self.domains.get(conn.actor.domid).map_or(Ok(()), |domain| domain.verify(conn.actor.domid))
     }
 
     fn examine_node(&self, tree: &Tree, conn: &Connection, payload: &[u8]) -> Result<(), Damage> {

@@ -2,24 +2,48 @@
 
 use std::sync::Arc;
 
-use crate::{children::Leftovers, node::Node};
+use crate::{
+    children::Leftovers,
+    limits::{FREED_PER_APPLY_MIN, FREED_SHARE, FREED_SMALL_SHARE, NODES_MAX, SMALL_REMOVAL_MAX},
+    node::Node,
+};
 
 /// What is left to free. Nodes that a transaction still sees are only let go.
 #[derive(Default)]
 pub(crate) struct Garbage {
     nodes: Vec<Arc<Node>>,
     directories: Vec<Leftovers>,
+    /// Nodes that were given to it, less those that are freed; those that others hold are in it until all is done.
+    left: u64,
+    /// Those of them that came in small numbers.
+    small: u64,
 }
 
 impl Garbage {
     pub fn add(&mut self, node: Arc<Node>) {
+        let nodes = node.frame.tally.nodes().min(NODES_MAX);
+        self.left = self.left.saturating_add(nodes);
+        if nodes <= SMALL_REMOVAL_MAX {
+            self.small = self.small.saturating_add(nodes);
+        }
         self.nodes.push(node);
+    }
+
+    /// How many nodes are to be freed with an entry.
+    pub fn due(&self) -> usize {
+        let share = self.left / FREED_SHARE + self.small / FREED_SMALL_SHARE;
+        FREED_PER_APPLY_MIN + usize::try_from(share).unwrap_or(usize::MAX)
     }
 
     /// Frees up to so many nodes. Returns whether any are left.
     pub fn free(&mut self, nodes: usize) -> bool {
         for _ in 0..nodes {
-            let Some(node) = self.next() else { return false };
+            let Some(node) = self.next() else {
+                (self.left, self.small) = (0, 0);
+                return false;
+            };
+            self.left = self.left.saturating_sub(1);
+            self.small = self.small.saturating_sub(1);
             if let Some(mut node) = Arc::into_inner(node)
                 && let Some(children) = node.take_children()
             {

@@ -27,6 +27,9 @@ impl Store {
         effects: &mut Vec<Effect>,
     ) {
         let Some(conn) = self.conns.get(&id) else { return };
+        if let Err(damage) = self.verify_client(id, conn) {
+            return self.hurt(damage);
+        }
         let actor = conn.actor;
         let result = match admit(conn, header) {
             Err(error) => Err(error.into()),
@@ -220,8 +223,10 @@ impl Store {
 
     pub(crate) fn forget_transactions(&mut self, id: ConnId) {
         let Some(conn) = self.conns.get_mut(&id) else { return };
-        conn.transactions.clear();
         conn.transaction_bytes = 0;
+        for (_, transaction) in std::mem::take(&mut conn.transactions) {
+            self.drop_transaction(*transaction);
+        }
         self.update_held(id);
     }
 
@@ -239,13 +244,7 @@ impl Store {
     pub(crate) fn update_held(&mut self, id: ConnId) {
         let Some(conn) = self.conns.get(&id) else { return };
         let domid = conn.actor.domid;
-        if let Some(domain) = self.domains.get_mut(domid)
-            && domain.conn == Some(id)
-        {
-            domain.held_bytes = conn.held_bytes();
-            let memory = domain.memory_bytes();
-            self.domains.note(domid, Quota::Memory, memory);
-        }
+        self.domains.hold(domid, id, conn.held_bytes());
     }
 }
 

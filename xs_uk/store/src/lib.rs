@@ -33,6 +33,7 @@ mod radix;
 mod retain;
 mod route;
 mod scrub;
+mod seal;
 mod snapshot;
 mod store;
 mod transact;

@@ -48,9 +48,14 @@ pub const COALESCE_BYTES: usize = 64 << 10;
 pub const ENTRY_EVENT_BYTES_MAX: usize = 1 << 20;
 /// Most event bytes that one log entry may queue for a privileged connection.
 pub const PRIVILEGED_ENTRY_EVENT_BYTES_MAX: usize = 64 << 20;
-/// Removed nodes that are freed in one call of `apply`, so that a large removal stalls nobody.
-/// At least half the nodes that one request can create, or garbage could pile up.
-pub const FREED_PER_APPLY: usize = 1024;
+/// Removed nodes that one call of `apply` frees at least, so that a large removal stalls nobody.
+pub const FREED_PER_APPLY_MIN: usize = 64;
+/// The share of all removed nodes that one call of `apply` frees besides: one of so many.
+pub const FREED_SHARE: u64 = 256;
+/// Nodes up to which a removal is small: more than one request can create. Small ones are freed about as fast as they can come.
+pub const SMALL_REMOVAL_MAX: u64 = 2048;
+/// The share of the nodes of small removals that one call of `apply` frees besides: one of so many.
+pub const FREED_SMALL_SHARE: u64 = 4;
 /// Requests of a transaction whose nodes [`crate::Store::examine`] verifies before a commit that executes them again.
 pub const EXAMINED_RECORDS_MAX: usize = 256;
 /// Children of a directory that cost a scrubber as much as a node.

@@ -7,7 +7,7 @@ use xs_protocol::{Access, DomId, Path, Perm, XsError, request};
 use crate::{
     ConnId, Damage, Effect, Peer, Store,
     connection::Connection,
-    domain::{Deltas, Domain},
+    domain::{Deltas, Domain, DomainMut},
     facts::Facts,
     limits,
     node::{Actor, Grant},
@@ -110,11 +110,8 @@ impl Store {
         if let Some(error) = verdict {
             return Err(error.into());
         }
-        if let Some(domain) = self.domains.get_mut(domid)
-            && domain.introduced
-        {
-            (domain.gfn, domain.port) = (gfn, port);
-            if let Some(conn) = domain.conn {
+        if let Some(conn) = self.move_introduced(domid, gfn, port) {
+            if let Some(conn) = conn {
                 self.reset(conn, effects);
             }
             effects.push(Effect::Introduced(domid));
@@ -128,8 +125,15 @@ impl Store {
         Ok(())
     }
 
+    /// Notes the new page and port of a domain that is introduced already. `None` if it is not, else its connection.
+    fn move_introduced(&mut self, domid: DomId, gfn: u64, port: u32) -> Option<Option<ConnId>> {
+        let mut domain = self.domains.get_mut(domid).filter(|domain| domain.introduced)?;
+        (domain.gfn, domain.port) = (gfn, port);
+        Some(domain.conn)
+    }
+
     fn introduce_domain(&mut self, domid: DomId, id: ConnId, gfn: u64, port: u32, effects: &mut Vec<Effect>) {
-        let domain = self.domains.know(domid, &self.config, self.index);
+        let mut domain = self.domains.know(domid, &self.config, self.index);
         if domain.introduced {
             effects.push(Effect::Close(id));
             return;
@@ -145,6 +149,7 @@ impl Store {
             target: None,
             features: domain.features,
         };
+        drop(domain);
         self.conns.insert(id, Connection::new(Peer::Domain(domid), actor));
         self.version = self.index;
         effects.push(Effect::Introduced(domid));
@@ -156,7 +161,7 @@ impl Store {
     }
 
     /// The only argument of RELEASE or RESUME: an introduced domain that is not the daemon's own or privileged.
-    fn other_domain(&mut self, payload: &[u8]) -> Result<(DomId, &mut Domain), XsError> {
+    fn other_domain(&mut self, payload: &[u8]) -> Result<(DomId, DomainMut<'_>), XsError> {
         let domid = request::domid(request::one(payload)?)?;
         if self.config.is_privileged(domid) || domid == self.config.store_domid {
             return Err(XsError::EINVAL);
@@ -166,13 +171,13 @@ impl Store {
     }
 
     pub(crate) fn release(&mut self, payload: &[u8], effects: &mut Vec<Effect>) -> Result<(), Refusal> {
-        let (domid, _) = self.other_domain(payload)?;
+        let domid = self.other_domain(payload)?.0;
         self.domain_gone(domid, effects);
         Ok(())
     }
 
     pub(crate) fn resume(&mut self, payload: &[u8]) -> Result<(), Refusal> {
-        let (_, domain) = self.other_domain(payload)?;
+        let (_, mut domain) = self.other_domain(payload)?;
         domain.shutdown = false;
         Ok(())
     }
@@ -186,7 +191,7 @@ impl Store {
         let conn = self.connected(domid)?.conn.ok_or(XsError::EINVAL)?;
         let generation = self.connected(target)?.generation;
         if let Some(conn) = self.conns.get_mut(&conn) {
-            conn.actor.target = Some((target, generation));
+            conn.set_target(Some((target, generation)));
             self.version = self.index;
         }
         Ok(())
@@ -197,11 +202,12 @@ impl Store {
     }
 
     pub(crate) fn domain_shutdown(&mut self, domid: DomId, effects: &mut Vec<Effect>) {
-        let Some(domain) = self.domains.get_mut(domid) else { return };
+        let Some(mut domain) = self.domains.get_mut(domid) else { return };
         if !domain.introduced || domain.shutdown {
             return;
         }
         domain.shutdown = true;
+        drop(domain);
         self.fire_special(RELEASE_DOMAIN, domid, Who::ByDomain, effects);
         self.fire_special(RELEASE_DOMAIN, domid, Who::Plain, effects);
     }
@@ -236,7 +242,7 @@ impl Store {
     fn forget_target(&mut self, domid: DomId) {
         for conn in self.conns.values_mut() {
             if conn.actor.target.is_some_and(|(target, _)| target == domid) {
-                conn.actor.target = None;
+                conn.set_target(None);
             }
         }
     }
@@ -318,7 +324,9 @@ impl Store {
             Who::Plain => hits.extend(self.watches.exactly(path).filter(|watch| watch.depth.is_none())),
             Who::ByDomain => {
                 let exact = self.watches.exactly(path).map(|watch| watch.id).collect::<Vec<_>>();
-                self.watches.matching(path, &mut hits);
+                if let Err(damage) = self.watches.matching(path, &mut hits) {
+                    return self.hurt(damage);
+                }
                 hits.retain(|watch| exact.contains(&watch.id) || watch.depth.is_some_and(|depth| depth > 0));
             }
         }

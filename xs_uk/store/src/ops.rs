@@ -452,6 +452,7 @@ impl Edit<'_> {
     /// Guests may not use more on behalf of a guest than its quotas allow.
     fn check_owner(&self, owner: DomId, growth: Delta) -> Result<(), Refusal> {
         let Some(domain) = self.domains.get(owner) else { return Ok(()) };
+        domain.verify(owner)?;
         if self.quotas.is_none() || domain.privileged {
             return Ok(());
         }

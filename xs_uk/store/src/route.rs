@@ -127,6 +127,7 @@ impl Store {
         out: &mut Vec<u8>,
     ) -> Result<(), Refusal> {
         let conn = self.conns.get(&id).ok_or(XsError::EIO)?;
+        self.verify_client(id, conn)?;
         let tx_id = admit(conn, header)?;
         match header.kind {
             T::READ | T::DIRECTORY | T::DIRECTORY_PART | T::GET_PERMS => {

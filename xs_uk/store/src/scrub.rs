@@ -9,6 +9,7 @@ use crate::{
     node::Node,
     radix::Broken,
     tree::{INTRODUCE_DOMAIN, RELEASE_DOMAIN, join},
+    watch::Place,
 };
 
 /// How far a scrubber has come. It outlives changes of the tree: what is moved past is seen in the next round.
@@ -18,6 +19,10 @@ pub struct ScrubPlace {
     way: Vec<(Arc<str>, u64)>,
     /// A round is under way.
     begun: bool,
+    /// All nodes are verified.
+    past_nodes: bool,
+    /// The next place in the trie of watches.
+    watches: Place,
 }
 
 /// What a scrubber has done.
@@ -32,23 +37,30 @@ pub struct ScrubReport {
 }
 
 impl Store {
-    /// Verifies up to `nodes` nodes more: their digests, listings with both orders, and that the sums over them are right.
-    /// A large directory counts as more than one.
+    /// Verifies up to `nodes` nodes more: their digests, listings with both orders, and that the sums over them are right;
+    /// behind them the watches, connections and domains. A large directory counts as more than one node.
     pub fn scrub(&self, place: &mut ScrubPlace, nodes: usize) -> ScrubReport {
         let mut report = ScrubReport::default();
         let mut effort = 0;
         while effort < nodes && report.damage.is_none() && !report.finished_round {
-            let checked = match self.next_to_scrub(place) {
+            let next = if place.past_nodes { None } else { self.next_to_scrub(place) };
+            let checked = match next {
                 Some((path, node)) => {
                     report.checked += 1;
                     effort +=
                         1 + node.children().map_or(0, |children| children.len() / SCRUBBED_CHILDREN_PER_NODE);
                     scrub_node(&path, node)
                 }
+                None if place.watches < self.watches.width() => {
+                    effort += 1;
+                    place.past_nodes = true;
+                    place.watches += 1;
+                    self.watches.verify(place.watches - 1)
+                }
                 None => {
                     report.finished_round = true;
                     *place = ScrubPlace::default();
-                    self.scrub_special()
+                    self.scrub_records()
                 }
             };
             report.damage = checked.err();
@@ -80,9 +92,16 @@ impl Store {
         None
     }
 
-    fn scrub_special(&self) -> Result<(), Damage> {
+    fn scrub_records(&self) -> Result<(), Damage> {
         scrub_node(INTRODUCE_DOMAIN, &self.tree.introduce_domain)?;
-        scrub_node(RELEASE_DOMAIN, &self.tree.release_domain)
+        scrub_node(RELEASE_DOMAIN, &self.tree.release_domain)?;
+        self.verify_records()
+    }
+
+    /// Verifies all connections and domains.
+    pub(crate) fn verify_records(&self) -> Result<(), Damage> {
+        self.conns.iter().try_for_each(|(id, conn)| conn.verify(*id))?;
+        self.domains.iter().try_for_each(|(domid, domain)| domain.verify(domid))
     }
 }
 

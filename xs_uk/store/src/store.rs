@@ -17,6 +17,7 @@ use crate::{
     node::{Actor, Node},
     ops::Change,
     outbox::Kind,
+    transaction::Transaction,
     tree::{Tree, for_each_with_path},
     watch::{Watch, Watches},
 };
@@ -98,7 +99,7 @@ impl Store {
         for domid in [DomId(0), self.config.privileged_domid, self.config.store_domid] {
             self.domains.know(domid, &self.config, index);
         }
-        for (domid, domain) in self.domains.iter_mut() {
+        for (domid, mut domain) in self.domains.iter_mut() {
             domain.privileged = self.config.is_privileged(domid);
         }
     }
@@ -142,7 +143,7 @@ impl Store {
                 self.version = index;
             }
         }
-        self.free_garbage(limits::FREED_PER_APPLY);
+        self.free_garbage(self.garbage.due());
     }
 
     /// What an entry met that is damaged. From then on nothing of this store is to be trusted or let out, and no entry
@@ -338,7 +339,9 @@ impl Store {
             }
         }
         let mut hits = Vec::new();
-        self.watches.matching(path, &mut hits);
+        if let Err(damage) = self.watches.matching(path, &mut hits) {
+            return self.hurt(damage);
+        }
         let visible = |conn: &ConnId| self.conns.get(conn).is_some_and(|conn| change.visible_to(&conn.actor));
         for group in hits.chunk_by(|a, b| a.conn == b.conn) {
             if visible(&group[0].conn) {
@@ -372,6 +375,14 @@ impl Store {
                 .into_iter()
                 .any(|node| conn.actor.bits(&node.acl, node.acl_generation) & crate::node::READ_BIT != 0)
         })
+    }
+
+    /// Frees what only a transaction holds, later.
+    pub(crate) fn drop_transaction(&mut self, transaction: Transaction) {
+        self.garbage.add(transaction.tree.root);
+        for (_, change) in transaction.changes {
+            self.discard(change);
+        }
     }
 
     /// Frees a removed node and all below it, later.

@@ -268,11 +268,9 @@ impl Store {
     ) -> Result<(), Refusal> {
         let commit = transaction_end_args(payload)?;
         let (actor, transaction) = self.take_transaction(id, tx_id).ok_or(XsError::ENOENT)?;
-        if !commit {
-            return Ok(());
-        }
-        if transaction.failed {
-            return Err(XsError::ENOMEM.into());
+        if !commit || transaction.failed {
+            self.drop_transaction(*transaction);
+            return if commit { Err(XsError::ENOMEM.into()) } else { Ok(()) };
         }
         let since = transaction.base_version;
         self.commit(&actor, *transaction, effects).map_err(|failure| {
@@ -295,7 +293,13 @@ impl Store {
         let fresh = !transaction.detached
             && transaction.base_version == self.version
             && self.still_fits(&transaction.deltas);
-        let result = if fresh { transaction } else { self.replay(actor, &transaction.records)? };
+        let result = if fresh {
+            transaction
+        } else {
+            let again = self.replay(actor, &transaction.records);
+            self.drop_transaction(transaction);
+            again?
+        };
         if result.changes.is_empty() {
             return Ok(());
         }

@@ -2,9 +2,15 @@
 
 use std::{collections::BTreeMap, sync::Arc};
 
+use twox_hash::{XxHash3_64, XxHash3_128};
 use xs_protocol::Path;
 
-use crate::{ConnId, Damage, Part, node::Node, radix::Broken};
+use crate::{
+    ConnId, Damage, Part,
+    node::Node,
+    radix::{Broken, Entry, Radix},
+    weight::{Weight, name_key},
+};
 
 /// A place in the trie.
 pub(crate) type Place = u32;
@@ -25,12 +31,71 @@ pub(crate) struct Watch {
     pub prefix_len: usize,
 }
 
+impl Watch {
+    /// A hash of everything.
+    fn mark(&self) -> u128 {
+        let depth = self.depth.map_or(u64::MAX, u64::from);
+        let mut fixed = [0; 32];
+        for (slot, number) in
+            fixed.as_chunks_mut::<8>().0.iter_mut().zip([self.conn.0, self.id, depth, self.prefix_len as u64])
+        {
+            *slot = number.to_le_bytes();
+        }
+        XxHash3_128::oneshot_with_seed(XxHash3_64::oneshot(&fixed), &self.token)
+    }
+}
+
+/// A place below another.
+#[derive(Clone)]
+struct Below {
+    name: Arc<str>,
+    place: Place,
+}
+
+impl Entry for Below {
+    fn key(&self) -> u64 {
+        name_key(&self.name)
+    }
+
+    fn weight(&self) -> Weight {
+        Weight::of(&self.name, self.place.into())
+    }
+}
+
 #[derive(Default)]
 struct TrieNode {
     name: Arc<str>,
     parent: Place,
-    children: BTreeMap<Arc<str>, Place>,
+    children: Radix<Below>,
+    /// What the children weigh.
+    weight: Weight,
     watches: BTreeMap<(ConnId, u64), Watch>,
+    /// The sum of the watches' marks.
+    marks: u128,
+}
+
+impl TrieNode {
+    fn child(&self, name: &str) -> Option<Place> {
+        self.children.get(name_key(name), |below| *below.name == *name).map(|below| below.place)
+    }
+
+    /// Whether no watch is lost or changed.
+    fn verify_watches(&self) -> Result<(), Broken> {
+        let marks = self.watches.values().fold(0_u128, |sum, watch| sum.wrapping_add(watch.mark()));
+        if marks == self.marks { Ok(()) } else { Err(Broken) }
+    }
+
+    /// Whether no place below is lost or changed.
+    fn verify_children(&self) -> Result<(), Broken> {
+        if self.children.weight() == self.weight { self.children.verify() } else { Err(Broken) }
+    }
+
+    /// Whether it is sure that there is nothing of this name.
+    fn verify_absence(&self, name: &str) -> Result<(), Broken> {
+        let leaf = self.children.verified(name_key(name))?;
+        let absent = self.children.weight() == self.weight && leaf.iter().all(|below| *below.name != *name);
+        if absent { Ok(()) } else { Err(Broken) }
+    }
 }
 
 /// All watches of all clients. The trie's nodes lie in one list, so that no operation recurses.
@@ -59,19 +124,21 @@ impl Watches {
     }
 
     pub fn find(&self, path: Path<'_>) -> Option<Place> {
-        path.components().try_fold(top(path), |place, name| self.node(place).children.get(name).copied())
+        path.components().try_fold(top(path), |place, name| self.node(place).child(name))
     }
 
     /// Adds a watch and returns its place, by which it is removed.
     pub fn add(&mut self, path: Path<'_>, watch: Watch) -> Place {
         let mut place = top(path);
         for name in path.components() {
-            place = match self.node(place).children.get(name) {
-                Some(child) => *child,
+            place = match self.node(place).child(name) {
+                Some(child) => child,
                 None => self.add_node(place, name.into()),
             };
         }
-        self.node_mut(place).watches.insert((watch.conn, watch.id), watch);
+        let node = self.node_mut(place);
+        node.marks = node.marks.wrapping_add(watch.mark());
+        node.watches.insert((watch.conn, watch.id), watch);
         place
     }
 
@@ -87,17 +154,25 @@ impl Watches {
                 Place::try_from(self.nodes.len() - 1).expect("watches and depths are bounded")
             }
         };
-        self.node_mut(parent).children.insert(name, place);
+        let below = Below { name, place };
+        let parent = self.node_mut(parent);
+        parent.weight += below.weight();
+        parent.children.insert(below);
         place
     }
 
     /// Removes a watch and the places that nothing needs any more.
     pub fn remove(&mut self, place: Place, conn: ConnId, id: u64) -> Option<Watch> {
-        let watch = self.node_mut(place).watches.remove(&(conn, id))?;
+        let node = self.node_mut(place);
+        let watch = node.watches.remove(&(conn, id))?;
+        node.marks = node.marks.wrapping_sub(watch.mark());
         let mut place = place;
-        while place > SPECIAL && self.node(place).watches.is_empty() && self.node(place).children.is_empty() {
+        while place > SPECIAL && self.node(place).watches.is_empty() && self.node(place).weight.count == 0 {
             let node = std::mem::take(self.node_mut(place));
-            self.node_mut(node.parent).children.remove(&node.name);
+            let parent = self.node_mut(node.parent);
+            if let Some(below) = parent.children.remove(name_key(&node.name), |below| below.place == place) {
+                parent.weight -= below.weight();
+            }
             self.free.push(place);
             place = node.parent;
         }
@@ -121,22 +196,35 @@ impl Watches {
         format!("{slash}{}", names.join("/"))
     }
 
-    /// The watches that an event at `path` matches: on it or above it, as far as their depth allows.
-    pub fn matching<'a>(&'a self, path: Path<'_>, hits: &mut Vec<&'a Watch>) {
+    /// The watches that an event at `path` matches: on it or above it, as far as their depth allows. All of them are
+    /// verified, and that there are no more.
+    pub fn matching<'a>(&'a self, path: Path<'_>, hits: &mut Vec<&'a Watch>) -> Result<(), Damage> {
+        self.collect(path, hits).map_err(|Broken| Damage::new(path.as_str(), Part::Watch))
+    }
+
+    fn collect<'a>(&'a self, path: Path<'_>, hits: &mut Vec<&'a Watch>) -> Result<(), Broken> {
         let mut levels_below = path.depth();
         let mut place = top(path);
         let mut components = path.components();
         loop {
             let node = self.node(place);
             let reaches = |watch: &&Watch| watch.depth.is_none_or(|depth| levels_below <= depth as usize);
+            node.verify_watches()?;
             hits.extend(node.watches.values().filter(reaches));
-            match components.next().and_then(|name| node.children.get(name)) {
-                Some(child) => place = *child,
-                None => break,
+            let Some(name) = components.next() else { break };
+            let Some(below) = node.child(name) else {
+                node.verify_absence(name)?;
+                break;
+            };
+            let child = self.nodes.get(below as usize).ok_or(Broken)?;
+            if *child.name != *name || child.parent != place {
+                return Err(Broken);
             }
+            place = below;
             levels_below -= 1;
         }
         hits.sort_unstable_by_key(|watch| (watch.conn, watch.id));
+        Ok(())
     }
 
     /// The watches on exactly this path.
@@ -174,6 +262,7 @@ impl Watches {
             let Level { place, node, path_len, .. } = levels.pop().expect("there is a level");
             if let Some(parent) = levels.last() {
                 text.truncate(path_len);
+                self.node(place).verify_watches().map_err(|Broken| Damage::new(&text, Part::Watch))?;
                 for watch in self.node(place).watches.values() {
                     visit(&text, node, parent.node, watch);
                 }
@@ -186,13 +275,14 @@ impl Watches {
     /// children is verified.
     fn known<'a>(&self, place: Place, path: &str, node: &'a Node) -> Result<Vec<(Place, &'a Node)>, Damage> {
         node.verify(path)?;
-        let watched = &self.node(place).children;
+        let watched = self.node(place);
         let Some(children) = node.children() else { return Ok(Vec::new()) };
         let mut known = Vec::new();
-        if watched.len() <= children.len() {
-            for (name, place) in watched {
-                if let Some(child) = node.verified_child(path, name)? {
-                    known.push((child.number, *place, &*child.node));
+        if watched.weight.count <= children.weight().count {
+            watched.verify_children().map_err(|Broken| Damage::new(path, Part::Watch))?;
+            for below in watched.children.iter() {
+                if let Some(child) = node.verified_child(path, &below.name)? {
+                    known.push((child.number, below.place, &*child.node));
                 }
             }
         } else {
@@ -201,11 +291,38 @@ impl Watches {
                 children
                     .ordered()
                     .into_iter()
-                    .filter_map(|child| Some((child.number, *watched.get(&child.name)?, &*child.node))),
+                    .filter_map(|child| Some((child.number, watched.child(&child.name)?, &*child.node))),
             );
         }
         known.sort_unstable_by_key(|(number, ..)| std::cmp::Reverse(*number));
         Ok(known.into_iter().map(|(_, place, node)| (place, node)).collect())
+    }
+
+    /// Verifies the watches and places at a place, of which there are [`Watches::width`].
+    pub fn verify(&self, place: Place) -> Result<(), Damage> {
+        let Some(node) = self.nodes.get(place as usize) else { return Ok(()) };
+        let fits = node.verify_watches().and_then(|()| node.verify_children());
+        fits.map_err(|Broken| Damage::new(&self.path(place), Part::Watch))
+    }
+
+    /// How many places there are, unused ones too.
+    pub fn width(&self) -> Place {
+        Place::try_from(self.nodes.len()).unwrap_or(Place::MAX)
+    }
+
+    /// For tests: the watches at a path, to be damaged.
+    #[cfg(test)]
+    pub fn at_mut(&mut self, path: Path<'_>) -> &mut BTreeMap<(ConnId, u64), Watch> {
+        let place = self.find(path).unwrap();
+        &mut self.node_mut(place).watches
+    }
+
+    /// For tests: loses a place from the list of the one above it.
+    #[cfg(test)]
+    pub fn lose(&mut self, path: Path<'_>) {
+        let place = self.find(path).unwrap();
+        let parent = self.node(place).parent;
+        self.node_mut(parent).children.remove(name_key(path.leaf()), |below| below.place == place);
     }
 
     /// How many places there are besides the two tops.
@@ -231,7 +348,7 @@ mod tests {
 
     fn hits(watches: &Watches, at: &str) -> Vec<u64> {
         let mut hits = Vec::new();
-        watches.matching(path(at), &mut hits);
+        watches.matching(path(at), &mut hits).unwrap();
         let mut ids: Vec<u64> = hits.iter().map(|watch| watch.id).collect();
         ids.sort_unstable();
         ids
@@ -252,6 +369,38 @@ mod tests {
         assert_eq!(hits(&watches, "/"), [4]);
         assert_eq!(hits(&watches, "/@releaseDomain"), [4]);
         assert_eq!(hits(&watches, "@releaseDomain"), [6]);
+    }
+
+    #[test]
+    fn what_is_lost_or_changed_is_seen() {
+        let filled = || {
+            let mut watches = Watches::default();
+            for number in 0..100 {
+                watches.add(path(&format!("/a/{number}")), watch(number, None));
+            }
+            watches.add(path("/a"), watch(200, Some(3)));
+            watches
+        };
+        let damage = |watches: &Watches, at: &str| watches.matching(path(at), &mut Vec::new()).is_err();
+        let sound = filled();
+        let verify = |watches: &Watches| (0..watches.width()).all(|place| watches.verify(place).is_ok());
+        assert!(verify(&sound) && !damage(&sound, "/a/7/x") && !damage(&sound, "/none"));
+        let changes: [fn(&mut Watches); 4] = [
+            |watches| watches.at_mut(path("/a/7")).clear(),
+            |watches| watches.lose(path("/a/7")),
+            |watches| watches.at_mut(path("/a/7")).first_entry().unwrap().get_mut().depth = Some(1),
+            |watches| watches.at_mut(path("/a/7")).first_entry().unwrap().get_mut().token = Arc::default(),
+        ];
+        for change in changes {
+            let mut watches = filled();
+            change(&mut watches);
+            assert!(damage(&watches, "/a/7") && damage(&watches, "/a/7/x"));
+            assert!(!damage(&watches, "/a/8") && !damage(&watches, "/b"));
+            assert!(!verify(&watches));
+        }
+        let mut above = filled();
+        above.at_mut(path("/a")).first_entry().unwrap().get_mut().prefix_len = 1;
+        assert!(damage(&above, "/a/7") && damage(&above, "/a") && !damage(&above, "/b"));
     }
 
     #[test]

@@ -204,7 +204,9 @@ fn decode_domain(domid: DomId, config: &Config, wire: &WireDomain) -> Domain {
         node_bytes: wire.node_bytes,
         held_bytes: 0,
         max: decode_max(&wire.max),
+        seal: 0,
     }
+    .sealed()
 }
 
 fn decode_connection(store: &mut Store, tables: &Tables, wire: WireConnection) -> Decoded<()> {
@@ -240,7 +242,7 @@ fn decode_connection(store: &mut Store, tables: &Tables, wire: WireConnection) -
         conn.transactions.insert(tx_id, Box::new(transaction));
     }
     let held_bytes = conn.held_bytes();
-    if let Some(domain) = store.domains.get_mut(conn.actor.domid)
+    if let Some(mut domain) = store.domains.get_mut(conn.actor.domid)
         && domain.conn == Some(id)
     {
         domain.held_bytes = held_bytes;

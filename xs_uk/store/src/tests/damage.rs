@@ -394,10 +394,80 @@ fn roots_cover_replies_and_events() {
     assert_ne!(one.store.root(), two.store.root());
     two.watch(TOOLS, "/none", "t").unwrap();
     assert_eq!(one.store.root(), two.store.root());
-    // A watch that was lost is seen when its event is missing.
+    // Watches that were lost with all that knows of them are seen when their events are missing.
     two.store.watches = crate::watch::Watches::default();
     assert_eq!(one.store.root(), two.store.root());
     one.write(TOOLS, "/none", "").unwrap();
     two.write(TOOLS, "/none", "").unwrap();
     assert_ne!(one.store.root(), two.store.root());
+}
+
+#[test]
+fn who_asks_is_verified() {
+    let changes: [fn(&mut crate::node::Actor); 4] = [
+        |actor| actor.privileged = true,
+        |actor| actor.domid = DomId(4),
+        |actor| actor.generation = 0,
+        |actor| actor.target = Some((DomId(0), 0)),
+    ];
+    for change in changes {
+        let mut rig = rig();
+        let guest = rig.guest_with_home(3);
+        change(&mut rig.store.conns.get_mut(&guest).unwrap().actor);
+        client_is_refused(&mut rig, guest, &damaged(&guest.0.to_string(), Part::Connection));
+    }
+}
+
+#[test]
+fn what_a_domain_may_is_verified() {
+    let changes: [fn(&mut crate::domain::Domain); 4] = [
+        |domain| domain.generation ^= 1,
+        |domain| domain.privileged = true,
+        |domain| domain.quotas.set(crate::Quota::Nodes, 1001),
+        |domain| domain.features ^= 8,
+    ];
+    for change in changes {
+        let mut rig = rig();
+        let guest = rig.guest_with_home(3);
+        change(rig.store.domains.raw(DomId(3)));
+        client_is_refused(&mut rig, guest, &damaged("3", Part::Domain));
+    }
+}
+
+fn client_is_refused(rig: &mut Rig, guest: ConnId, damage: &Damage) {
+    let header = Rig::header(T::READ, 0, b"");
+    let mut out = Vec::new();
+    assert_eq!(rig.store.read(guest, &header, b"/a\0", &mut out).as_ref(), Err(damage));
+    let header = Rig::header(T::WRITE, 0, b"");
+    assert_eq!(rig.store.examine(guest, &header, b"x\0v").as_ref(), Err(damage));
+    assert_eq!(scrub_round(&rig.store), std::slice::from_ref(damage));
+    answers(rig, T::READ, "/a\0");
+    let mut entry = request(rig, T::WRITE, 0, "x\0v");
+    if let Entry::Request { conn, .. } = &mut entry {
+        *conn = guest;
+    }
+    rig.apply(entry);
+    assert_eq!(rig.store.damage(), Some(damage));
+}
+
+#[test]
+fn lost_and_changed_watches_are_seen_when_they_are_to_fire() {
+    let changes: [fn(&mut crate::watch::Watches); 3] = [
+        |watches| watches.at_mut(path("/c/d")).clear(),
+        |watches| watches.lose(path("/c/d")),
+        |watches| watches.at_mut(path("/c/d")).first_entry().unwrap().get_mut().conn.0 ^= 1,
+    ];
+    for (change, kind) in changes.into_iter().flat_map(|change| [(change, T::WRITE), (change, T::RM)]) {
+        let mut rig = rig();
+        rig.watch(TOOLS, "/c/d", "t").unwrap();
+        rig.watch(TOOLS, "/a", "t").unwrap();
+        change(&mut rig.store.watches);
+        rig.apply(request(&rig, T::WRITE, 0, "/a\0new"));
+        assert_eq!(rig.store.damage(), None);
+        assert_eq!(scrub_round(&rig.store).len(), 1);
+        let payload = if kind == T::RM { "/c\0" } else { "/c/d\0new" };
+        rig.seq += 1;
+        rig.apply(request(&rig, kind, 0, payload));
+        assert_eq!(rig.store.damage().map(|damage| damage.part), Some(Part::Watch), "{kind:?}");
+    }
 }
