@@ -1,5 +1,6 @@
 //! Arbitrary bytes as entries, snapshots, orders and log memory; and a log under appends, deaths and flipped bits.
 
+use std::collections::BTreeSet;
 use std::os::fd::AsFd;
 
 use prost::Message;
@@ -112,13 +113,21 @@ struct History {
     appended: Vec<Vec<u8>>,
     /// Where the newest snapshot is, and what may be read again from there.
     snapshot: Cursor,
+    /// Header words that were damaged. Only users of a word mend it, so a second flip could make it good again, and wrong.
+    damaged_words: BTreeSet<usize>,
 }
 
 /// Appends, deaths, followers, snapshots, torn writes, flipped bits in one copy: what is read is what was appended.
 fn history(bytes: &mut Bytes<'_>) {
     let region = Region::create("fuzz", 2 * HALF_BYTES).expect("shared memory");
-    let mut log =
-        History { region, leader: None, epoch: 0, appended: Vec::new(), snapshot: Cursor::default() };
+    let mut log = History {
+        region,
+        leader: None,
+        epoch: 0,
+        appended: Vec::new(),
+        snapshot: Cursor::default(),
+        damaged_words: BTreeSet::new(),
+    };
     let damaged_copy = bytes.below(2);
     for _ in 0..STEPS_MAX / 4 {
         if bytes.is_empty() {
@@ -183,11 +192,10 @@ impl History {
         self.read();
         let header = bytes.byte() & 1 == 0;
         let within = bytes.word() as usize;
-        let at = if header {
-            [0, 8, 16, 24][within / 8 % 4] + within % 8
-        } else {
-            LOG_HEADER_BYTES + within % 4096
-        };
+        let at = if header { within % 32 } else { LOG_HEADER_BYTES + within % 4096 };
+        if header && !self.damaged_words.insert(at / 8) {
+            return;
+        }
         let mut byte = [0];
         self.region.read(copy * HALF_BYTES + at, &mut byte);
         self.region.write(copy * HALF_BYTES + at, &[byte[0] ^ 1 << bytes.below(8)]);

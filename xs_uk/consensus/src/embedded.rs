@@ -364,8 +364,7 @@ impl Consensus for Embedded {
 /// Whether the memory is a log of this version, or zeroed. One damaged copy of the word says nothing.
 fn is_known(region: &Region, half_bytes: usize) -> bool {
     let raw = [0, half_bytes].map(|copy| region.u64(copy + WORD_VERSION).load(Ordering::Acquire));
-    let versions: Vec<u64> = raw.into_iter().filter_map(word::decode).collect();
-    !versions.is_empty() && versions.iter().all(|version| [0, VERSION].contains(version))
+    raw.into_iter().filter_map(word::decode).any(|version| version == 0 || version == VERSION)
 }
 
 #[cfg(test)]

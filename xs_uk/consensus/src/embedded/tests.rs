@@ -262,7 +262,11 @@ fn one_damaged_copy_of_the_version_word_is_no_other_version() {
                 leader(&region, 1).append(b"x").unwrap();
             }
             let word = region.u64(copy + WORD_VERSION);
-            word.store(word.load(Ordering::Acquire) ^ 1, Ordering::Release);
+            // Nobody mends this word, so a second flip may make it the whole word of some other version.
+            for damaged in [word.load(Ordering::Acquire) ^ 1, word::encode(VERSION + 1)] {
+                word.store(damaged, Ordering::Release);
+                view(&region, Cursor::default());
+            }
             let mut new = leader(&region, 2);
             new.append(b"y").unwrap();
         }
