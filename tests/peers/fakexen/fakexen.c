@@ -50,6 +50,26 @@ static const char *numbered(const char *name, uint32_t number)
 	return in_dir(text);
 }
 
+// ---- domains
+
+static enum state state_of(uint32_t domid)
+{
+	static const uint8_t *states;
+
+	if (domid == 0)
+		return STATE_EXISTS;
+	if (!states) {
+		int fd = open(in_dir("domains"), O_RDONLY | O_CLOEXEC);
+		void *map = fd < 0 ? MAP_FAILED : mmap(NULL, DOMIDS, PROT_READ, MAP_SHARED, fd, 0);
+
+		if (map == MAP_FAILED)
+			return STATE_NONE;
+		states = map;
+		close(fd);
+	}
+	return domid < DOMIDS ? states[domid] : STATE_NONE;
+}
+
 // ---- event channels
 
 struct xenevtchn_handle {
@@ -78,6 +98,13 @@ int xenevtchn_unmask(struct xenevtchn_handle *handle, uint32_t port) { return 0;
 
 int xenevtchn_bind_interdomain(struct xenevtchn_handle *handle, uint32_t domid, uint32_t remote_port)
 {
+	enum state state = state_of(domid);
+
+	// A dying domain's ports are closed.
+	if (state == STATE_NONE || (state & STATE_DYING)) {
+		errno = EINVAL;
+		return -1;
+	}
 	return PORT_FIRST + domid;
 }
 
@@ -139,27 +166,9 @@ int xengnttab_close(void *handle) { return 0; }
 int xengnttab_set_max_grants(void *handle, uint32_t count) { return 0; }
 int xengnttab_unmap(void *handle, void *start, uint32_t count) { return munmap(start, PAGE); }
 
-// ---- domains
+// ---- domain information
 
 static int control;
-
-static enum state state_of(uint32_t domid)
-{
-	static const uint8_t *states;
-
-	if (domid == 0)
-		return STATE_EXISTS;
-	if (!states) {
-		int fd = open(in_dir("domains"), O_RDONLY | O_CLOEXEC);
-		void *map = fd < 0 ? MAP_FAILED : mmap(NULL, DOMIDS, PROT_READ, MAP_SHARED, fd, 0);
-
-		if (map == MAP_FAILED)
-			return STATE_NONE;
-		states = map;
-		close(fd);
-	}
-	return domid < DOMIDS ? states[domid] : STATE_NONE;
-}
 
 void *xengnttab_map_grant_ref(void *handle, uint32_t domid, uint32_t ref, int prot)
 {

@@ -5,7 +5,7 @@ use std::io::{Read, Write};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use hypervisor::{DomId, PAGE_BYTES, Page};
 use rustix::fs::{CWD, FileType, Mode, OFlags, mknodat};
@@ -54,7 +54,19 @@ impl FakeXen {
             return Err(Error::Domid(domid));
         }
         self.note(domid, state)?;
-        notify(&self.events, PORT_VIRQ).map_err(system("raise the virq"))
+        notify(&self.events, PORT_VIRQ).map_err(system("raise the virq"))?;
+        self.wait_until_taken();
+        Ok(())
+    }
+
+    /// The daemon takes one notice a turn, so the virq may wait behind many. A daemon that is dead takes none.
+    fn wait_until_taken(&self) {
+        let began = Instant::now();
+        while began.elapsed() < NOTICE_WAIT
+            && rustix::io::ioctl_fionread(&self.events).is_ok_and(|left| left > 0)
+        {
+            std::thread::sleep(Duration::from_micros(100));
+        }
     }
 
     /// The guest's end of a domain's ring.

@@ -1,0 +1,305 @@
+//! The differences that are meant. `docs/DIFFERENCES.md` has the reason for each under the rule's name.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use peers::Kind;
+use xs_protocol::MessageType as T;
+use xs_protocol::limits::REL_PATH_MAX;
+
+use crate::execute::{DEAD, Observation, Outcome};
+use crate::op::{Op, TxRef};
+
+/// What follows from a difference.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Then {
+    /// The stores have the same state afterwards.
+    GoOn,
+    /// As [`Self::GoOn`] if both refuse, else as [`Self::Stop`].
+    IfRefused,
+    /// The transaction is another one from there on: what is done in it can not be compared, and after its commit
+    /// nothing can, unless both refuse it.
+    Taint,
+    /// They do not: nothing after it can be compared.
+    Stop,
+}
+
+/// A difference in its context.
+pub struct Case<'a> {
+    /// From which daemon.
+    pub peer: Kind,
+    /// The operation; none for the tree at the end.
+    pub op: Option<&'a Op>,
+    /// The operations before.
+    pub before: &'a [Op],
+    /// What ours did.
+    pub ours: &'a Observation,
+    /// What the stock daemon did.
+    pub theirs: &'a Observation,
+}
+
+/// A difference that is meant.
+pub struct Rule {
+    /// Its name.
+    pub name: &'static str,
+    /// What follows.
+    pub then: Then,
+    applies: fn(&Case<'_>) -> bool,
+}
+
+/// All of them.
+pub const ALL: &[Rule] = &[
+    Rule { name: "crash", then: Then::Stop, applies: crash },
+    Rule { name: "malformed-payload", then: Then::GoOn, applies: malformed_payload },
+    Rule { name: "path-length", then: Then::IfRefused, applies: path_length },
+    Rule { name: "special-names", then: Then::GoOn, applies: special_names },
+    Rule { name: "node-size", then: Then::IfRefused, applies: node_size },
+    Rule { name: "unwatch-path", then: Then::GoOn, applies: unwatch_path },
+    Rule { name: "domid-syntax", then: Then::GoOn, applies: domid_syntax },
+    Rule { name: "watch-quota", then: Then::GoOn, applies: watch_quota },
+    Rule { name: "dead-permissions", then: Then::GoOn, applies: dead_permissions },
+    Rule { name: "event-coalescing", then: Then::GoOn, applies: event_coalescing },
+    Rule { name: "dead-root", then: Then::Stop, applies: dead_root },
+    Rule { name: "special-watch-of-one", then: Then::GoOn, applies: special_watch_of_one },
+    Rule { name: "released-target", then: Then::Stop, applies: released_target },
+    Rule { name: "transaction-events", then: Then::GoOn, applies: transaction_events },
+    Rule { name: "failed-transaction", then: Then::Taint, applies: failed_transaction },
+    Rule { name: "unknown-domain", then: Then::IfRefused, applies: unknown_domain },
+    Rule { name: "newer-requests", then: Then::Stop, applies: newer_requests },
+    Rule { name: "watch-depth", then: Then::Stop, applies: watch_depth },
+    Rule { name: "control-text", then: Then::GoOn, applies: control_text },
+    Rule { name: "transaction-snapshot", then: Then::Taint, applies: transaction_snapshot },
+    Rule { name: "transaction-merge", then: Then::Stop, applies: transaction_merge },
+];
+
+impl Rule {
+    /// What follows in this case.
+    pub fn consequence(&self, case: &Case<'_>) -> Then {
+        match self.then {
+            Then::IfRefused if case.both_refuse() => Then::GoOn,
+            Then::IfRefused => Then::Stop,
+            then => then,
+        }
+    }
+}
+
+/// The rule that names a difference.
+pub fn explain(case: &Case<'_>) -> Option<&'static Rule> {
+    ALL.iter().find(|rule| (rule.applies)(case))
+}
+
+impl Case<'_> {
+    fn kind(&self) -> T {
+        self.op.map_or(T::INVALID, Op::kind)
+    }
+
+    fn payload(&self) -> &[u8] {
+        self.op.map_or(&[], Op::payload)
+    }
+
+    fn both_refuse(&self) -> bool {
+        let refused = |outcome: &Outcome| matches!(outcome, Outcome::Err(_));
+        refused(&self.ours.outcome) && refused(&self.theirs.outcome) && self.same_events()
+    }
+
+    /// The payload's first string; all of it without a nul.
+    fn path(&self) -> &[u8] {
+        self.payload().split(|byte| *byte == 0).next().unwrap_or_default()
+    }
+
+    fn in_transaction(&self) -> bool {
+        self.op.is_some_and(|op| matches!(op.tx, TxRef::Nth(_)))
+    }
+
+    /// Whether anything was done outside of the transaction between its start and this operation.
+    fn others_acted(&self) -> bool {
+        let Some(Op { client, tx: TxRef::Nth(nth), .. }) = self.op else { return false };
+        let starts = |op: &&Op| op.client == *client && op.kind() == T::TRANSACTION_START;
+        let start = self.before.iter().filter(starts).nth(*nth);
+        let Some(start) = start.and_then(|start| self.before.iter().position(|op| std::ptr::eq(op, start)))
+        else {
+            return false;
+        };
+        self.before[start + 1..].iter().any(|op| op.client != *client || op.tx != TxRef::Nth(*nth))
+    }
+
+    fn same_events(&self) -> bool {
+        self.ours.events == self.theirs.events
+    }
+
+    fn same_outcome(&self) -> bool {
+        self.ours.outcome == self.theirs.outcome
+    }
+
+    /// Every event of theirs is one of ours.
+    fn we_tell_more(&self) -> bool {
+        self.theirs.events.iter().all(|(client, theirs)| {
+            let mut ours = self.ours.events.get(client).cloned().unwrap_or_default();
+            theirs.iter().all(|event| {
+                let found = ours.iter().position(|other| other == event);
+                found.map(|at| ours.swap_remove(at)).is_some()
+            })
+        })
+    }
+
+    fn we_accept(&self) -> bool {
+        matches!(self.ours.outcome, Outcome::Ok(_))
+    }
+
+    fn they_accept(&self) -> bool {
+        matches!(self.theirs.outcome, Outcome::Ok(_))
+    }
+
+    fn we_say(&self, name: &str) -> bool {
+        matches!(&self.ours.outcome, Outcome::Err(said) if said == name)
+    }
+
+    fn they_say(&self, name: &str) -> bool {
+        matches!(&self.theirs.outcome, Outcome::Err(said) if said == name)
+    }
+
+    fn is_c(&self) -> bool {
+        self.peer == Kind::Xenstored
+    }
+}
+
+fn crash(case: &Case<'_>) -> bool {
+    case.theirs.outcome == Outcome::Lost(DEAD.into())
+}
+
+fn malformed_payload(case: &Case<'_>) -> bool {
+    let one_path = [T::READ, T::DIRECTORY, T::GET_PERMS, T::MKDIR, T::RM];
+    let nul = case.payload().iter().position(|byte| *byte == 0);
+    let whole = nul.is_some_and(|at| at + 1 == case.payload().len());
+    one_path.contains(&case.kind()) && !whole && case.we_say("EINVAL") && case.both_refuse()
+}
+
+fn path_length(case: &Case<'_>) -> bool {
+    case.is_c() && case.path().len() > REL_PATH_MAX - 16 && case.they_say("EINVAL")
+}
+
+fn special_names(case: &Case<'_>) -> bool {
+    let reads = case.kind() == T::GET_PERMS && case.same_events();
+    case.path().starts_with(b"@") && (case.both_refuse() || reads && case.they_say("EINVAL"))
+}
+
+/// Near the limit alone.
+fn node_size(case: &Case<'_>) -> bool {
+    let long = (1990..2060).contains(&case.payload().len());
+    let guest = case.op.is_some_and(|op| op.client.is_guest());
+    case.is_c() && guest && long && case.kind() == T::WRITE && case.they_say("ENOSPC")
+}
+
+fn unwatch_path(case: &Case<'_>) -> bool {
+    case.kind() == T::UNWATCH && case.we_say("EINVAL") && case.both_refuse()
+}
+
+fn domid_syntax(case: &Case<'_>) -> bool {
+    let asks = [T::GET_DOMAIN_PATH, T::IS_DOMAIN_INTRODUCED].contains(&case.kind());
+    let acts = [T::SET_TARGET, T::RELEASE, T::RESUME].contains(&case.kind());
+    case.we_say("EINVAL") && case.same_events() && (asks || acts && case.both_refuse())
+}
+
+fn watch_quota(case: &Case<'_>) -> bool {
+    case.kind() == T::WATCH && case.we_say("ENOSPC") && case.they_say("E2BIG") && case.same_events()
+}
+
+/// Ours are theirs without some, the owner's excepted.
+fn dead_permissions(case: &Case<'_>) -> bool {
+    let (Outcome::Ok(ours), Outcome::Ok(theirs)) = (&case.ours.outcome, &case.theirs.outcome) else {
+        return false;
+    };
+    if case.op.is_none() {
+        let (ours, theirs) = (String::from_utf8_lossy(ours), String::from_utf8_lossy(theirs));
+        let lines = || ours.lines().zip(theirs.lines());
+        return ours.lines().count() == theirs.lines().count()
+            && lines().all(|(a, b)| fewer_perms_line(a, b));
+    }
+    case.kind() == T::GET_PERMS && case.same_events() && fewer_perms(ours, theirs, 0)
+}
+
+fn fewer_perms_line(ours: &str, theirs: &str) -> bool {
+    let (Some(ours), Some(theirs)) = (ours.rsplit_once(" ("), theirs.rsplit_once(" (")) else {
+        return ours == theirs;
+    };
+    let unescape = |list: &str| list.trim_end_matches(')').replace("\\x00", "\0").into_bytes();
+    ours.0 == theirs.0 && fewer_perms(&unescape(ours.1), &unescape(theirs.1), 0)
+}
+
+/// Whether the first entries are the same and the rest of `ours` is in `theirs` in the same order.
+fn fewer_perms(ours: &[u8], theirs: &[u8], end: u8) -> bool {
+    let mut theirs = theirs.split(|byte| *byte == end);
+    let mut ours = ours.split(|byte| *byte == end);
+    ours.next() == theirs.next() && ours.all(|perm| theirs.any(|other| other == perm))
+}
+
+/// Anything that is still there of a domain that was released, once some domain had a target.
+fn released_target(case: &Case<'_>) -> bool {
+    let said = |kind| case.before.iter().any(|op| op.kind() == kind);
+    case.is_c() && said(T::SET_TARGET) && (said(T::RELEASE) || case.kind() == T::RELEASE)
+}
+
+/// The same events, but that theirs has no equal ones.
+fn event_coalescing(case: &Case<'_>) -> bool {
+    let distinct = |observation: &Observation| {
+        let clients = observation.events.iter();
+        let sets = clients.map(|(client, events)| (*client, BTreeSet::from_iter(events.clone())));
+        sets.collect::<BTreeMap<_, _>>()
+    };
+    case.same_outcome() && case.we_tell_more() && distinct(case.ours) == distinct(case.theirs)
+}
+
+/// Once somebody but domain 0 may have owned the root.
+fn dead_root(case: &Case<'_>) -> bool {
+    case.is_c() && case.before.iter().any(|op| op.kind() == T::SET_PERMS && op.payload().starts_with(b"/\0"))
+}
+
+/// Events of `@releaseDomain/<domid>` and its like.
+fn special_watch_of_one(case: &Case<'_>) -> bool {
+    let plain = |observation: &Observation| {
+        let mut events = observation.events.clone();
+        events.values_mut().for_each(|events| events.retain(|(path, _)| !is_of_one(path)));
+        events.retain(|_, events| !events.is_empty());
+        events
+    };
+    case.same_outcome() && plain(case.ours) == plain(case.theirs)
+}
+
+fn is_of_one(path: &str) -> bool {
+    path.starts_with('@') && path.contains('/')
+}
+
+fn transaction_events(case: &Case<'_>) -> bool {
+    case.kind() == T::TRANSACTION_END && case.same_outcome() && case.we_accept() && case.we_tell_more()
+}
+
+fn failed_transaction(case: &Case<'_>) -> bool {
+    case.in_transaction() && case.we_say("ENOSPC") && case.same_events()
+}
+
+fn unknown_domain(case: &Case<'_>) -> bool {
+    case.kind() == T::SET_PERMS && (case.they_say("ENOENT") || case.we_say("ENOENT"))
+}
+
+fn newer_requests(case: &Case<'_>) -> bool {
+    let newer = [T::GET_FEATURE, T::SET_FEATURE, T::GET_QUOTA, T::SET_QUOTA].contains(&case.kind());
+    newer && !case.they_accept() && case.same_events()
+}
+
+fn watch_depth(case: &Case<'_>) -> bool {
+    let strings = case.payload().iter().filter(|byte| **byte == 0).count();
+    case.kind() == T::WATCH && strings == 3 && case.they_say("EINVAL")
+}
+
+fn control_text(case: &Case<'_>) -> bool {
+    case.kind() == T::CONTROL && case.same_events()
+}
+
+/// Only where somebody else did something after the transaction began.
+fn transaction_snapshot(case: &Case<'_>) -> bool {
+    let ends = case.kind() == T::TRANSACTION_END;
+    case.in_transaction() && !ends && case.same_events() && case.others_acted()
+}
+
+fn transaction_merge(case: &Case<'_>) -> bool {
+    case.kind() == T::TRANSACTION_END && case.we_accept() && case.they_say("EAGAIN")
+}
