@@ -52,6 +52,10 @@ impl Entry for ByName {
     fn weight(&self) -> Weight {
         self.child.weight()
     }
+
+    fn bytes(&self) -> u64 {
+        self.child.name.len() as u64 + 1
+    }
 }
 
 /// A name in a large directory.
@@ -68,6 +72,10 @@ impl Entry for ByNumber {
 
     fn weight(&self) -> Weight {
         Weight::of(&self.name, self.number)
+    }
+
+    fn bytes(&self) -> u64 {
+        self.name.len() as u64 + 1
     }
 }
 

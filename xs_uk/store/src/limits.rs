@@ -51,7 +51,7 @@ pub const PRIVILEGED_ENTRY_EVENT_BYTES_MAX: usize = 64 << 20;
 /// Removed nodes that one call of `apply` frees at least, so that a large removal stalls nobody.
 pub const FREED_PER_APPLY_MIN: usize = 64;
 /// The share of all removed nodes that one call of `apply` frees besides: one of so many.
-pub const FREED_SHARE: u64 = 256;
+pub const FREED_SHARE: u64 = 1024;
 /// Nodes up to which a removal is small: more than one request can create. Small ones are freed about as fast as they can come.
 pub const SMALL_REMOVAL_MAX: u64 = 2048;
 /// The share of the nodes of small removals that one call of `apply` frees besides: one of so many.

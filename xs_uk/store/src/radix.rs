@@ -15,6 +15,8 @@ pub(crate) trait Entry: Clone {
     fn key(&self) -> u64;
     /// Computed from the entry, not stored with it.
     fn weight(&self) -> Weight;
+    /// The bytes of the weight, cheaper.
+    fn bytes(&self) -> u64;
 }
 
 /// Something in a tree does not fit the weights above it.
@@ -346,7 +348,7 @@ impl<E: Entry> Radix<E> {
                         if !put(before, entry) {
                             return Ok(());
                         }
-                        before += entry.weight().bytes;
+                        before += entry.bytes();
                     }
                 }
             }
@@ -443,6 +445,10 @@ mod tests {
 
         fn weight(&self) -> Weight {
             Weight::of(&self.1, self.0)
+        }
+
+        fn bytes(&self) -> u64 {
+            self.1.len() as u64 + 1
         }
     }
 

@@ -60,6 +60,10 @@ impl Entry for Below {
     fn weight(&self) -> Weight {
         Weight::of(&self.name, self.place.into())
     }
+
+    fn bytes(&self) -> u64 {
+        self.name.len() as u64 + 1
+    }
 }
 
 #[derive(Default)]
