@@ -3,7 +3,8 @@
 /// What can go wrong with the log.
 #[derive(Debug, thiserror::Error)]
 pub enum LogError {
-    /// Another process leads with a newer epoch. Entries that were submitted and did not come back are not in the log.
+    /// Another process leads with a newer epoch. Whether the last entries that were submitted and did not come back got
+    /// in is for that process to read.
     #[error("epoch {ours} is fenced by epoch {newer}")]
     Fenced {
         /// The epoch of the caller.

@@ -39,6 +39,7 @@ fn main() -> Result<(), Box<dyn Error>> {
         println!("round {round}, {members} member(s), entries of {} bytes", ENTRY.len());
         print("one at a time, median us", median(put_us), median(append_us));
         print("at once, per second", puts, appends);
+        let_go(&mut engine)?;
     }
     Ok(())
 }
@@ -71,6 +72,22 @@ fn wait(engine: &EtcdLog) -> Result<(), Box<dyn Error>> {
     let wake = engine.wake_fd().ok_or("no wake descriptor")?;
     let pause = Timespec { tv_sec: 1, tv_nsec: 0 };
     poll(&mut [PollFd::new(&wake, PollFlags::IN)], Some(&pause))?;
+    Ok(())
+}
+
+/// Two snapshots, so that the log of this round goes.
+fn let_go(engine: &mut EtcdLog) -> Result<(), Box<dyn Error>> {
+    for _ in 0..2 {
+        engine.append(&ENTRY)?;
+        while engine.next(&mut Vec::new())?.is_none() {
+            wait(engine)?;
+        }
+        let cursor = engine.cursor();
+        engine.save_snapshot(&cursor, vec![1])?;
+        while engine.state().saving_snapshot {
+            wait(engine)?;
+        }
+    }
     Ok(())
 }
 

@@ -8,5 +8,6 @@
 
 mod faults;
 mod rig;
+mod secured;
 mod snapshots;
 mod space;

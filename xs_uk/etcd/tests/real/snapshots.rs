@@ -42,6 +42,46 @@ fn a_snapshot_is_read_back_and_the_log_goes_on_from_it() {
     assert_eq!(overrun(engine(&options)), 1);
 }
 
+#[test]
+fn a_damaged_snapshot_gives_way_to_the_one_before_it() {
+    let stand = stand(1);
+    let options = options(&stand);
+    let mut leader = engine(&options);
+    let mut ours = Vec::new();
+    lead(&mut leader, 1, &mut ours);
+    let mut places = Vec::new();
+    for i in 0..2 {
+        append(&mut leader, &numbered(i), &mut ours);
+        drain_until(&mut leader, &mut ours, |all| all.len() == i + 1);
+        places.push(leader.cursor());
+        save(&mut leader, vec![5; 1000 + i]);
+    }
+    let damage = |index: u64| {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        runtime.block_on(async {
+            let mut client = etcd_client::Client::connect(stand.endpoints(), None).await.unwrap();
+            let key = format!("{}snap/{index:016x}/00000000", options.prefix);
+            assert_eq!(client.get(key.clone(), None).await.unwrap().count(), 1);
+            client.put(key, vec![4; 1000], None).await.unwrap();
+        });
+    };
+    damage(2);
+    let mut late = engine(&options);
+    assert_eq!(load(&mut late), Loaded::Snapshot { cursor: places[0], bytes: vec![5; 1000] });
+    let mut theirs = Vec::new();
+    drain_until(&mut late, &mut theirs, |all| all.len() == 1);
+    assert_eq!((theirs[0].clone(), late.cursor()), (numbered(1), leader.cursor()));
+    damage(1);
+    let mut last = engine(&options);
+    loop {
+        match last.load_snapshot() {
+            Ok(Loaded::Pending) => sleep_on(&last),
+            Err(LogError::Corrupt { .. }) => break,
+            other => panic!("{other:?}"),
+        }
+    }
+}
+
 fn overrun(mut engine: EtcdLog) -> u64 {
     let mut entry = Vec::new();
     loop {

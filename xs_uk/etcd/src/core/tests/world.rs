@@ -93,6 +93,43 @@ impl World {
         }
     }
 
+    /// One core, which leads.
+    pub fn leading(log_bytes_max: u64) -> Self {
+        let mut world = Self::new(1);
+        let config = CoreConfig { log_bytes_max, ..config() };
+        world.nodes[0].core = Core::new(config, Cursor::default());
+        world.step(&Step::Lead { engine: 0 });
+        world.settle(|world| world.nodes[0].core.is_leading().unwrap());
+        world
+    }
+
+    pub fn core(&mut self) -> &mut Core {
+        &mut self.nodes[0].core
+    }
+
+    /// Delivers all calls that can be made without waiting.
+    pub fn deliver_all(&mut self) {
+        self.run_outputs();
+        while !self.calls.is_empty() {
+            self.deliver(0, Fault::None);
+            self.run_outputs();
+        }
+    }
+
+    /// Has a fresh reader read to `cursor`.
+    pub fn read_all(&mut self, cursor: Cursor) {
+        self.nodes.push(Node::new());
+        let last = self.nodes.len() - 1;
+        self.settle(|world| world.nodes[last].core.cursor() == cursor);
+        self.nodes.truncate(last);
+    }
+
+    /// The last entry of the first batch that etcd holds.
+    pub fn first_key_index(&self) -> u64 {
+        let keys = Keys::new("/p/");
+        self.etcd.first(&keys.log(0)).and_then(|key| keys.log_index(&key)).unwrap()
+    }
+
     pub fn step(&mut self, step: &Step) {
         match *step {
             Step::Append { engine, count } => (0..count).for_each(|_| self.append(engine)),
