@@ -6,10 +6,12 @@
 
 mod killer;
 pub mod limits;
+mod pairs;
 mod processes;
 mod raw;
 mod stand;
 
 pub use killer::{Killer, Kills};
+pub use pairs::{PairKiller, Victim};
 pub use raw::{Message, RawClient, message};
 pub use stand::{Stand, binary, stock};

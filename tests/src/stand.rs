@@ -186,6 +186,11 @@ impl Stand {
         serde_json::from_slice(&output.stdout).unwrap_or_else(|error| panic!("{error}: {output:?}"))
     }
 
+    /// As [`Stand::status`], for a time when there may be no warden to ask.
+    pub fn try_status(&self) -> Option<serde_json::Value> {
+        serde_json::from_slice(&self.ppvmm(&["status", "-o", "json"]).stdout).ok()
+    }
+
     /// What broker and store logged, for a failed test's message.
     pub fn logs(&self) -> String {
         ["hv.log", "xs_uk.log"]
@@ -197,6 +202,8 @@ impl Stand {
 impl Drop for Stand {
     fn drop(&mut self) {
         stop(&mut self.store);
+        // A warden that died just then has left its services behind.
+        end_services_of(self.rundir());
         stop(&mut self.broker);
         if std::thread::panicking() {
             eprintln!("{}", self.logs());
@@ -213,6 +220,20 @@ fn spawn(program: &Path, rundir: &Path, name: &str, args: &[&str]) -> Child {
         .stderr(log)
         .spawn()
         .unwrap_or_else(|error| panic!("{}: {error}", program.display()))
+}
+
+fn end_services_of(rundir: &Path) {
+    let wanted = [b"XENSTORED_RUNDIR=", rundir.as_os_str().as_encoded_bytes(), b"\0"].concat();
+    for entry in std::fs::read_dir("/proc").into_iter().flatten().flatten() {
+        let environment = std::fs::read(entry.path().join("environ")).unwrap_or_default();
+        let pid = entry.file_name().to_str().and_then(|name| name.parse().ok()).and_then(Pid::from_raw);
+        if let Some(pid) = pid
+            && environment.windows(wanted.len()).any(|part| part == wanted)
+        {
+            // It may have ended by itself.
+            let _ = kill_process(pid, Signal::KILL);
+        }
+    }
 }
 
 fn stop(child: &mut Child) {

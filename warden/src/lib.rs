@@ -27,6 +27,7 @@ pub mod planner;
 pub mod proc;
 pub mod pulse;
 mod rate;
+pub mod respawn;
 mod rundir;
 pub mod server;
 mod spec;
@@ -38,3 +39,13 @@ pub use error::Error;
 pub use rundir::RunDir;
 pub use spec::{GroupSpec, RegionSpec, ServiceSpec, WardenSpec, bind_listener, store_group};
 pub use warden::{Handle, Warden};
+
+/// Each client that is kept for the gateway takes a descriptor, also while it is on its way.
+pub fn raise_descriptor_limit() {
+    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+    let limit = getrlimit(Resource::Nofile);
+    let raised = Rlimit { current: limit.maximum, maximum: limit.maximum };
+    if let Err(error) = setrlimit(Resource::Nofile, raised) {
+        tracing::debug!(%error, "the limit of descriptors stays");
+    }
+}

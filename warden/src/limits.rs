@@ -133,3 +133,12 @@ pub const LOCK_WAIT_MS: u64 = 100;
 
 /// Time between two tries, in milliseconds.
 pub const LOCK_RETRY_MS: u64 = 2;
+
+/// A warden that lived for less is started again after a pause only, in milliseconds.
+pub const RESPAWN_SOON_MS: u64 = 1_000;
+
+/// First pause before a warden is started again, in milliseconds; it doubles with each quick death.
+pub const RESPAWN_PAUSE_FIRST_MS: u64 = 1;
+
+/// Longest pause before a warden is started again, in milliseconds.
+pub const RESPAWN_PAUSE_MAX_MS: u64 = 200;

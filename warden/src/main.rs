@@ -4,11 +4,12 @@
 use std::ffi::OsString;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
+use std::process::{Command, ExitCode};
 
 use anyhow::Context;
 use clap::{Parser, ValueEnum};
 use warden::limits::{REPLICAS_DEFAULT, REPLICAS_MAX};
-use warden::{RunDir, Warden, WardenSpec, logging, store_group};
+use warden::{RunDir, Warden, WardenSpec, logging, respawn, store_group};
 
 /// Keeps the services of a dom0 alive: starts, watches, promotes and restarts them.
 ///
@@ -40,6 +41,9 @@ struct Args {
     /// Log JSON lines also on a terminal.
     #[arg(long)]
     log_json: bool,
+    /// Start the warden again when it dies, from a tiny parent process; what runs is adopted then.
+    #[arg(long)]
+    respawn: bool,
     /// Leave the terminal's session, so that its end does not reach the services.
     #[arg(long, hide = true)]
     setsid: bool,
@@ -55,14 +59,27 @@ enum Profile {
     Domains,
 }
 
-fn main() -> anyhow::Result<()> {
+fn main() -> anyhow::Result<ExitCode> {
     let args = Args::parse();
     if args.setsid {
+        // The child of a parent that did it leads no group either.
         rustix::process::setsid().context("setsid")?;
     }
+    if args.respawn {
+        let (program, rest) =
+            (std::env::current_exe().context("own path")?, respawn::without_flag(std::env::args_os()));
+        let ended = respawn::keep_running(|| {
+            let mut command = Command::new(&program);
+            command.args(&rest);
+            command
+        })?;
+        return Ok(ExitCode::from(ended.code));
+    }
+    warden::raise_descriptor_limit();
     let _guard = logging::init(args.log_json);
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().context("runtime")?;
-    runtime.block_on(run(args))
+    runtime.block_on(run(args))?;
+    Ok(ExitCode::SUCCESS)
 }
 
 async fn run(args: Args) -> anyhow::Result<()> {

@@ -152,7 +152,8 @@ impl Planner {
         let services = self.services.values().flat_map(|service| {
             let phase = match service.phase {
                 Phase::Down { start_at } => {
-                    Some(start_at).filter(|_| self.stopping.is_none() && service.broken_at.is_none())
+                    let startable = self.memory_known && service.broken_at.is_none();
+                    Some(start_at).filter(|_| self.stopping.is_none() && startable)
                 }
                 Phase::Awaited { deadline } | Phase::Starting { deadline } | Phase::Stopping { deadline } => {
                     Some(deadline)

@@ -56,7 +56,7 @@ pub enum Command {
     Inject {
         /// What to do to it.
         fault: Fault,
-        /// leader, follower, gateway, replica/N or warden.
+        /// leader, follower, gateway, replica/N, etcd-N or warden.
         target: String,
     },
     /// Ask whether a service serves: exit status 0 if so, else 4.
@@ -77,6 +77,9 @@ pub struct Up {
     /// Stay, with the log on the terminal, until everything is down.
     #[arg(long)]
     pub foreground: bool,
+    /// Start the warden again when it dies, from a tiny parent process; what runs is adopted then.
+    #[arg(long)]
+    pub respawn: bool,
     /// Longest wait until the store is served, in seconds.
     #[arg(long, default_value_t = 30)]
     pub timeout_s: u64,

@@ -121,6 +121,9 @@ fn warden_command(files: &Files, args: &Up, profile: Profile, detached: bool) ->
     if args.enable_injection {
         command.arg("--enable-injection");
     }
+    if args.respawn {
+        command.arg("--respawn");
+    }
     if let Some(address) = args.grpc_listen {
         command.arg("--grpc-listen").arg(address.to_string());
     }

@@ -1,5 +1,7 @@
 //! Examples, one for each rule. Random orders of events are in `random`.
 
+mod adoption;
+mod mending;
 mod random;
 
 use super::*;

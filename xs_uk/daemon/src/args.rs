@@ -112,6 +112,9 @@ pub struct Args {
     /// Let `ppvmm inject` work.
     #[arg(long)]
     pub enable_injection: bool,
+    /// Start the warden, which this process is, again when it dies, from a tiny parent process; what runs is adopted then.
+    #[arg(long)]
+    pub respawn: bool,
     /// The part that this process is; the warden sets it.
     #[arg(long, hide = true)]
     pub role: Option<Role>,

@@ -3,7 +3,7 @@
 //! A process cannot fork safely once it has threads, so the parent starts itself again and waits on a pipe.
 
 use std::io::{Read, Write};
-use std::process::{Command, Stdio};
+use std::process::{Command, ExitCode, Stdio};
 use std::sync::mpsc;
 
 use anyhow::{Context, bail};
@@ -39,6 +39,18 @@ pub fn start(args: &Args) -> anyhow::Result<()> {
         Ok(false) => bail!("the daemon ended before it served"),
         Err(_) => bail!("the daemon does not serve after {} s", DAEMON_START_WAIT.as_secs()),
     }
+}
+
+/// The parent of wardens, each of which adopts what the one before it left.
+pub fn keep_running() -> anyhow::Result<ExitCode> {
+    let program = std::env::current_exe().context("own path")?;
+    let args = warden::respawn::without_flag(std::env::args_os());
+    let ended = warden::respawn::keep_running(|| {
+        let mut command = Command::new(&program);
+        command.args(&args);
+        command
+    })?;
+    Ok(ExitCode::from(ended.code))
 }
 
 /// The daemon: leaves the parent's session.

@@ -41,11 +41,17 @@ fn main() -> ExitCode {
         return finish(background::start(&args));
     }
     start_log(&args);
+    if args.role.is_none() && args.respawn {
+        return match background::keep_running() {
+            Ok(code) => code,
+            Err(error) => finish(Err(error)),
+        };
+    }
     finish(run(&args))
 }
 
 fn run(args: &Args) -> anyhow::Result<()> {
-    raise_descriptor_limit();
+    warden::raise_descriptor_limit();
     match args.role {
         None => standalone::run(args),
         Some(Role::Gateway) => Ok(gateway::run()?),
@@ -76,16 +82,6 @@ fn start_log(args: &Args) {
                 tracing::warn!(%error, "the trace file cannot be opened");
             }
         }
-    }
-}
-
-/// Each client takes a descriptor.
-fn raise_descriptor_limit() {
-    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
-    let limit = getrlimit(Resource::Nofile);
-    let raised = Rlimit { current: limit.maximum, maximum: limit.maximum };
-    if let Err(error) = setrlimit(Resource::Nofile, raised) {
-        tracing::debug!(%error, "the limit of descriptors stays");
     }
 }
 
