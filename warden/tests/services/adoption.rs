@@ -149,3 +149,43 @@ async fn a_group_of_another_shape_is_not_adopted() {
     rig.settled().await;
     rig.down().await;
 }
+
+#[tokio::test]
+async fn members_are_adopted_and_faults_hit_what_they_run() {
+    let dir = tempfile::tempdir().unwrap().keep();
+    let with_members = || rig::with_members(spec_in(&dir, 1, &[]), 2);
+    let rig = Rig::run(with_members()).await;
+    rig.kill_warden();
+    let mut rig = Rig::run(with_members()).await;
+    let status = rig.settled().await;
+    let names: Vec<_> = status.services.iter().map(|service| service.name.as_str()).collect();
+    assert_eq!(names, ["gateway", "etcd-0", "etcd-1", "replica/0"]);
+    assert_eq!(status.services[1].role(), api::v1::Role::Member);
+    let hit = rig.inject("etcd-0", Fault::Kill).await.unwrap();
+    assert_ne!(hit.pid, status.services[1].pid, "the wrapper's child");
+    let died = rig.event_of("service_died", "etcd-0").await;
+    assert_eq!(died.incarnation, Some(1));
+    assert_eq!(rig.event_of("service_ready", "etcd-0").await.incarnation, Some(2));
+    rig.settled().await;
+    rig.down().await;
+}
+
+/// A stranger has no place in the group, whatever it says.
+#[tokio::test]
+async fn who_is_not_known_is_not_adopted() {
+    let mut rig = Rig::start(1).await;
+    let path = rig.rundir.join(control::ADOPT_SOCKET_NAME);
+    // It says nothing: its link is closed after a while, and nobody waits for it.
+    let silent = control::Link::connect(&path).unwrap();
+    let link = control::Link::connect(&path).unwrap();
+    let odd = control::FromService { report: Some(control::from_service::Report::SnapshotWanted(true)) };
+    link.send(&odd, &[]).unwrap();
+    link.set_nonblocking(false).unwrap();
+    let closed = tokio::task::spawn_blocking(move || link.receive::<control::ToService>()).await.unwrap();
+    assert!(matches!(closed, Err(control::LinkError::Closed)), "{closed:?}");
+    silent.set_nonblocking(false).unwrap();
+    let closed = tokio::task::spawn_blocking(move || silent.receive::<control::ToService>()).await.unwrap();
+    assert!(matches!(closed, Err(control::LinkError::Closed)), "{closed:?}");
+    assert!(rig.settled().await.serving);
+    rig.down().await;
+}

@@ -76,6 +76,18 @@ pub fn spec_in(dir: &Path, replicas: u32, env: &[(&str, &str)]) -> WardenSpec {
     WardenSpec { rundir, group, profile: "local".into(), injection: true, grpc_listen: None }
 }
 
+/// With members of an engine's own cluster.
+pub fn with_members(mut spec: WardenSpec, members: usize) -> WardenSpec {
+    let mut member = spec.group.replicas[0].clone();
+    for (name, value) in &mut member.env {
+        if name == "FAKE_ROLE" {
+            *value = "member".into();
+        }
+    }
+    spec.group.members = vec![member; members];
+    spec
+}
+
 impl Rig {
     pub async fn start(replicas: u32) -> Self {
         Self::start_with(replicas, &[]).await

@@ -127,7 +127,8 @@ fn a_stop_ends_what_was_adopted_and_what_was_not() {
 fn a_process_is_written_down_before_it_is_told_anything() {
     let mut rig = Rig::new(1);
     let begun = Action::Begin { service: GATEWAY, incarnation: 1 };
-    assert_eq!(rig.step(Input::Spawned { service: GATEWAY, incarnation: 1, pid: 7 }), [begun.clone()]);
+    let spawned = Input::Spawned { service: GATEWAY, incarnation: 1, pid: 7 };
+    assert_eq!(rig.step(spawned), std::slice::from_ref(&begun));
     assert!(begun.is_to_be_recorded() && lead(0, 1, 1).is_to_be_recorded());
     assert!(!kill(GATEWAY, 1).is_to_be_recorded());
 }

@@ -18,14 +18,24 @@ struct Process {
     ready_told: bool,
     lead_due: Option<u64>,
     ever_led: bool,
+    /// The epoch that it serves.
+    leads: u64,
+    /// It has not met the present warden.
+    orphan: bool,
+    /// The warden wrote it down.
+    recorded: bool,
 }
 
 struct World {
+    replicas: u32,
     planner: Planner,
     now: TimeUs,
     processes: Vec<Process>,
     highest_epoch: u64,
     finished: bool,
+    /// The warden dies behind so many actions of its next step.
+    dies_after: Option<usize>,
+    written: Option<(u64, Option<u32>, Vec<ServiceView>)>,
 }
 
 #[derive(Clone, Debug)]
@@ -40,10 +50,15 @@ enum Happening {
     WantSnapshot(usize),
     TakeSnapshot(usize, u64),
     Wait(u64),
+    Hello(usize),
+    Mistrust(usize, u32),
+    /// The warden dies and another one begins; behind so many actions of its last step, if there were any.
+    WardenDies(usize),
 }
 
 fn happening() -> impl Strategy<Value = Happening> {
     let which = any::<prop::sample::Index>().prop_map(|index| index.index(64));
+    let which_again = which.clone();
     prop_oneof![
         2 => which.clone().prop_map(Happening::Kill),
         4 => which.clone().prop_map(Happening::TellDeath),
@@ -55,6 +70,9 @@ fn happening() -> impl Strategy<Value = Happening> {
         1 => which.clone().prop_map(Happening::WantSnapshot),
         1 => (which, 0..50_u64).prop_map(|(which, index)| Happening::TakeSnapshot(which, index)),
         2 => (0..3_000_u64).prop_map(Happening::Wait),
+        4 => which_again.clone().prop_map(Happening::Hello),
+        1 => (which_again, 0..5_u32).prop_map(|(which, accused)| Happening::Mistrust(which, accused)),
+        1 => (0..4_usize).prop_map(Happening::WardenDies),
     ]
 }
 
@@ -62,7 +80,16 @@ impl World {
     fn new(replicas: u32) -> Self {
         let planner = Planner::new(replicas, TimeUs(0));
         let (processes, now) = (Vec::new(), TimeUs(0));
-        let mut world = Self { planner, now, processes, highest_epoch: 0, finished: false };
+        let mut world = Self {
+            replicas,
+            planner,
+            now,
+            processes,
+            highest_epoch: 0,
+            finished: false,
+            dies_after: None,
+            written: None,
+        };
         world.step(Input::Tick);
         world
     }
@@ -72,8 +99,53 @@ impl World {
         let actions = self.planner.step(self.now, input);
         assert!(self.planner.next_deadline().is_none_or(|due| due > self.now), "a deadline was not kept");
         for action in actions {
+            if self.dies_after.is_some_and(|left| left == 0) {
+                break;
+            }
+            self.dies_after = self.dies_after.map(|left| left - 1);
+            if action.is_to_be_recorded() {
+                self.record();
+            }
             self.act(&action);
         }
+        if self.dies_after.take().is_some() {
+            return self.begin_anew();
+        }
+        self.record();
+    }
+
+    /// As the warden does: what it knows is what the next one will find.
+    fn record(&mut self) {
+        for view in self.planner.view() {
+            for process in self.processes.iter_mut().filter(|p| p.service == view.service) {
+                process.recorded |= process.incarnation == view.incarnation;
+            }
+        }
+        self.written = Some((self.planner.epoch(), self.planner.leader(), self.planner.view()));
+    }
+
+    /// Another warden finds what was written down, and what of it lives.
+    fn begin_anew(&mut self) {
+        // A process that nobody wrote down was told nothing: it ends by itself.
+        self.processes.retain(|process| process.recorded);
+        let Some((epoch, leader, views)) = self.written.clone() else { return };
+        let mut services = Vec::new();
+        for view in &views {
+            let incarnation = view.incarnation;
+            let process =
+                self.processes.iter_mut().find(|p| (p.service, p.incarnation) == (view.service, incarnation));
+            // Killed ones that still live are found alive.
+            let pid = process.filter(|process| !process.death_told).and_then(|process| {
+                process.orphan = true;
+                process.alive &= !process.condemned;
+                process.death_told |= !process.alive;
+                process.alive.then_some(1)
+            });
+            services.push(Found { service: view.service, incarnation, pid, ready: view.was_ready });
+        }
+        let recorded = Recorded { epoch, leader, services };
+        self.planner = Planner::adopted(self.replicas, 0, &recorded, self.now);
+        self.step(Input::Tick);
     }
 
     fn act(&mut self, action: &Action) {
@@ -107,6 +179,9 @@ impl World {
             ready_told: false,
             lead_due: None,
             ever_led: false,
+            leads: 0,
+            orphan: false,
+            recorded: false,
         });
     }
 
@@ -154,6 +229,13 @@ impl World {
                 let Process { service, incarnation, .. } = self.processes[pick(which)];
                 self.step(Input::SnapshotWanted { service, incarnation });
             }
+            Happening::Hello(which) => self.tell_hello(pick(which)),
+            Happening::Mistrust(which, accused) => {
+                let Process { service, incarnation, .. } = self.processes[pick(which)];
+                let why = String::new();
+                self.step(Input::Mistrust { service, incarnation, replica: accused, index: 1, why });
+            }
+            Happening::WardenDies(behind) => self.dies_after = Some(behind),
             Happening::TakeSnapshot(which, index) => {
                 let Process { service, incarnation, .. } = self.processes[pick(which)];
                 self.step(Input::SnapshotTaken { service, incarnation, index, length_bytes: 1 });
@@ -178,8 +260,26 @@ impl World {
         self.step(Input::Died { service, incarnation, cause: Cause::Signalled(SIGKILL) });
     }
 
+    /// A service that lost its warden reaches the next one.
+    fn tell_hello(&mut self, at: usize) {
+        let process = &mut self.processes[at];
+        if !process.orphan || !process.alive || process.death_told {
+            return;
+        }
+        process.orphan = false;
+        // The order to lead, if one came, was obeyed before; one that was only half given was not.
+        process.leads = process.lead_due.take().unwrap_or(process.leads);
+        let Process { service, incarnation, ready_told: ready, leads: leads_epoch, .. } = *process;
+        let applied = incarnation;
+        self.step(Input::Hello { service, incarnation, ready, applied, leads_epoch, orphaned_ms: 1 });
+    }
+
     fn tell_ready(&mut self, at: usize) {
         let process = &mut self.processes[at];
+        if process.orphan {
+            process.ready_told |= !process.death_told;
+            return;
+        }
         if !process.death_told && !process.ready_told {
             process.ready_told = true;
             let (service, incarnation) = (process.service, process.incarnation);
@@ -189,10 +289,11 @@ impl World {
 
     fn tell_leading(&mut self, at: usize) {
         let process = &mut self.processes[at];
-        if process.death_told {
+        if process.death_told || process.orphan {
             return;
         }
         if let Some(epoch) = process.lead_due.take() {
+            process.leads = epoch;
             let (service, incarnation) = (process.service, process.incarnation);
             let detail = String::new();
             self.step(Input::Leading { service, incarnation, epoch, applied: 1, takeover_us: 1, detail });
@@ -207,6 +308,7 @@ impl World {
             }
             for at in 0..self.processes.len() {
                 if self.processes[at].alive {
+                    self.tell_hello(at);
                     self.tell_ready(at);
                     self.tell_leading(at);
                     let Process { service, incarnation, .. } = self.processes[at];
@@ -258,6 +360,8 @@ proptest! {
         for happening in &happenings {
             world.happen(happening);
         }
+        // A warden that died of it would not have been told to stop.
+        world.dies_after = None;
         world.step(Input::StopRequested);
         world.heal();
         prop_assert!(world.finished);
