@@ -71,7 +71,7 @@ fn nothing_committed_for_too_long_refuses_appends_until_something_is() {
 fn long_logs_are_read_in_pages_and_trimmed_in_pieces() {
     let mut world = World::leading(u64::MAX);
     let total = 2 * TRIM_ENTRIES_MAX + 5;
-    assert!(total as usize > BATCH_ENTRIES_MAX * PAGE_BATCHES_MAX as usize);
+    assert!(total > BATCH_ENTRIES_MAX as u64 * u64::from(PAGE_BATCHES_MAX));
     for half in 0..2 {
         while world.core().cursor().index.0 < total * (half + 1) {
             while world.core().append(b"").is_ok() {}

@@ -1,9 +1,13 @@
 //! Deaths and stops of members, and two that want to lead.
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
-use xs_consensus::{Consensus, EngineHealth, EngineWarning, Epoch, LogError};
+use tonic::transport::{Channel, Endpoint};
+use xs_consensus::{Consensus, Cursor, EngineHealth, EngineWarning, Epoch, LogError};
+use xs_etcd::{Connector, EtcdError, EtcdLog, Tcp};
 
 use crate::rig::{append, drain, drain_until, engine, lead, numbered, options, sleep_on, stand};
 
@@ -38,6 +42,44 @@ fn entries_come_back_to_their_leader_and_to_followers() {
     // A follower that waits is woken by the watch, long before it would look by itself.
     append(&mut leader, b"last", &mut ours);
     drain_until(&mut follower, &mut theirs, |all| all.last().is_some_and(|entry| entry == b"last"));
+}
+
+/// Counts the channels it makes, as a simulation's network would make its own.
+#[derive(Default)]
+struct Counting(AtomicUsize);
+
+impl Connector for Counting {
+    fn channel(&self, endpoint: &Endpoint) -> Result<Channel, EtcdError> {
+        self.0.fetch_add(1, Ordering::Relaxed);
+        Tcp.channel(endpoint)
+    }
+}
+
+#[test]
+fn the_asynchronous_half_runs_on_the_callers_runtime_and_network() {
+    let stand = stand(1);
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let connector = Arc::new(Counting::default());
+    let made = EtcdLog::on_runtime(&options(&stand), Cursor::default(), connector.clone(), Some(1));
+    let (mut engine, driver) = made.unwrap();
+    let mut all = Vec::new();
+    runtime.block_on(async {
+        let driver = tokio::spawn(driver);
+        engine.lead(Epoch(1)).unwrap();
+        while !engine.is_leading().unwrap() {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        engine.append(b"here").unwrap();
+        while all.is_empty() {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+            drain(&mut engine, &mut all).unwrap();
+        }
+        // A driver that is gone is told, not waited for.
+        driver.abort();
+        assert!(driver.await.unwrap_err().is_cancelled());
+    });
+    assert_eq!((all, connector.0.load(Ordering::Relaxed)), (vec![b"here".to_vec()], 1));
+    assert!(matches!(engine.append(b"x"), Err(LogError::Engine { .. })));
 }
 
 #[test]
