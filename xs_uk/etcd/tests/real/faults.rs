@@ -78,7 +78,9 @@ fn the_asynchronous_half_runs_on_the_callers_runtime_and_network() {
         driver.abort();
         assert!(driver.await.unwrap_err().is_cancelled());
     });
-    assert_eq!((all, connector.0.load(Ordering::Relaxed)), (vec![b"here".to_vec()], 1));
+    // More than one if the member was still starting.
+    assert!(connector.0.load(Ordering::Relaxed) > 0);
+    assert_eq!(all, [b"here"]);
     assert!(matches!(engine.append(b"x"), Err(LogError::Engine { .. })));
 }
 
