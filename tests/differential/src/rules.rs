@@ -7,7 +7,7 @@ use xs_protocol::MessageType as T;
 use xs_protocol::limits::REL_PATH_MAX;
 
 use crate::execute::{DEAD, Observation, Outcome};
-use crate::op::{Op, TxRef};
+use crate::op::{Lifecycle, Op, TxRef, What};
 
 /// What follows from a difference.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -46,15 +46,30 @@ pub struct Rule {
     applies: fn(&Case<'_>) -> bool,
 }
 
+/// Operations at the beginning of every sequence, which make domains.
+const PROLOGUE: usize = 14;
+
 /// All of them.
 pub const ALL: &[Rule] = &[
     Rule { name: "crash", then: Then::Stop, applies: crash },
+    Rule { name: "oxenstored-errors", then: Then::GoOn, applies: oxenstored_errors },
+    Rule { name: "oxenstored-directory-part", then: Then::GoOn, applies: oxenstored_directory_part },
+    Rule { name: "oxenstored-rm-root", then: Then::Stop, applies: oxenstored_rm_root },
+    Rule { name: "oxenstored-rm-missing", then: Then::GoOn, applies: oxenstored_rm_missing },
+    Rule { name: "oxenstored-value-size", then: Then::Stop, applies: oxenstored_value_size },
+    Rule { name: "oxenstored-path-length", then: Then::IfRefused, applies: oxenstored_path_length },
+    Rule { name: "oxenstored-silence", then: Then::Stop, applies: oxenstored_silence },
+    Rule { name: "oxenstored-initial-nodes", then: Then::GoOn, applies: oxenstored_initial_nodes },
+    Rule { name: "oxenstored-permissions", then: Then::Stop, applies: oxenstored_permissions },
+    Rule { name: "oxenstored-ends", then: Then::Stop, applies: oxenstored_ends },
+    Rule { name: "oxenstored-leftovers", then: Then::Stop, applies: oxenstored_leftovers },
+    Rule { name: "oxenstored-special-paths", then: Then::Stop, applies: oxenstored_special_paths },
     Rule { name: "malformed-payload", then: Then::GoOn, applies: malformed_payload },
     Rule { name: "path-length", then: Then::IfRefused, applies: path_length },
     Rule { name: "special-names", then: Then::GoOn, applies: special_names },
     Rule { name: "node-size", then: Then::IfRefused, applies: node_size },
     Rule { name: "unwatch-path", then: Then::GoOn, applies: unwatch_path },
-    Rule { name: "domid-syntax", then: Then::GoOn, applies: domid_syntax },
+    Rule { name: "domid-syntax", then: Then::IfRefused, applies: domid_syntax },
     Rule { name: "watch-quota", then: Then::GoOn, applies: watch_quota },
     Rule { name: "dead-permissions", then: Then::GoOn, applies: dead_permissions },
     Rule { name: "event-coalescing", then: Then::GoOn, applies: event_coalescing },
@@ -166,6 +181,64 @@ fn crash(case: &Case<'_>) -> bool {
     case.theirs.outcome == Outcome::Lost(DEAD.into())
 }
 
+fn oxenstored_errors(case: &Case<'_>) -> bool {
+    !case.is_c() && case.both_refuse()
+}
+
+fn oxenstored_directory_part(case: &Case<'_>) -> bool {
+    !case.is_c() && case.kind() == T::DIRECTORY_PART && case.they_say("ENOSYS") && case.same_events()
+}
+
+fn oxenstored_rm_missing(case: &Case<'_>) -> bool {
+    !case.is_c() && case.kind() == T::RM && !case.we_accept() && case.they_accept() && case.same_events()
+}
+
+fn oxenstored_value_size(case: &Case<'_>) -> bool {
+    !case.is_c() && case.kind() == T::WRITE && case.payload().len() > 2040 && case.they_say("E2BIG")
+}
+
+fn oxenstored_path_length(case: &Case<'_>) -> bool {
+    !case.is_c() && case.path().len() > 1024 - 20 && case.they_say("EINVAL")
+}
+
+fn oxenstored_silence(case: &Case<'_>) -> bool {
+    let unknown = case.kind().0 > T::SET_QUOTA.0;
+    let malformed = case.we_say("EINVAL");
+    !case.is_c() && (unknown || malformed) && matches!(case.theirs.outcome, Outcome::Lost(_))
+}
+
+/// Reads of the root's children and of the node that names the daemon.
+fn oxenstored_initial_nodes(case: &Case<'_>) -> bool {
+    let reads = [T::READ, T::DIRECTORY, T::GET_PERMS].contains(&case.kind());
+    !case.is_c() && reads && [&b"/"[..], b"/local", b"/tool", b"/local/domain"].contains(&case.path())
+}
+
+fn oxenstored_permissions(case: &Case<'_>) -> bool {
+    let by_guest = case.before.iter().any(|op| op.client.is_guest());
+    let owner = case.kind() == T::GET_PERMS && !case.same_outcome();
+    let allowed = case.we_accept() != case.they_accept() && case.op.is_some_and(|op| op.client.is_guest());
+    !case.is_c() && (by_guest && owner || allowed)
+}
+
+fn oxenstored_ends(case: &Case<'_>) -> bool {
+    let ends = |op: &Op| op.kind() == T::RELEASE || matches!(op.what, What::Domain(..));
+    !case.is_c()
+        && (case.op.is_some_and(ends) || case.before[PROLOGUE.min(case.before.len())..].iter().any(ends))
+}
+
+/// The tree at the end, where domains or guests did something: the differences above have left their traces.
+fn oxenstored_leftovers(case: &Case<'_>) -> bool {
+    !case.is_c() && case.op.is_none()
+}
+
+fn oxenstored_special_paths(case: &Case<'_>) -> bool {
+    !case.is_c() && case.path().starts_with(b"@") && case.we_accept() != case.they_accept()
+}
+
+fn oxenstored_rm_root(case: &Case<'_>) -> bool {
+    !case.is_c() && case.kind() == T::RM && case.path() == b"/" && case.they_accept()
+}
+
 fn malformed_payload(case: &Case<'_>) -> bool {
     let one_path = [T::READ, T::DIRECTORY, T::GET_PERMS, T::MKDIR, T::RM];
     let nul = case.payload().iter().position(|byte| *byte == 0);
@@ -182,11 +255,12 @@ fn special_names(case: &Case<'_>) -> bool {
     case.path().starts_with(b"@") && (case.both_refuse() || reads && case.they_say("EINVAL"))
 }
 
-/// Near the limit alone.
+/// Only where a node is near the limit.
 fn node_size(case: &Case<'_>) -> bool {
-    let long = (1990..2060).contains(&case.payload().len());
+    let long = |op: &Op| op.kind() == T::WRITE && (1950..2060).contains(&op.payload().len());
     let guest = case.op.is_some_and(|op| op.client.is_guest());
-    case.is_c() && guest && long && case.kind() == T::WRITE && case.they_say("ENOSPC")
+    let near = case.op.is_some_and(long) || case.before.iter().any(long);
+    case.is_c() && guest && near && case.they_say("ENOSPC")
 }
 
 fn unwatch_path(case: &Case<'_>) -> bool {
@@ -196,7 +270,7 @@ fn unwatch_path(case: &Case<'_>) -> bool {
 fn domid_syntax(case: &Case<'_>) -> bool {
     let asks = [T::GET_DOMAIN_PATH, T::IS_DOMAIN_INTRODUCED].contains(&case.kind());
     let acts = [T::SET_TARGET, T::RELEASE, T::RESUME].contains(&case.kind());
-    case.we_say("EINVAL") && case.same_events() && (asks || acts && case.both_refuse())
+    case.we_say("EINVAL") && case.same_events() && (asks || acts)
 }
 
 fn watch_quota(case: &Case<'_>) -> bool {
@@ -232,10 +306,13 @@ fn fewer_perms(ours: &[u8], theirs: &[u8], end: u8) -> bool {
     ours.next() == theirs.next() && ours.all(|perm| theirs.any(|other| other == perm))
 }
 
-/// Anything that is still there of a domain that was released, once some domain had a target.
+/// Anything that is still there of a domain that ended, once some domain had a target.
 fn released_target(case: &Case<'_>) -> bool {
-    let said = |kind| case.before.iter().any(|op| op.kind() == kind);
-    case.is_c() && said(T::SET_TARGET) && (said(T::RELEASE) || case.kind() == T::RELEASE)
+    let ends = |op: &Op| {
+        op.kind() == T::RELEASE || matches!(op.what, What::Domain(_, Lifecycle::Dying | Lifecycle::Gone))
+    };
+    let target = case.before.iter().any(|op| op.kind() == T::SET_TARGET);
+    case.is_c() && target && (case.before.iter().any(ends) || case.op.is_some_and(ends))
 }
 
 /// The same events, but that theirs has no equal ones.
