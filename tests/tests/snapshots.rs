@@ -68,3 +68,58 @@ fn the_gateway_may_die_and_its_clients_stay_connected() {
     }
     assert_eq!(client.kept_events(), 0);
 }
+
+/// The memory of the kept snapshots, newest first, through the warden's descriptors.
+fn kept_snapshots(stand: &Stand) -> Vec<std::path::PathBuf> {
+    let warden = stand.status()["warden"]["pid"].as_u64().unwrap();
+    let mut found = Vec::new();
+    for entry in std::fs::read_dir(format!("/proc/{warden}/fd")).unwrap().flatten() {
+        let target = std::fs::read_link(entry.path()).unwrap_or_default();
+        if target.to_string_lossy().starts_with("/memfd:snapshot") {
+            let bytes = std::fs::read(entry.path()).unwrap();
+            // The place in the log, whose first word is the index, is behind the mark, the version and a zero.
+            found.push((u64::from_le_bytes(bytes[16..24].try_into().unwrap()), entry.path()));
+        }
+    }
+    found.sort_by_key(|(index, _)| std::cmp::Reverse(*index));
+    found.dedup_by_key(|(index, _)| *index);
+    found.into_iter().map(|(_, path)| path).collect()
+}
+
+#[test]
+fn a_damaged_snapshot_is_passed_over_for_the_older_one() {
+    let stand = Stand::start(&[]);
+    let mut last = String::new();
+    let began = Instant::now();
+    while kept_snapshots(&stand).len() < 2 {
+        assert!(began.elapsed() < WAIT, "no two snapshots: {}", stand.status());
+        last = fill(&stand, 300);
+    }
+    let snapshots = kept_snapshots(&stand);
+    let mut bytes = std::fs::read(&snapshots[0]).unwrap();
+    let middle = bytes.len() / 2;
+    bytes[middle] ^= 0x10;
+    std::os::unix::fs::FileExt::write_all_at(
+        &std::fs::File::options().write(true).open(&snapshots[0]).unwrap(),
+        &bytes,
+        0,
+    )
+    .unwrap();
+    assert!(stand.ppvmm(&["inject", "kill", "follower"]).status.success());
+    let events = || String::from_utf8_lossy(&stand.ppvmm(&["events"]).stdout).into_owned();
+    while !events().contains("snapshot_dropped") {
+        assert!(began.elapsed() < WAIT * 2, "the damage was not noticed: {}", events());
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    // A fresh one takes the place of the damaged one, and whoever starts from it can lead.
+    while kept_snapshots(&stand).len() < 2 {
+        assert!(began.elapsed() < WAIT * 2, "no fresh snapshot: {}", events());
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    for turn in 0..3 {
+        std::thread::sleep(Duration::from_millis(300));
+        assert!(stand.ppvmm(&["inject", "kill", "leader"]).status.success());
+        assert_eq!(stand.client().read("/fill/15").unwrap(), last, "turn {turn}");
+    }
+    stand.run_stock("xenstore-control", &["check"]);
+}

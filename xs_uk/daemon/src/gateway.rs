@@ -71,7 +71,7 @@ impl Gateway {
     fn serve(mut self) -> Result<(), Error> {
         let mut ready = Vec::new();
         loop {
-            self.poller.wait(IDLE, &mut ready).map_err(Error::system("epoll_wait"))?;
+            self.poller.wait(self.deposit.wait(IDLE), &mut ready).map_err(Error::system("epoll_wait"))?;
             for word in &ready {
                 match *word {
                     WARDEN => {
@@ -84,7 +84,7 @@ impl Gateway {
                 }
             }
             // What kept new clients out may have passed without one of ours leaving.
-            if ready.is_empty() {
+            if ready.is_empty() && !self.listening {
                 self.listen(true)?;
             }
             self.send_unsent()?;

@@ -76,3 +76,10 @@ pub const CONFLICT_HOLD_MAX: Duration = Duration::from_secs(1);
 
 /// Refusals of one client further apart than this are not in a row.
 pub const CONFLICT_ROW: Duration = Duration::from_secs(5);
+
+/// How long after a client came the gateway gives a copy of it to the warden. So long the death of gateway and leader at
+/// once closes it.
+pub const DEPOSIT_DELAY: Duration = Duration::from_millis(1);
+
+/// Arrivals of clients that are remembered until the warden was told; more than there are slots.
+pub const ARRIVALS_MAX: usize = 2 * xs_shm::limits::SOCKETS_MAX as usize;
