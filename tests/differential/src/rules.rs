@@ -56,6 +56,7 @@ pub const ALL: &[Rule] = &[
     Rule { name: "oxenstored-directory-part", then: Then::GoOn, applies: oxenstored_directory_part },
     Rule { name: "oxenstored-rm-root", then: Then::Stop, applies: oxenstored_rm_root },
     Rule { name: "oxenstored-rm-missing", then: Then::GoOn, applies: oxenstored_rm_missing },
+    Rule { name: "oxenstored-watches-below", then: Then::GoOn, applies: oxenstored_watches_below },
     Rule { name: "oxenstored-value-size", then: Then::Stop, applies: oxenstored_value_size },
     Rule { name: "oxenstored-path-length", then: Then::IfRefused, applies: oxenstored_path_length },
     Rule { name: "oxenstored-silence", then: Then::Stop, applies: oxenstored_silence },
@@ -145,15 +146,8 @@ impl Case<'_> {
         self.ours.outcome == self.theirs.outcome
     }
 
-    /// Every event of theirs is one of ours.
     fn we_tell_more(&self) -> bool {
-        self.theirs.events.iter().all(|(client, theirs)| {
-            let mut ours = self.ours.events.get(client).cloned().unwrap_or_default();
-            theirs.iter().all(|event| {
-                let found = ours.iter().position(|other| other == event);
-                found.map(|at| ours.swap_remove(at)).is_some()
-            })
-        })
+        tells_more(self.ours, self.theirs)
     }
 
     fn we_accept(&self) -> bool {
@@ -177,6 +171,17 @@ impl Case<'_> {
     }
 }
 
+/// Every event of the second is one of the first.
+fn tells_more(more: &Observation, fewer: &Observation) -> bool {
+    fewer.events.iter().all(|(client, events)| {
+        let mut left = more.events.get(client).cloned().unwrap_or_default();
+        events.iter().all(|event| {
+            let found = left.iter().position(|other| other == event);
+            found.map(|at| left.swap_remove(at)).is_some()
+        })
+    })
+}
+
 fn crash(case: &Case<'_>) -> bool {
     case.theirs.outcome == Outcome::Lost(DEAD.into())
 }
@@ -190,7 +195,16 @@ fn oxenstored_directory_part(case: &Case<'_>) -> bool {
 }
 
 fn oxenstored_rm_missing(case: &Case<'_>) -> bool {
-    !case.is_c() && case.kind() == T::RM && !case.we_accept() && case.they_accept() && case.same_events()
+    !case.is_c()
+        && case.kind() == T::RM
+        && !case.we_accept()
+        && case.they_accept()
+        && tells_more(case.theirs, case.ours)
+}
+
+fn oxenstored_watches_below(case: &Case<'_>) -> bool {
+    let removes = [T::RM, T::TRANSACTION_END].contains(&case.kind());
+    !case.is_c() && removes && case.same_outcome() && tells_more(case.theirs, case.ours)
 }
 
 fn oxenstored_value_size(case: &Case<'_>) -> bool {
