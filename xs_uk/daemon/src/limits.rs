@@ -83,3 +83,17 @@ pub const DEPOSIT_DELAY: Duration = Duration::from_millis(1);
 
 /// Arrivals of clients that are remembered until the warden was told; more than there are slots.
 pub const ARRIVALS_MAX: usize = 2 * xs_shm::limits::SOCKETS_MAX as usize;
+/// How long etcd may take from its start to its first answer. It may have to read a long log.
+pub const MEMBER_START_WAIT: Duration = Duration::from_secs(25);
+
+/// How long etcd gets to end when it is asked to.
+pub const MEMBER_STOP_WAIT: Duration = Duration::from_secs(2);
+
+/// How long one probe of a starting etcd may take.
+pub const MEMBER_PROBE: Duration = Duration::from_millis(500);
+
+/// Pause between probes.
+pub const MEMBER_PROBE_PAUSE: Duration = Duration::from_millis(20);
+
+/// Most bytes of a member's data file, unless set otherwise.
+pub const MEMBER_QUOTA_BYTES: u64 = 1 << 30;

@@ -1,0 +1,241 @@
+//! A member of the store's own etcd: starts Debian's etcd as a child, and ends with it.
+//!
+//! Members and clients meet at Unix sockets in a directory that nobody else can enter: etcd has no other way to know who
+//! asks without certificates. etcd takes such addresses only in the form `unix://host:port`, which names the file
+//! `host:port` in its working directory.
+
+use std::io::{Read, Write};
+use std::os::fd::OwnedFd;
+use std::os::unix::fs::DirBuilderExt;
+use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use control::{LinkError, ToService, to_service};
+use rustix::process::{Pid, PidfdFlags, Signal};
+
+use crate::error::Error;
+use crate::limits::{MEMBER_PROBE, MEMBER_PROBE_PAUSE, MEMBER_START_WAIT, MEMBER_STOP_WAIT};
+use crate::poller::{Interest, Poller};
+use crate::service::Service;
+
+const WARDEN: u64 = 0;
+const CHILD: u64 = 1;
+
+/// What a member must know besides its number.
+#[derive(Clone, Debug)]
+pub struct MemberOptions {
+    /// The etcd binary.
+    pub program: PathBuf,
+    /// Where sockets and data are.
+    pub directory: PathBuf,
+    /// How many members there are.
+    pub members: u32,
+    /// Most bytes of its data file.
+    pub quota_bytes: u64,
+}
+
+/// The file of a member's client socket.
+pub fn client_socket(directory: &Path, number: u32) -> PathBuf {
+    directory.join(host(CLIENT_PORT, number))
+}
+
+const CLIENT_PORT: u32 = 1000;
+const PEER_PORT: u32 = 2000;
+
+fn host(base: u32, number: u32) -> String {
+    format!("localhost:{}", base + number)
+}
+
+/// Runs the role until the warden says stop or etcd ends.
+pub fn run(options: &MemberOptions) -> Result<(), Error> {
+    let service = Service::start()?;
+    let number = service.begin.replica;
+    let mut child = start_etcd(options, number)?;
+    let outcome = Member { service, child: &mut child }.supervise(&client_socket(&options.directory, number));
+    stop_etcd(&mut child);
+    outcome
+}
+
+struct Member<'c> {
+    service: Service,
+    child: &'c mut Child,
+}
+
+impl Member<'_> {
+    fn supervise(mut self, socket: &Path) -> Result<(), Error> {
+        let ended = pidfd(self.child)?;
+        let mut poller = Poller::new().map_err(Error::system("epoll_create"))?;
+        poller.add(&self.service.warden, WARDEN, Interest::READ).map_err(Error::system("epoll_ctl"))?;
+        poller.add(&ended, CHILD, Interest::READ).map_err(Error::system("epoll_ctl"))?;
+        let (began, mut ready, mut answers) = (Instant::now(), Vec::new(), false);
+        loop {
+            let wait = if answers { Duration::from_secs(1) } else { MEMBER_PROBE_PAUSE };
+            poller.wait(wait, &mut ready).map_err(Error::system("epoll_wait"))?;
+            if ready.contains(&CHILD) {
+                let status = self.child.try_wait().ok().flatten();
+                return Err(Error::Member(format!("etcd ended: {status:?}")));
+            }
+            if ready.contains(&WARDEN) && self.is_told_to_stop()? {
+                return Ok(());
+            }
+            if !answers && probe(socket) {
+                answers = true;
+                self.service.ready(0, 0)?;
+            }
+            if !answers && began.elapsed() > MEMBER_START_WAIT {
+                return Err(Error::Member(format!(
+                    "etcd does not answer after {} s",
+                    MEMBER_START_WAIT.as_secs()
+                )));
+            }
+        }
+    }
+
+    fn is_told_to_stop(&mut self) -> Result<bool, Error> {
+        loop {
+            match self.service.warden.receive::<ToService>() {
+                Err(LinkError::WouldBlock) => return Ok(false),
+                Err(LinkError::Closed) => return Ok(true),
+                packet => {
+                    if let Some(to_service::Order::Stop(_)) = packet?.message.order {
+                        return Ok(true);
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// Starts etcd so that it ends with us, whatever ends us.
+fn start_etcd(options: &MemberOptions, number: u32) -> Result<Child, Error> {
+    let directory = &options.directory;
+    std::fs::DirBuilder::new()
+        .recursive(true)
+        .mode(0o700)
+        .create(directory)
+        .map_err(|error| Error::Member(format!("{}: {error}", directory.display())))?;
+    let log = std::fs::File::options()
+        .create(true)
+        .append(true)
+        .open(directory.join(format!("etcd-{number}.log")))
+        .map_err(|error| Error::Member(format!("etcd's log: {error}")))?;
+    Command::new("setpriv")
+        .args(["--pdeathsig", "KILL", "--"])
+        .arg(&options.program)
+        .args(etcd_args(options, number))
+        .current_dir(directory)
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(log)
+        .spawn()
+        .map_err(|error| Error::Member(format!("{}: {error}", options.program.display())))
+}
+
+fn etcd_args(options: &MemberOptions, number: u32) -> Vec<String> {
+    let client = format!("unix://{}", host(CLIENT_PORT, number));
+    let peer = |number| format!("unix://{}", host(PEER_PORT, number));
+    let cluster: Vec<String> = (0..options.members).map(|n| format!("etcd-{n}={}", peer(n))).collect();
+    let named = [
+        ("--name", format!("etcd-{number}")),
+        ("--data-dir", options.directory.join(format!("data-{number}")).display().to_string()),
+        ("--listen-client-urls", client.clone()),
+        ("--advertise-client-urls", client),
+        ("--listen-peer-urls", peer(number)),
+        ("--initial-advertise-peer-urls", peer(number)),
+        ("--initial-cluster", cluster.join(",")),
+        // All members are on this host: a leader that is silent for a fifth of a second is gone.
+        ("--heartbeat-interval", "20".into()),
+        ("--election-timeout", "200".into()),
+        ("--quota-backend-bytes", options.quota_bytes.to_string()),
+        ("--logger", "zap".into()),
+        ("--log-outputs", "stderr".into()),
+        ("--log-level", "warn".into()),
+    ];
+    named.into_iter().flat_map(|(flag, value)| [flag.to_owned(), value]).collect()
+}
+
+fn stop_etcd(child: &mut Child) {
+    signal(child, Signal::TERM);
+    let began = Instant::now();
+    while began.elapsed() < MEMBER_STOP_WAIT {
+        if child.try_wait().is_ok_and(|status| status.is_some()) {
+            return;
+        }
+        std::thread::sleep(MEMBER_PROBE_PAUSE);
+    }
+    signal(child, Signal::KILL);
+    let _ = child.wait();
+}
+
+fn pid(child: &Child) -> Option<Pid> {
+    i32::try_from(child.id()).ok().and_then(Pid::from_raw)
+}
+
+fn signal(child: &Child, signal: Signal) {
+    if let Some(pid) = pid(child) {
+        // It may have ended by itself.
+        let _ = rustix::process::kill_process(pid, signal);
+    }
+}
+
+fn pidfd(child: &Child) -> Result<OwnedFd, Error> {
+    let pid = pid(child).ok_or(Error::Missing { name: "etcd's process id" })?;
+    rustix::process::pidfd_open(pid, PidfdFlags::empty()).map_err(Error::system("pidfd_open"))
+}
+
+/// Whether a member answers at its socket at all; whether it has a quorum is the engine's to find out.
+fn probe(socket: &Path) -> bool {
+    let ask = || -> std::io::Result<bool> {
+        let mut stream = UnixStream::connect(socket)?;
+        stream.set_read_timeout(Some(MEMBER_PROBE))?;
+        stream.set_write_timeout(Some(MEMBER_PROBE))?;
+        stream.write_all(b"GET /version HTTP/1.0\r\nHost: localhost\r\n\r\n")?;
+        let mut answer = [0; 15];
+        stream.read_exact(&mut answer)?;
+        Ok(answer.starts_with(b"HTTP/1.") && answer.ends_with(b" 200 OK"))
+    };
+    ask().unwrap_or(false)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_member_knows_all_others() {
+        let options = MemberOptions {
+            program: "etcd".into(),
+            directory: "/run/x/etcd".into(),
+            members: 3,
+            quota_bytes: 1 << 20,
+        };
+        let args = etcd_args(&options, 1);
+        let value = |flag: &str| {
+            let at = args.iter().position(|arg| arg == flag).unwrap();
+            args[at + 1].as_str()
+        };
+        assert_eq!(
+            value("--initial-cluster"),
+            "etcd-0=unix://localhost:2000,etcd-1=unix://localhost:2001,etcd-2=unix://localhost:2002"
+        );
+        assert_eq!(value("--listen-client-urls"), "unix://localhost:1001");
+        assert_eq!(value("--data-dir"), "/run/x/etcd/data-1");
+        assert_eq!(client_socket(&options.directory, 1), Path::new("/run/x/etcd/localhost:1001"));
+    }
+
+    #[test]
+    fn nobody_at_the_socket_is_no_answer() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("socket");
+        assert!(!probe(&path));
+        let listener = std::os::unix::net::UnixListener::bind(&path).unwrap();
+        let server = std::thread::spawn(move || {
+            let (mut stream, _) = listener.accept().unwrap();
+            stream.write_all(b"HTTP/1.0 200 OK\r\n\r\n{}").unwrap();
+        });
+        assert!(probe(&path));
+        server.join().unwrap();
+    }
+}
