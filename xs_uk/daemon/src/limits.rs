@@ -97,3 +97,18 @@ pub const MEMBER_PROBE_PAUSE: Duration = Duration::from_millis(20);
 
 /// Most bytes of a member's data file, unless set otherwise.
 pub const MEMBER_QUOTA_BYTES: u64 = 1 << 30;
+
+/// How long the others' copies of a damaged node are waited for.
+pub const CONSULT_WAIT: Duration = Duration::from_millis(20);
+
+/// Pause between looks at the others' answers.
+pub const CONSULT_PAUSE: Duration = Duration::from_micros(20);
+
+/// Damaged nodes that are mended for one request before the replica ends.
+pub const MENDS_PER_REQUEST_MAX: u32 = 8;
+
+/// Nodes that the scrubber of a follower verifies in a second.
+pub const SCRUBBED_PER_S_FOLLOWER: u32 = 20_000;
+
+/// Nodes that the scrubber of the leader verifies in a second.
+pub const SCRUBBED_PER_S_LEADER: u32 = 2_000;

@@ -1,0 +1,144 @@
+//! What replicas know of each other's states: roots after each entry, and copies of single nodes.
+//!
+//! ```text
+//!   each replica, after entry i:  root noted ---> compared when more have noted i ---> more than half agree, one does not:
+//!                                                                                      that one is told of, and ends
+//!   the leader, at a damaged node: asks ---> the others answer with verified copies ---> a majority: mended
+//!                                                                                       none: the request is refused
+//! ```
+
+use std::time::Instant;
+
+use sanity::Digest;
+use sanity::plan::{Harm, Moment, Repair, repair};
+use sanity::vote::{self, Claim, Value, Verdict};
+use xs_shm::{Consult, Roots};
+use xs_store::{Damage, NodeCopy, Store};
+
+use crate::limits::{CONSULT_PAUSE, CONSULT_WAIT};
+
+/// A replica's seat among the others.
+pub struct Court {
+    roots: Roots,
+    consult: Consult,
+    me: u32,
+    replicas: u32,
+    /// The question that was answered last.
+    answered: u64,
+    /// Replicas that were told of already, each with the index.
+    told: Vec<u32>,
+}
+
+/// What became of damage.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Mended {
+    /// The node is right again: look again.
+    Yes,
+    /// Nobody knows what is right.
+    NoMajority,
+    /// It cannot be put right in place.
+    EndReplica,
+}
+
+impl Court {
+    /// Takes the seat of replica `me` of `replicas`, with nothing noted.
+    pub fn new(roots: Roots, consult: Consult, me: u32, replicas: u32) -> Self {
+        roots.clear(me);
+        Self { roots, consult, me, replicas, answered: 0, told: Vec::new() }
+    }
+
+    /// Notes the root after entry `index`.
+    pub fn note(&self, index: u64, root: &Digest) {
+        self.roots.note(self.me, index, &root.0);
+    }
+
+    /// Replicas whose root after entry `index` is out-voted, each once. Empty while too few have noted it.
+    pub fn out_voted(&mut self, index: u64) -> Vec<u32> {
+        let noted: Vec<Option<Digest>> =
+            (0..self.replicas).map(|replica| self.roots.at(replica, index).map(Digest)).collect();
+        let Verdict::Majority { bad, .. } = vote::roots(&noted) else { return Vec::new() };
+        let bad: Vec<u32> = bad.into_iter().filter_map(|replica| u32::try_from(replica).ok()).collect();
+        // One that was told of and is well again may be told of again.
+        self.told.retain(|replica| bad.contains(replica));
+        let fresh: Vec<u32> = bad.into_iter().filter(|replica| !self.told.contains(replica)).collect();
+        self.told.extend(&fresh);
+        fresh
+    }
+
+    /// Whether replicas differ at `index` and it is not known yet who is right.
+    pub fn is_disputed(&self, index: u64) -> bool {
+        let mut noted = (0..self.replicas).filter_map(|replica| self.roots.at(replica, index));
+        let first = noted.next();
+        noted.any(|root| Some(root) != first)
+    }
+
+    /// Answers the leader's question, once the state is far enough.
+    pub fn answer(&mut self, store: &Store) {
+        let Some(question) = self.consult.question(self.answered) else { return };
+        if question.entry > store.applied_index() {
+            return;
+        }
+        let copy = match std::str::from_utf8(&question.text) {
+            // A later state is of no use for the one who asks.
+            Ok(path) if question.entry == store.applied_index() => store.copy_of(path).encode(),
+            _ => return,
+        };
+        if self.consult.answer(self.me, question.number, &copy) {
+            self.answered = question.number;
+        }
+    }
+
+    /// Asks the others for the node, and puts it right if a majority knows how. `kick` wakes the others.
+    pub fn mend(&self, store: &mut Store, damage: &Damage, kick: impl Fn()) -> Mended {
+        let claims = store.claims(&damage.path);
+        let entry = store.applied_index();
+        let Some(number) = self.consult.ask(entry, damage.path.as_bytes()) else { return Mended::NoMajority };
+        kick();
+        let began = Instant::now();
+        loop {
+            let copies = self.copies(number);
+            let others: Vec<Claim> =
+                copies.iter().map(|copy| copy.as_ref().map_or(Claim::Silent, NodeCopy::claim)).collect();
+            let verdict = vote::node(claims, &others);
+            let complete = copies.iter().all(Option::is_some) || began.elapsed() >= CONSULT_WAIT;
+            if verdict != Verdict::NoMajority || complete {
+                return self.carry_out(store, damage, &verdict, &copies);
+            }
+            std::thread::sleep(CONSULT_PAUSE);
+        }
+    }
+
+    fn carry_out(
+        &self,
+        store: &mut Store,
+        damage: &Damage,
+        verdict: &Verdict,
+        copies: &[Option<NodeCopy>],
+    ) -> Mended {
+        match repair(verdict, damage.part.harm(), Moment::Looking) {
+            Repair::Refuse if damage.part.harm() == Harm::Content => Mended::NoMajority,
+            Repair::MendNode => {
+                let right = |copy: &&NodeCopy| {
+                    matches!(verdict, Verdict::Majority { value: Value::Digest(digest), .. }
+                        if copy.claim() == Claim::Digest(*digest))
+                };
+                let copy = copies.iter().flatten().find(right);
+                match copy.map(|copy| store.mend(&damage.path, copy)) {
+                    Some(Ok(())) => Mended::Yes,
+                    _ => Mended::EndReplica,
+                }
+            }
+            Repair::Nothing => Mended::Yes,
+            Repair::EndReplica | Repair::Refuse => Mended::EndReplica,
+        }
+    }
+
+    /// The others' copies; none of those that have not answered, or whose answer cannot be read.
+    fn copies(&self, number: u64) -> Vec<Option<NodeCopy>> {
+        (0..self.replicas)
+            .filter(|replica| *replica != self.me)
+            .map(|replica| self.consult.answer_of(replica, number))
+            .map(|bytes| bytes.and_then(|bytes| NodeCopy::decode(&bytes).ok()))
+            .collect()
+    }
+}
