@@ -4,11 +4,13 @@
 # memory-mib: 4096
 # option: --rounds N         rounds; in each both stores serve, in alternating order (default 5)
 # option: --creates N        timed creations of each store in a round (default 3)
+# option: --engine ENGINE    of xs_uk: embedded or etcd (default embedded)
 # option: --against STORE    the store to compare with (default oxenstored)
 # shellcheck source=lib/common.sh
 . /payload/scenarios/lib/common.sh
-option_rounds=5 option_creates=3 option_against=oxenstored
+option_rounds=5 option_creates=3 option_engine=embedded option_against=oxenstored
 parse_options "$@"
+xs_uk_flags+=(--engine "$option_engine")
 
 # The least in which the builder of a PV guest can place the kernel.
 guest_memory_mib=128

@@ -12,6 +12,7 @@ lib=/payload/scenarios/lib
 store=xs_uk
 store_pid=
 store_flags=()
+xs_uk_flags=()
 failures=0
 
 # ---------------------------------------------------------------- events
@@ -104,7 +105,7 @@ eventually() {
 # start_store KIND: starts the daemon and waits until it answers.
 start_store() {
   case $1 in
-    xs_uk) set -- xs_uk -N --pid-file "$store_pid_file" ;;
+    xs_uk) set -- xs_uk -N --pid-file "$store_pid_file" "${xs_uk_flags[@]}" ;;
     xenstored) set -- xenstored -N --pid-file "$store_pid_file" ;;
     oxenstored) set -- oxenstored --no-fork --no-access-log --pid-file "$store_pid_file" ;;
     *) echo "unknown store $1"; return 1 ;;
