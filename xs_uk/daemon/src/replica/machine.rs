@@ -7,8 +7,9 @@ use xs_consensus::{Appended, Consensus, Cursor, EngineState, Epoch, LogError};
 use xs_protocol::Header;
 use xs_shm::Table;
 use xs_store::entry::EntryRef;
-use xs_store::{ConnId, DomId, Effect, Store};
+use xs_store::{ConnId, Damage, DomId, Effect, ScrubPlace, Store};
 
+use super::court::{Court, Mended};
 use crate::error::Error;
 use crate::limits::ENTRIES_PER_KICK;
 
@@ -50,10 +51,12 @@ pub struct Machine {
     unkicked: u32,
     /// Own entries that the engine has not given back.
     in_flight: usize,
+    court: Court,
+    scrubbed: ScrubPlace,
 }
 
 impl Machine {
-    pub fn new(engine: Box<dyn Consensus>, store: Store) -> Self {
+    pub fn new(engine: Box<dyn Consensus>, store: Store, court: Court) -> Self {
         let undelivered = store.connections().map(|(conn, _)| conn).collect();
         Self {
             store,
@@ -70,6 +73,38 @@ impl Machine {
     /// Leader: the eventfd that wakes followers.
     pub fn set_kick(&mut self, kick: Option<OwnedFd>) {
         self.kick = kick;
+    }
+
+    /// Replicas whose state after the last applied entry is out-voted.
+    pub fn out_voted(&mut self) -> Vec<u32> {
+        self.court.out_voted(self.store.applied_index())
+    }
+
+    /// Whether replicas differ after the last applied entry, and it is open who is right.
+    pub fn is_disputed(&self) -> bool {
+        self.court.is_disputed(self.store.applied_index())
+    }
+
+    /// Answers the leader's question about a node, if there is one.
+    pub fn answer_question(&mut self) {
+        self.court.answer(&self.store);
+    }
+
+    /// Leader: puts a damaged node right with the others' help.
+    pub fn mend(&mut self, damage: &Damage) -> Mended {
+        let kick = &self.kick;
+        self.court.mend(&mut self.store, damage, || {
+            if let Some(kick) = kick {
+                // Followers look by themselves too, only later.
+                let _ = rustix::io::write(kick, &1_u64.to_ne_bytes());
+            }
+        })
+    }
+
+    /// Verifies up to `nodes` nodes more; gives how many it were, and what was found.
+    pub fn scrub(&mut self, nodes: usize) -> (usize, Option<Damage>) {
+        let report = self.store.scrub(&mut self.scrubbed, nodes);
+        (report.checked, report.damage)
     }
 
     /// Last applied log index.
@@ -138,7 +173,7 @@ impl Machine {
                     .map_err(|error| Error::Entry { index: index.0, what: error.to_string() })?;
                 let concerns = concerns(&entry);
                 self.store.apply(index.0, entry, effects);
-                self.refuse_damage()?;
+                self.note_root()?;
                 Some(concerns)
             }
             _ => None,
@@ -178,7 +213,7 @@ impl Machine {
             Appended::Committed(index) => {
                 self.store.apply(index.0, entry.clone(), effects);
                 self.kick_followers();
-                self.refuse_damage()?;
+                self.note_root()?;
                 Ok(Proposed::Applied)
             }
             Appended::Submitted(_) => {
@@ -188,9 +223,14 @@ impl Machine {
         }
     }
 
-    /// A store that met damage while it applied an entry may be half changed: the process has to end.
-    fn refuse_damage(&self) -> Result<(), Error> {
-        self.store.damage().map_or(Ok(()), |damage| Err(Error::Damaged(damage.clone())))
+    /// A store that met damage while it applied an entry may be half changed: the process has to end. The root of one
+    /// that did not is noted for the others.
+    fn note_root(&self) -> Result<(), Error> {
+        if let Some(damage) = self.store.damage() {
+            return Err(Error::Damaged(damage.clone()));
+        }
+        self.court.note(self.store.applied_index(), &self.store.root());
+        Ok(())
     }
 
     fn kick_followers(&mut self) {

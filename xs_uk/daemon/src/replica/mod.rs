@@ -4,6 +4,7 @@ mod backlog;
 mod commands;
 mod commit;
 mod conn;
+mod court;
 mod domains;
 mod holds;
 mod leader;
