@@ -317,6 +317,11 @@ impl Keeper {
     }
 
     /// Sends an order. A process that is gone will be reported as dead; one that takes no orders is told of.
+    /// Asks a replica where a part of a node lies. One that is gone does not answer.
+    pub fn locate(&self, service: ServiceId, question: control::Locate) {
+        let _ = self.order(service, Order::Locate(question), &[]);
+    }
+
     fn order(&self, service: ServiceId, order: Order, descriptors: &[BorrowedFd<'_>]) -> Option<Input> {
         let link = self.children.get(&service)?.link.as_ref()?;
         match link.get_ref().send(&ToService { order: Some(order) }, descriptors) {

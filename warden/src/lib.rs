@@ -18,9 +18,10 @@
 
 mod error;
 pub mod event;
+pub mod flip;
 pub mod ids;
 pub mod journal;
-pub mod keeper;
+mod keeper;
 pub mod limits;
 pub mod logging;
 pub mod planner;

@@ -142,3 +142,8 @@ pub const RESPAWN_PAUSE_FIRST_MS: u64 = 1;
 
 /// Longest pause before a warden is started again, in milliseconds.
 pub const RESPAWN_PAUSE_MAX_MS: u64 = 200;
+/// Injected bit flips that may wait for the replica's answer.
+pub const FLIPS_PENDING_MAX: usize = 16;
+
+/// How long a replica may take to tell where a bit flip is to hit, in milliseconds.
+pub const FLIP_WAIT_MS: u64 = 1_000;

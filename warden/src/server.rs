@@ -18,9 +18,10 @@ use tonic_health::ServingStatus;
 use tonic_health::server::HealthReporter;
 
 use crate::error::Error;
+use crate::flip::{FlipSpec, Flipped};
 use crate::ids::{ServiceId, Target};
 use crate::journal::Journal;
-use crate::limits::{EVENTS_KEPT_MAX, GRPC_DRAIN_MS, GRPC_REQUEST_BYTES_MAX};
+use crate::limits::{EVENTS_KEPT_MAX, FLIP_WAIT_MS, GRPC_DRAIN_MS, GRPC_REQUEST_BYTES_MAX};
 use crate::planner::Fault;
 use crate::spec::bind_listener;
 use crate::status::StatusSource;
@@ -36,6 +37,15 @@ pub enum Ask {
         fault: Fault,
         /// Whom it hit; none if no live service was meant.
         answer: oneshot::Sender<Option<(ServiceId, u32)>>,
+    },
+    /// Flip a bit in a replica's memory.
+    Flip {
+        /// What is meant.
+        target: Target,
+        /// Which bit.
+        spec: FlipSpec,
+        /// Whom it hit.
+        answer: oneshot::Sender<Flipped>,
     },
     /// Stop everything.
     Down,
@@ -88,6 +98,7 @@ impl ppvmm_server::Ppvmm for Api {
         let target: Target =
             request.target.parse().map_err(|error| Status::invalid_argument(format!("{error}")))?;
         let fault = match request.fault() {
+            v1::Fault::Flip => return self.flip(target, request.flip).await,
             v1::Fault::Kill => Fault::Kill,
             v1::Fault::Stop => Fault::Stop,
             v1::Fault::Cont => Fault::Cont,
@@ -108,6 +119,22 @@ impl ppvmm_server::Ppvmm for Api {
 }
 
 impl Api {
+    async fn flip(
+        &self,
+        target: Target,
+        flip: Option<v1::Flip>,
+    ) -> Result<Response<v1::InjectResponse>, Status> {
+        let flip = flip.ok_or_else(|| Status::invalid_argument("which bit is to flip?"))?;
+        let spec = FlipSpec { path: flip.path, part: flip.part, bit: flip.bit };
+        let (answer, answered) = oneshot::channel();
+        self.ask(Ask::Flip { target, spec, answer })?;
+        let answered = tokio::time::timeout(Duration::from_millis(FLIP_WAIT_MS), answered).await;
+        let answered = answered.map_err(|_| Status::unavailable("the replica does not answer"))?;
+        let (service, pid) =
+            answered.map_err(|_| Status::unavailable("the warden stops"))?.map_err(Status::not_found)?;
+        Ok(Response::new(v1::InjectResponse { service: service.to_string(), pid }))
+    }
+
     fn check_may_change(&self) -> Result<(), Status> {
         match self.may_change {
             true => Ok(()),

@@ -77,7 +77,10 @@ pub fn store_group(
 ) -> GroupSpec {
     let service = |role: &str| ServiceSpec {
         program: xs_uk.to_owned(),
-        args: ["--role".into(), role.into()].into_iter().chain(args.iter().cloned()).collect(),
+        args: [OsString::from("--role"), role.into(), "--replicas".into(), replicas.to_string().into()]
+            .into_iter()
+            .chain(args.iter().cloned())
+            .collect(),
         env: vec![("XENSTORED_RUNDIR".into(), rundir.into())],
     };
     let region = |name: &str, length_bytes| RegionSpec { name: name.to_owned(), length_bytes };
@@ -89,6 +92,8 @@ pub fn store_group(
             region(names::LOG, LOG_BYTES),
             region(names::CONNS, xs_shm::limits::TABLE_BYTES as u64),
             region(names::BOARD, xs_shm::limits::BOARD_BYTES as u64),
+            region(names::ROOTS, xs_shm::limits::ROOTS_BYTES as u64),
+            region(names::CONSULT, xs_shm::limits::CONSULT_BYTES as u64),
         ],
         listeners: vec![(names::LISTENER.to_owned(), socket.to_owned())],
         eventfds: vec![names::KICK.to_owned()],
@@ -148,8 +153,8 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let socket = dir.path().join("socket");
         let group = store_group(dir.path(), Path::new("/bin/xs_uk"), &["-K".into()], 2, &socket);
-        assert_eq!(group.gateway.args, ["--role", "gateway", "-K"]);
+        assert_eq!(group.gateway.args, ["--role", "gateway", "--replicas", "2", "-K"]);
         assert_eq!(group.replicas.len(), 2);
-        assert_eq!(group.replicas[1].args, ["--role", "replica", "-K"]);
+        assert_eq!(group.replicas[1].args, ["--role", "replica", "--replicas", "2", "-K"]);
     }
 }

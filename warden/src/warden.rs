@@ -13,6 +13,7 @@ use xs_shm::Board;
 
 use crate::error::Error;
 use crate::event::{Event, Kind, Severity};
+use crate::flip::Flips;
 use crate::ids::{ServiceId, Target, TimeUs};
 use crate::journal::{Journal, unix_ms};
 use crate::keeper::{Greeting, Heard, Keeper, News, welcome};
@@ -49,6 +50,7 @@ pub struct Warden {
     rundir: RunDir,
     recorded: State,
     last_turn: Instant,
+    flips: Flips,
 }
 
 struct Signals {
@@ -136,6 +138,7 @@ impl Warden {
             outcome: None,
             rundir: spec.rundir,
             recorded: State::default(),
+            flips: Flips::default(),
             last_turn: Instant::now(),
         })
     }
@@ -389,6 +392,11 @@ impl Warden {
             Some(Report::Damaged(control::Damaged { index, why })) => {
                 self.step(Input::Damaged { service, incarnation, index, why: cut(why) });
             }
+            Some(Report::Located(located)) => {
+                if let Some(what) = self.flips.located(service, located) {
+                    self.note(service, Severity::Warning, Kind::Injected, what);
+                }
+            }
             Some(Report::Clients(clients)) if service == ServiceId::Gateway => {
                 self.keeper.clients().keep(&clients.ids, descriptors);
             }
@@ -438,6 +446,15 @@ impl Warden {
                 // Whoever asked may be gone.
                 let _ = answer.send(hit);
             }
+            Ask::Flip { target, spec, answer } => match self.planner.resolve(target) {
+                Some((service, pid)) if service.replica().is_some() => {
+                    if let Some(question) = self.flips.begin(service, pid, spec, answer) {
+                        self.keeper.locate(service, question);
+                    }
+                }
+                // Whoever asked may be gone.
+                _ => drop(answer.send(Err("no such replica lives".to_owned()))),
+            },
         }
     }
 

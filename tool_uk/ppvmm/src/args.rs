@@ -58,6 +58,9 @@ pub enum Command {
         fault: Fault,
         /// leader, follower, gateway, replica/N, etcd-N or warden.
         target: String,
+        /// Which bit of a replica's memory flips.
+        #[command(flatten)]
+        flip: FlipArgs,
     },
     /// Ask whether a service serves: exit status 0 if so, else 4.
     #[command(after_help = exit::HELP)]
@@ -133,6 +136,22 @@ pub enum Fault {
     Stop,
     /// SIGCONT.
     Cont,
+    /// A bit of a replica's memory flips.
+    Flip,
+}
+
+/// Which bit flips.
+#[derive(Clone, Debug, Args)]
+pub struct FlipArgs {
+    /// For flip: a node of the store.
+    #[arg(long, default_value = "/")]
+    pub path: String,
+    /// For flip: value, name, perms, digest, pointer, generation or sum.
+    #[arg(long, default_value = "digest")]
+    pub part: String,
+    /// For flip: the bit, counted from the part's first one, and round again beyond its end.
+    #[arg(long, default_value_t = 0)]
+    pub bit: u64,
 }
 
 impl Cli {

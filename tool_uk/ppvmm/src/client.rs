@@ -67,8 +67,9 @@ impl Warden {
         &mut self,
         target: &str,
         fault: v1::Fault,
+        flip: Option<v1::Flip>,
     ) -> anyhow::Result<Option<v1::InjectResponse>> {
-        let request = v1::InjectRequest { target: target.to_owned(), fault: fault.into() };
+        let request = v1::InjectRequest { target: target.to_owned(), fault: fault.into(), flip };
         match self.client.inject(bounded(request)).await {
             Ok(answer) => Ok(Some(answer.into_inner())),
             Err(status) if target == "warden" && !is_refusal(status.code()) => Ok(None),

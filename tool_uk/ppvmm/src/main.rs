@@ -14,7 +14,7 @@ use std::process::ExitCode;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use api::v1;
-use args::{Cli, Command, Fault, Output};
+use args::{Cli, Command, Fault, FlipArgs, Output};
 use clap::Parser;
 use client::Warden;
 use exit::Failure;
@@ -49,7 +49,7 @@ async fn run(cli: &Cli) -> anyhow::Result<()> {
         Command::Down => say(&up::down(&rundir).await?),
         Command::Status { output } => status(&rundir, *output).await,
         Command::Events { follow, last, output } => events(&rundir, *last, *follow, *output).await,
-        Command::Inject { fault, target } => inject(&rundir, *fault, target).await,
+        Command::Inject { fault, target, flip } => inject(&rundir, *fault, target, flip).await,
         Command::Health { service } => health(&rundir, service).await,
     }
 }
@@ -84,13 +84,16 @@ async fn events(rundir: &Path, last: u32, follow: bool, output: Output) -> anyho
     Ok(())
 }
 
-async fn inject(rundir: &Path, fault: Fault, target: &str) -> anyhow::Result<()> {
+async fn inject(rundir: &Path, fault: Fault, target: &str, flip: &FlipArgs) -> anyhow::Result<()> {
     let fault = match fault {
         Fault::Kill => v1::Fault::Kill,
         Fault::Stop => v1::Fault::Stop,
         Fault::Cont => v1::Fault::Cont,
+        Fault::Flip => v1::Fault::Flip,
     };
-    match Warden::connect(rundir).await?.inject(target, fault).await? {
+    let FlipArgs { path, part, bit } = flip.clone();
+    let flip = (fault == v1::Fault::Flip).then_some(v1::Flip { path, part, bit });
+    match Warden::connect(rundir).await?.inject(target, fault, flip).await? {
         Some(hit) => say(&format!("{} (pid {})", hit.service, hit.pid)),
         None => say("warden"),
     }

@@ -13,8 +13,8 @@ mod tether;
 
 pub use link::{Link, LinkError, Packet};
 pub use message::{
-    Begin, Connections, Damaged, FromService, Hello, Lead, LeaderChanged, Leading, Mistrust, Noted, Ready,
-    Role, Severity, SnapshotKept, SnapshotTaken, ToService, from_service, to_service,
+    Begin, Connections, Damaged, FromService, Hello, Lead, LeaderChanged, Leading, Locate, Located, Mistrust,
+    Noted, Ready, Role, Severity, SnapshotKept, SnapshotTaken, ToService, from_service, to_service,
 };
 pub use tether::{Tether, TetherError};
 
@@ -30,6 +30,10 @@ pub mod names {
     pub const CONNS: &str = "conns";
     /// The status board's shared memory (memfd).
     pub const BOARD: &str = "board";
+    /// The roots that replicas noted after each entry (memfd).
+    pub const ROOTS: &str = "roots";
+    /// Where replicas ask each other for copies of nodes (memfd).
+    pub const CONSULT: &str = "consult";
     /// The listening Unix socket of the store.
     pub const LISTENER: &str = "listener";
     /// The newest snapshot of the store's state (memfd).

@@ -6,7 +6,7 @@ use prost::{Enumeration, Message, Oneof};
 #[derive(Clone, PartialEq, Message)]
 pub struct ToService {
     /// What to do.
-    #[prost(oneof = "to_service::Order", tags = "1, 2, 3, 4, 5, 6, 7, 8, 9")]
+    #[prost(oneof = "to_service::Order", tags = "1, 2, 3, 4, 5, 6, 7, 8, 9, 10")]
     pub order: Option<to_service::Order>,
 }
 
@@ -45,6 +45,9 @@ pub mod to_service {
         /// To a gateway that starts: clients of the one before it. Descriptors: one for each id.
         #[prost(message, tag = "9")]
         Clients(Connections),
+        /// To a replica: tell where a part of a live node lies in your memory, so that a fault can be injected there.
+        #[prost(message, tag = "10")]
+        Locate(Locate),
     }
 }
 
@@ -118,7 +121,7 @@ pub struct SnapshotKept {
 #[derive(Clone, PartialEq, Message)]
 pub struct FromService {
     /// What is reported.
-    #[prost(oneof = "from_service::Report", tags = "1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11")]
+    #[prost(oneof = "from_service::Report", tags = "1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12")]
     pub report: Option<from_service::Report>,
 }
 
@@ -162,7 +165,38 @@ pub mod from_service {
         /// Of a replica: its own state is damaged and cannot be mended in place.
         #[prost(message, tag = "11")]
         Damaged(Damaged),
+        /// Answer to [`Locate`].
+        #[prost(message, tag = "12")]
+        Located(Located),
     }
+}
+
+/// Where does a part of a node lie?
+#[derive(Clone, PartialEq, Message)]
+pub struct Locate {
+    /// Number of the question.
+    #[prost(uint64, tag = "1")]
+    pub number: u64,
+    /// The node's path.
+    #[prost(string, tag = "2")]
+    pub path: String,
+    /// The part's name, as `xs_store::Part` has it.
+    #[prost(string, tag = "3")]
+    pub part: String,
+}
+
+/// Where a part of a node lies.
+#[derive(Clone, Copy, PartialEq, Message)]
+pub struct Located {
+    /// Number of the question.
+    #[prost(uint64, tag = "1")]
+    pub number: u64,
+    /// Its address in the replica's memory; 0 if there is no such part.
+    #[prost(uint64, tag = "2")]
+    pub address: u64,
+    /// Its length.
+    #[prost(uint64, tag = "3")]
+    pub length_bytes: u64,
 }
 
 /// What a service that lost its warden says to the next one.

@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 
+use crate::engine::EngineArgs;
 use clap::{ArgAction, Parser, ValueEnum};
 use xs_protocol::{DomId, limits::REL_PATH_MAX};
 use xs_store::{Config, Quota};
@@ -13,6 +14,8 @@ pub enum Role {
     Gateway,
     /// Keeps a copy of the store; one of them leads.
     Replica,
+    /// Keeps a member of the store's own etcd.
+    Member,
 }
 
 /// Which hypervisor there is.
@@ -109,6 +112,9 @@ pub struct Args {
     /// Number of replicas.
     #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..=8))]
     pub replicas: u32,
+    /// What keeps the log.
+    #[command(flatten)]
+    pub engine: EngineArgs,
     /// Let `ppvmm inject` work.
     #[arg(long)]
     pub enable_injection: bool,

@@ -40,6 +40,12 @@ pub enum Error {
     /// A member of the store's own etcd.
     #[error("{0}")]
     Member(String),
+    /// The other replicas agree on another state than ours.
+    #[error("the state after entry {index} is out-voted")]
+    OutVoted {
+        /// The entry.
+        index: u64,
+    },
     /// The hypervisor.
     #[error("hypervisor: {0}")]
     Hypervisor(#[from] hypervisor::Error),

@@ -9,7 +9,7 @@ pub const REQUESTS_PER_TURN_MAX: usize = 64;
 pub const COMMITTED_PER_TURN_MAX: usize = 256;
 
 /// How long a request waits for an engine that commits nothing before the client gets EIO, unless set otherwise.
-pub const REQUEST_WAIT: Duration = Duration::from_secs(10);
+pub const REQUEST_WAIT_MS: u64 = 10_000;
 
 /// Event-channel events that are served before sockets and orders get their turn.
 pub const EVENTS_PER_TURN_MAX: usize = 64;
@@ -104,8 +104,11 @@ pub const CONSULT_WAIT: Duration = Duration::from_millis(20);
 /// Pause between looks at the others' answers.
 pub const CONSULT_PAUSE: Duration = Duration::from_micros(20);
 
-/// Damaged nodes that are mended for one request before the replica ends.
-pub const MENDS_PER_REQUEST_MAX: u32 = 8;
+/// How often replicas look again whose roots differ, until it is clear who is right.
+pub const DISPUTE_PAUSE: Duration = Duration::from_millis(2);
+
+/// How often the same damage is mended in a row before the replica ends.
+pub const MENDS_IN_A_ROW_MAX: u32 = 3;
 
 /// Nodes that the scrubber of a follower verifies in a second.
 pub const SCRUBBED_PER_S_FOLLOWER: u32 = 20_000;

@@ -8,11 +8,13 @@ mod args;
 mod background;
 mod deposit;
 mod endpoints;
+mod engine;
 mod error;
 mod fairness;
 mod gateway;
 mod limits;
 mod log_limit;
+mod member;
 mod poller;
 mod replica;
 mod service;
@@ -55,6 +57,7 @@ fn run(args: &Args) -> anyhow::Result<()> {
     match args.role {
         None => standalone::run(args),
         Some(Role::Gateway) => Ok(gateway::run()?),
+        Some(Role::Member) => Ok(member::run(&args.engine.member(&args.rundir))?),
         Some(Role::Replica) => {
             let own_ring = !args.no_domain_init;
             let options = replica::ReplicaOptions {
@@ -62,7 +65,8 @@ fn run(args: &Args) -> anyhow::Result<()> {
                 config: args.config()?,
                 own_ring,
                 watch_event_timeout_s: args.watch_event_timeout_s()?,
-                request_wait: limits::REQUEST_WAIT,
+                request_wait: args.engine.request_wait(),
+                replicas: args.replicas,
             };
             Ok(replica::run(options)?)
         }

@@ -12,13 +12,13 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use control::{LinkError, ToService, to_service};
+use control::{Ready, Role, from_service, to_service};
 use rustix::process::{Pid, PidfdFlags, Signal};
 
 use crate::error::Error;
 use crate::limits::{MEMBER_PROBE, MEMBER_PROBE_PAUSE, MEMBER_START_WAIT, MEMBER_STOP_WAIT};
 use crate::poller::{Interest, Poller};
-use crate::service::Service;
+use crate::service::{Service, report};
 
 const WARDEN: u64 = 0;
 const CHILD: u64 = 1;
@@ -28,8 +28,10 @@ const CHILD: u64 = 1;
 pub struct MemberOptions {
     /// The etcd binary.
     pub program: PathBuf,
-    /// Where sockets and data are.
+    /// Where the sockets are.
     pub directory: PathBuf,
+    /// Where the data is.
+    pub data: PathBuf,
     /// How many members there are.
     pub members: u32,
     /// Most bytes of its data file.
@@ -50,7 +52,7 @@ fn host(base: u32, number: u32) -> String {
 
 /// Runs the role until the warden says stop or etcd ends.
 pub fn run(options: &MemberOptions) -> Result<(), Error> {
-    let service = Service::start()?;
+    let service = Service::start(Role::Member)?;
     let number = service.begin.replica;
     let mut child = start_etcd(options, number)?;
     let outcome = Member { service, child: &mut child }.supervise(&client_socket(&options.directory, number));
@@ -82,7 +84,8 @@ impl Member<'_> {
             }
             if !answers && probe(socket) {
                 answers = true;
-                self.service.ready(0, 0)?;
+                let ready = Ready { pid: self.child.id(), ..Ready::default() };
+                report(&self.service.warden, from_service::Report::Ready(ready))?;
             }
             if !answers && began.elapsed() > MEMBER_START_WAIT {
                 return Err(Error::Member(format!(
@@ -94,28 +97,25 @@ impl Member<'_> {
     }
 
     fn is_told_to_stop(&mut self) -> Result<bool, Error> {
-        loop {
-            match self.service.warden.receive::<ToService>() {
-                Err(LinkError::WouldBlock) => return Ok(false),
-                Err(LinkError::Closed) => return Ok(true),
-                packet => {
-                    if let Some(to_service::Order::Stop(_)) = packet?.message.order {
-                        return Ok(true);
-                    }
-                }
+        while let Some(packet) = self.service.warden.order()? {
+            if let Some(to_service::Order::Stop(_)) = packet.message.order {
+                return Ok(true);
             }
         }
+        Ok(false)
     }
 }
 
 /// Starts etcd so that it ends with us, whatever ends us.
 fn start_etcd(options: &MemberOptions, number: u32) -> Result<Child, Error> {
     let directory = &options.directory;
-    std::fs::DirBuilder::new()
-        .recursive(true)
-        .mode(0o700)
-        .create(directory)
-        .map_err(|error| Error::Member(format!("{}: {error}", directory.display())))?;
+    for directory in [directory, &options.data] {
+        std::fs::DirBuilder::new()
+            .recursive(true)
+            .mode(0o700)
+            .create(directory)
+            .map_err(|error| Error::Member(format!("{}: {error}", directory.display())))?;
+    }
     let log = std::fs::File::options()
         .create(true)
         .append(true)
@@ -139,7 +139,7 @@ fn etcd_args(options: &MemberOptions, number: u32) -> Vec<String> {
     let cluster: Vec<String> = (0..options.members).map(|n| format!("etcd-{n}={}", peer(n))).collect();
     let named = [
         ("--name", format!("etcd-{number}")),
-        ("--data-dir", options.directory.join(format!("data-{number}")).display().to_string()),
+        ("--data-dir", options.data.join(format!("etcd-{number}")).display().to_string()),
         ("--listen-client-urls", client.clone()),
         ("--advertise-client-urls", client),
         ("--listen-peer-urls", peer(number)),
@@ -208,6 +208,7 @@ mod tests {
         let options = MemberOptions {
             program: "etcd".into(),
             directory: "/run/x/etcd".into(),
+            data: "/var/x".into(),
             members: 3,
             quota_bytes: 1 << 20,
         };
@@ -221,7 +222,7 @@ mod tests {
             "etcd-0=unix://localhost:2000,etcd-1=unix://localhost:2001,etcd-2=unix://localhost:2002"
         );
         assert_eq!(value("--listen-client-urls"), "unix://localhost:1001");
-        assert_eq!(value("--data-dir"), "/run/x/etcd/data-1");
+        assert_eq!(value("--data-dir"), "/var/x/etcd-1");
         assert_eq!(client_socket(&options.directory, 1), Path::new("/run/x/etcd/localhost:1001"));
     }
 

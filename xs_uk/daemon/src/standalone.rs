@@ -75,6 +75,7 @@ fn child_args(args: &Args) -> Vec<OsString> {
     }
     let switches = [("--keep-orphans", args.keep_orphans), ("--no-domain-init", args.no_domain_init)];
     list.extend(switches.iter().filter(|(_, on)| *on).map(|(flag, _)| OsString::from(flag)));
+    list.extend(args.engine.to_args());
     list.extend(["--master-domid".into(), args.master_domid.to_string().into()]);
     list.extend(["--priv-domid".into(), args.priv_domid.to_string().into()]);
     for (flag, path) in [("--hv-socket", &args.hv_socket), ("--trace-file", &args.trace_file)] {

@@ -42,6 +42,12 @@ pub struct ReplicaStatus {
     pub reads: u64,
     /// Requests refused with EIO because the log committed nothing.
     pub refused: u64,
+    /// Damage found in its own state.
+    pub damages: u64,
+    /// Damaged nodes that were put right in place.
+    pub mended: u64,
+    /// Nodes that the scrubber verified.
+    pub scrubbed: u64,
 }
 
 /// The writing side of one row.
@@ -51,7 +57,7 @@ pub struct ReplicaWords {
     base: usize,
 }
 
-const WORDS: usize = 13;
+const WORDS: usize = 16;
 
 impl Board {
     /// Opens the board's memory, see [`BOARD_BYTES`].
@@ -83,6 +89,9 @@ impl Board {
             protocol_errors: w[10],
             reads: w[11],
             refused: w[12],
+            damages: w[13],
+            mended: w[14],
+            scrubbed: w[15],
         }
     }
 
@@ -111,6 +120,9 @@ impl ReplicaWords {
             s.protocol_errors,
             s.reads,
             s.refused,
+            s.damages,
+            s.mended,
+            s.scrubbed,
         ];
         for (i, word) in words.into_iter().enumerate() {
             self.word(i).store(word, Ordering::Relaxed);

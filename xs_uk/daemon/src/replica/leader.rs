@@ -15,6 +15,7 @@ use super::backlog::Backlog;
 use super::commit::{Outcome, Wait, Waiting};
 use super::conn::{Conn, Flow, Transport};
 use super::machine::Machine;
+use super::repairs::Repairs;
 use super::send_snapshot;
 use crate::endpoints::{Endpoints, Said};
 use crate::error::Error;
@@ -73,6 +74,7 @@ pub(super) struct Leader {
     pub ending: BTreeSet<xs_protocol::DomId>,
     /// How long a request may wait for the engine.
     pub request_wait: Duration,
+    pub repairs: Repairs,
 }
 
 /// When the next snapshot is due.
@@ -83,8 +85,13 @@ pub(super) struct SnapshotState {
 }
 
 impl Leader {
-    /// Serves until the warden says stop.
-    pub fn serve(&mut self) -> Result<(), Error> {
+    /// Serves until the warden says stop; tells the warden of damage that ends it.
+    pub fn run(&mut self) -> Result<(), Error> {
+        let served = self.serve();
+        super::told(&self.warden, self.machine.index(), served)
+    }
+
+    fn serve(&mut self) -> Result<(), Error> {
         let mut ready = Vec::new();
         let mut beat = Instant::now();
         loop {
@@ -138,6 +145,7 @@ impl Leader {
         self.status.nodes = store.domains().map(|(domid, _)| store.usage(domid).nodes).sum();
         self.status.log_bytes = self.machine.used_bytes();
         self.sweep_ports();
+        self.scrub()?;
         self.pay_owed()?;
         self.refuse_overdue()?;
         if std::mem::take(&mut self.look_again) {
@@ -185,6 +193,9 @@ impl Leader {
                     send_snapshot(&self.warden, &self.machine)?;
                 }
                 Some(to_service::Order::SnapshotKept(kept)) => self.snapshot_kept(&kept)?,
+                Some(to_service::Order::Locate(question)) => {
+                    report(&self.warden, self.machine.locate(&question))?;
+                }
                 Some(to_service::Order::Stop(_)) => return Ok(true),
                 _ => {}
             }

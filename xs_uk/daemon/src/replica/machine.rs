@@ -3,11 +3,12 @@
 use std::collections::BTreeSet;
 use std::os::fd::{BorrowedFd, OwnedFd};
 
+use control::from_service;
 use xs_consensus::{Appended, Consensus, Cursor, EngineState, Epoch, LogError};
 use xs_protocol::Header;
 use xs_shm::Table;
 use xs_store::entry::EntryRef;
-use xs_store::{ConnId, Damage, DomId, Effect, ScrubPlace, Store};
+use xs_store::{ConnId, Damage, DomId, Effect, Part, ScrubPlace, Store};
 
 use super::court::{Court, Mended};
 use crate::error::Error;
@@ -67,6 +68,8 @@ impl Machine {
             kick: None,
             unkicked: 0,
             in_flight: 0,
+            court,
+            scrubbed: ScrubPlace::default(),
         }
     }
 
@@ -105,6 +108,18 @@ impl Machine {
     pub fn scrub(&mut self, nodes: usize) -> (usize, Option<Damage>) {
         let report = self.store.scrub(&mut self.scrubbed, nodes);
         (report.checked, report.damage)
+    }
+
+    /// Where a part of a live node lies in memory, for a fault to be injected there.
+    pub fn locate(&self, question: &control::Locate) -> from_service::Report {
+        let part = Part::from_name(&question.part);
+        let (address, length) =
+            part.and_then(|part| self.store.locate(&question.path, part)).unwrap_or((0, 0));
+        from_service::Report::Located(control::Located {
+            number: question.number,
+            address: address as u64,
+            length_bytes: length as u64,
+        })
     }
 
     /// Last applied log index.

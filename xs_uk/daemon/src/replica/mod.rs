@@ -9,6 +9,7 @@ mod domains;
 mod holds;
 mod leader;
 mod machine;
+mod repairs;
 mod requests;
 mod takeover;
 
@@ -16,16 +17,20 @@ use std::os::fd::OwnedFd;
 use std::time::{Duration, Instant};
 
 use control::{LinkError, Role, Severity, SnapshotTaken, from_service, notes, to_service};
+use sanity::pace::Pace;
 use xs_consensus::{Cursor, Embedded, LogError};
 use xs_shm::limits::TABLE_BYTES;
-use xs_shm::{Board, Region, ReplicaStatus, ReplicaWords, Table};
+use xs_shm::{Board, Consult, Region, ReplicaStatus, ReplicaWords, Roots, Table};
 use xs_store::{Config, Store};
 
 use crate::error::{Error, take, take_optional};
-use crate::limits::{FOLLOW_BATCH, FOLLOW_IDLE, HEARTBEAT_PROMISE_MS};
+use crate::limits::{
+    DISPUTE_PAUSE, FOLLOW_BATCH, FOLLOW_IDLE, HEARTBEAT_PROMISE_MS, SCRUBBED_PER_S_FOLLOWER,
+};
 use crate::poller::{Interest, Poller};
-use crate::service::{Service, note_at, report_with};
+use crate::service::{Service, note_at, report, report_with};
 use crate::snapshot;
+use court::Court;
 use machine::Machine;
 
 /// What a replica must know besides what the warden hands over.
@@ -40,6 +45,8 @@ pub struct ReplicaOptions {
     pub watch_event_timeout_s: u32,
     /// How long a request may wait for the engine before it is refused.
     pub request_wait: Duration,
+    /// How many replicas there are.
+    pub replicas: u32,
 }
 
 /// What ended following.
@@ -55,6 +62,8 @@ struct Follower {
     words: ReplicaWords,
     status: ReplicaStatus,
     kick: Option<OwnedFd>,
+    pace: Pace,
+    began: Instant,
 }
 
 const WARDEN: u64 = 0;
@@ -79,17 +88,25 @@ pub fn run(options: ReplicaOptions) -> Result<(), Error> {
             }
             Err(error) => return Err(error),
         };
-        let Follower { service, machine, table, words, status, kick } = follower;
+        let Follower { service, machine, table, words, status, kick, .. } = follower;
         let parts = takeover::Parts { service, machine, table, words, status, kick, options };
-        return takeover::take_over(parts, epoch, gateway, held, began)?.serve();
+        return takeover::take_over(parts, epoch, gateway, held, began)?.run();
     }
 }
 
-/// Tells the warden of a log that cannot be read, so that it does not start us again before there is a way around.
-fn told<T>(warden: &control::Tether, result: Result<T, Error>) -> Result<T, Error> {
-    if let Err(Error::Log(LogError::Corrupt { index, what })) = &result {
-        let detail = format!("entry {index}: {what}");
-        note_at(warden, Severity::Error, notes::LOG_DAMAGED, *index, detail)?;
+/// Tells the warden of damage that ends us: of a log that cannot be read, so that it does not start us again before there
+/// is a way around, and of a state that is not to be trusted.
+fn told<T>(warden: &control::Tether, applied: u64, result: Result<T, Error>) -> Result<T, Error> {
+    match &result {
+        Err(Error::Log(LogError::Corrupt { index, what })) => {
+            let detail = format!("entry {index}: {what}");
+            note_at(warden, Severity::Error, notes::LOG_DAMAGED, *index, detail)?;
+        }
+        Err(error @ (Error::Damaged(_) | Error::OutVoted { .. })) => {
+            let damaged = control::Damaged { index: applied, why: error.to_string() };
+            report(warden, from_service::Report::Damaged(damaged))?;
+        }
+        _ => {}
     }
     result
 }
@@ -101,20 +118,25 @@ impl Follower {
         let log = take(&mut service.kept, control::names::LOG)?;
         let (cursor, store) = load(&mut service, options)?;
         let kick = take_optional(&mut service.kept, control::names::KICK);
+        let roots = Roots::open(take(&mut service.kept, control::names::ROOTS)?)?;
+        let consult = Consult::open(take(&mut service.kept, control::names::CONSULT)?)?;
+        let court = Court::new(roots, consult, service.begin.replica, options.replicas);
         // Nothing else of ours may stay open by mistake.
         service.kept.clear();
         let engine = Embedded::attach(Region::open(log, 1)?, cursor)?;
         let mut follower = Self {
             words: board.words(service.begin.replica),
             table: Table::open(Region::open(conns, TABLE_BYTES)?),
-            machine: Machine::new(Box::new(engine), store),
+            machine: Machine::new(Box::new(engine), store, court),
             status: ReplicaStatus::default(),
             service,
             kick,
+            pace: Pace::new(SCRUBBED_PER_S_FOLLOWER),
+            began: Instant::now(),
         };
         loop {
             let more = follower.advance();
-            if !told(&follower.service.warden, more)? {
+            if !told(&follower.service.warden, follower.machine.index(), more)? {
                 break;
             }
         }
@@ -136,9 +158,34 @@ impl Follower {
             {
                 return Ok(promoted);
             }
-            let more = self.advance();
-            pause = if told(&self.service.warden, more)? { Duration::ZERO } else { FOLLOW_IDLE };
+            let more = self.advance().and_then(|more| self.look_after(more));
+            pause = told(&self.service.warden, self.machine.index(), more)?;
         }
+    }
+
+    /// What a follower does between entries: answers the leader, compares, scrubs. Gives the time until the next look.
+    fn look_after(&mut self, more: bool) -> Result<Duration, Error> {
+        self.machine.answer_question();
+        if more {
+            return Ok(Duration::ZERO);
+        }
+        for replica in self.machine.out_voted() {
+            let index = self.machine.index();
+            if replica == self.service.begin.replica {
+                return Err(Error::OutVoted { index });
+            }
+            let why = "its root is out-voted".to_owned();
+            let mistrust = control::Mistrust { replica, index, why };
+            report(&self.service.warden, from_service::Report::Mistrust(mistrust))?;
+        }
+        let now_ms = u64::try_from(self.began.elapsed().as_millis()).unwrap_or(u64::MAX);
+        let (checked, damage) = self.machine.scrub(self.pace.due(now_ms));
+        self.status.scrubbed += checked as u64;
+        if let Some(damage) = damage {
+            self.status.damages += 1;
+            return Err(damage.into());
+        }
+        Ok(if self.machine.is_disputed() { DISPUTE_PAUSE } else { FOLLOW_IDLE })
     }
 
     /// Applies a batch. True if there may be more.
@@ -163,6 +210,9 @@ impl Follower {
                 }
                 Some(to_service::Order::TakeSnapshot(_)) => {
                     send_snapshot(&self.service.warden, &self.machine)?;
+                }
+                Some(to_service::Order::Locate(question)) => {
+                    report(&self.service.warden, self.machine.locate(&question))?;
                 }
                 Some(to_service::Order::Stop(_)) => return Ok(Some(Promoted::Stop)),
                 _ => {}

@@ -182,7 +182,10 @@ impl Leader {
         match self.machine.store.route(conn.id, &header, payload) {
             Route::Read => {
                 self.reply.clear();
-                self.machine.store.read(conn.id, &header, payload, &mut self.reply)?;
+                if let Err(damage) = self.machine.store.read(conn.id, &header, payload, &mut self.reply) {
+                    self.after_damage(conn, payload.len(), damage)?;
+                    return Ok(Answered::Yes);
+                }
                 conn.slot.stage(&self.reply);
                 conn.slot.commit(HEADER_BYTES + payload.len(), 1, None);
                 self.status.reads += 1;
@@ -205,7 +208,10 @@ impl Leader {
         if !self.may_submit(conn.id, introduces) {
             return Ok(Answered::Later);
         }
-        self.machine.store.examine(conn.id, &header, payload)?;
+        if let Err(damage) = self.machine.store.examine(conn.id, &header, payload) {
+            self.after_damage(conn, payload.len(), damage)?;
+            return Ok(Answered::Yes);
+        }
         let (verdict, ring_conn) = match introduces {
             true => self.introduce(conn, payload)?,
             false => (self.names_no_domain(header.kind, payload), None),

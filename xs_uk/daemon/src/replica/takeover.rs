@@ -15,6 +15,7 @@ use super::ReplicaOptions;
 use super::conn::{Conn, Transport};
 use super::leader::{ENGINE, EVENTS, GATEWAY, Leader, SnapshotState, WARDEN};
 use super::machine::Machine;
+use super::repairs::Repairs;
 use super::told;
 use crate::endpoints::{Endpoints, Said};
 use crate::error::Error;
@@ -49,7 +50,7 @@ pub(super) fn take_over(
     let Parts { service, mut machine, table, words, mut status, kick, options } = parts;
     status.epoch = epoch;
     let fenced = fence(&mut machine, epoch, &words, &mut status);
-    told(&service.warden, fenced)?;
+    told(&service.warden, machine.index(), fenced)?;
     machine.set_kick(kick);
     let (clients, handles) = held;
     let fresh_host = handles.is_empty();
@@ -85,6 +86,7 @@ pub(super) fn take_over(
         held: Vec::new(),
         ending: BTreeSet::new(),
         request_wait: options.request_wait,
+        repairs: Repairs::new(),
     };
     if leader.machine.index() == 0 {
         leader.propose_or_retry(&Entry::SetConfig(options.config))?;
