@@ -56,11 +56,6 @@ impl Kept {
         self.insert(name, descriptor)
     }
 
-    /// Keeps it no longer.
-    pub fn remove(&mut self, name: &str) -> Option<OwnedFd> {
-        self.descriptors.remove(name)
-    }
-
     /// The descriptor of this name.
     pub fn get(&self, name: &str) -> Option<BorrowedFd<'_>> {
         self.descriptors.get(name).map(AsFd::as_fd)

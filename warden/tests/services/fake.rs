@@ -151,7 +151,7 @@ impl Fake {
     fn obey(&mut self) {
         let Some(mut packet) = self.warden.order().unwrap() else { return };
         match packet.message.order.unwrap() {
-            Order::Begin(_) | Order::Hold(_) => panic!("not for a service"),
+            Order::Begin(_) | Order::Hold(_) | Order::Locate(_) => panic!("not for this service"),
             Order::Adopted(_) => self.note("welcomed", String::new()),
             Order::Clients(clients) => {
                 assert_eq!(clients.ids.len(), packet.descriptors.len());

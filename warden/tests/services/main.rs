@@ -230,7 +230,7 @@ async fn a_tcp_port_is_for_looking_only_and_on_loopback_only() {
     let mut rig = Rig::run(spec).await;
     let mut remote = v1::ppvmm_client::PpvmmClient::connect(format!("http://{free}")).await.unwrap();
     assert!(remote.status(v1::StatusRequest {}).await.unwrap().into_inner().serving);
-    let inject = v1::InjectRequest { target: "leader".into(), fault: Fault::Kill.into() };
+    let inject = v1::InjectRequest { target: "leader".into(), fault: Fault::Kill.into(), flip: None };
     assert_eq!(remote.inject(inject).await.unwrap_err().code(), Code::PermissionDenied);
     assert_eq!(remote.down(v1::DownRequest {}).await.unwrap_err().code(), Code::PermissionDenied);
     rig.down().await;

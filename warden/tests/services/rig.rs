@@ -216,7 +216,7 @@ impl Rig {
     }
 
     pub async fn inject(&mut self, target: &str, fault: Fault) -> Result<v1::InjectResponse, tonic::Status> {
-        let request = v1::InjectRequest { target: target.into(), fault: fault.into() };
+        let request = v1::InjectRequest { target: target.into(), fault: fault.into(), flip: None };
         Ok(self.client.inject(request).await?.into_inner())
     }
 

@@ -6,7 +6,7 @@ use std::path::Path;
 
 use anyhow::Context;
 use hypervisor::Profile;
-use warden::{Handle, RunDir, Warden, WardenSpec};
+use warden::{Handle, RunDir, ServiceSpec, Warden, WardenSpec};
 
 use crate::args::Args;
 use crate::background;
@@ -38,6 +38,7 @@ fn spec(args: &Args) -> anyhow::Result<WardenSpec> {
         Profile::Xen => "xen",
         Profile::Local => "local",
     };
+    group.members = members(args, &program, rundir.path());
     for service in group.replicas.iter_mut().chain([&mut group.gateway]) {
         service.env.push(("PPVMM_PROFILE".into(), profile.into()));
     }
@@ -48,6 +49,16 @@ fn spec(args: &Args) -> anyhow::Result<WardenSpec> {
         injection: args.enable_injection,
         grpc_listen: None,
     })
+}
+
+/// The store's own etcd, if it has one.
+fn members(args: &Args, program: &Path, rundir: &Path) -> Vec<ServiceSpec> {
+    let service = ServiceSpec {
+        program: program.to_owned(),
+        args: [OsString::from("--role"), "member".into()].into_iter().chain(child_args(args)).collect(),
+        env: vec![("XENSTORED_RUNDIR".into(), rundir.into())],
+    };
+    (0..args.engine.own_members()).map(|_| service.clone()).collect()
 }
 
 /// What children need of our own command line: all but the flags that are about the process as a whole.
