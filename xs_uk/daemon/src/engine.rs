@@ -5,9 +5,13 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use clap::ValueEnum;
+use xs_consensus::{Consensus, Cursor, Embedded};
+use xs_etcd::{EtcdLog, EtcdOptions};
+use xs_shm::Region;
 
+use crate::error::Error;
 use crate::limits::{MEMBER_QUOTA_BYTES, REQUEST_WAIT_MS};
-use crate::member::MemberOptions;
+use crate::member::{MemberOptions, client_socket};
 
 /// An engine.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -36,6 +40,12 @@ pub struct EngineArgs {
     /// The etcd that is started.
     #[arg(long, value_name = "FILE", default_value = "etcd")]
     pub etcd_program: PathBuf,
+    /// etcd, if a given one is used.
+    #[command(flatten)]
+    pub etcd: EtcdOptions,
+    /// Names this group of replicas in etcd; made at its first start.
+    #[arg(long, hide = true, default_value = "")]
+    pub group_id: String,
 }
 
 impl EngineArgs {
@@ -46,19 +56,48 @@ impl EngineArgs {
 
     /// How many members of an own etcd are to be started.
     pub fn own_members(&self) -> u32 {
-        if self.engine == EngineKind::Etcd { self.etcd_members } else { 0 }
+        if self.engine == EngineKind::Etcd && self.etcd.endpoints.is_empty() { self.etcd_members } else { 0 }
     }
 
     /// What a member must know.
     pub fn member(&self, rundir: &Path) -> MemberOptions {
         let directory = rundir.join("etcd");
+        let data = self.etcd_data.as_ref().unwrap_or(&directory);
         MemberOptions {
             program: self.etcd_program.clone(),
-            data: self.etcd_data.clone().unwrap_or_else(|| directory.clone()),
+            data: data.join(format!("group-{}", self.group_id)),
             directory,
             members: self.etcd_members,
             quota_bytes: MEMBER_QUOTA_BYTES,
         }
+    }
+
+    /// The engine, read on from a place in its log.
+    ///
+    /// # Errors
+    /// What the engine cannot be started for.
+    pub fn open(&self, rundir: &Path, log: Region, from: Cursor) -> Result<Box<dyn Consensus>, Error> {
+        match self.engine {
+            EngineKind::Embedded => Ok(Box::new(Embedded::attach(log, from)?)),
+            EngineKind::Etcd => {
+                let log = EtcdLog::start(&self.etcd_options(rundir), from);
+                Ok(Box::new(log.map_err(|error| Error::Engine(error.to_string()))?))
+            }
+        }
+    }
+
+    /// What a group writes is its own: a later one begins anew, as a store does whose daemon starts anew.
+    fn etcd_options(&self, rundir: &Path) -> EtcdOptions {
+        let mut options = self.etcd.clone();
+        if options.endpoints.is_empty() {
+            let directory = rundir.join("etcd");
+            options.endpoints = (0..self.etcd_members)
+                .map(|number| format!("unix://{}", client_socket(&directory, number).display()))
+                .collect();
+        }
+        options.prefix = format!("{}{}/", options.prefix, self.group_id);
+        options.unavailable_after_ms = self.request_wait_ms;
+        options
     }
 
     /// The same flags for a child.
@@ -77,6 +116,78 @@ impl EngineArgs {
         if let Some(data) = &self.etcd_data {
             list.extend(["--etcd-data".into(), data.into()]);
         }
+        list.extend(["--group-id".into(), self.group_id.clone().into()]);
+        list.extend(self.etcd_args());
         list
+    }
+
+    fn etcd_args(&self) -> Vec<OsString> {
+        let etcd = &self.etcd;
+        let mut list: Vec<OsString> = vec!["--etcd-prefix".into(), etcd.prefix.clone().into()];
+        if !etcd.endpoints.is_empty() {
+            list.extend(["--etcd-endpoints".into(), etcd.endpoints.join(",").into()]);
+        }
+        let files = [
+            ("--etcd-ca", &etcd.ca_file),
+            ("--etcd-cert", &etcd.cert_file),
+            ("--etcd-key", &etcd.key_file),
+            ("--etcd-password-file", &etcd.password_file),
+        ];
+        for (flag, file) in files {
+            if let Some(file) = file {
+                list.extend([OsString::from(flag), file.into()]);
+            }
+        }
+        if let Some(user) = &etcd.user {
+            list.extend(["--etcd-user".into(), user.into()]);
+        }
+        let numbers = [
+            ("--etcd-connect-timeout-ms", etcd.connect_timeout_ms),
+            ("--etcd-call-timeout-ms", etcd.call_timeout_ms),
+            ("--etcd-keep-alive-interval-ms", etcd.keep_alive_interval_ms),
+            ("--etcd-keep-alive-timeout-ms", etcd.keep_alive_timeout_ms),
+            ("--etcd-poll-interval-ms", etcd.poll_interval_ms),
+            ("--etcd-status-interval-ms", etcd.status_interval_ms),
+            ("--etcd-log-bytes-max", etcd.log_bytes_max),
+        ];
+        for (flag, value) in numbers {
+            list.extend([OsString::from(flag), value.to_string().into()]);
+        }
+        list
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+
+    use super::*;
+
+    #[derive(Parser)]
+    struct Line {
+        #[command(flatten)]
+        engine: EngineArgs,
+    }
+
+    #[test]
+    fn a_child_reaches_the_same_etcd() {
+        let line = "x --engine etcd --etcd-endpoints https://a:1,https://b:2 --etcd-ca /ca --etcd-user u \
+            --etcd-password-file /pw --etcd-call-timeout-ms 77 --group-id g7 --request-wait-ms 4";
+        let args = Line::parse_from(line.split_whitespace()).engine;
+        let child = Line::parse_from(std::iter::once("x".into()).chain(args.to_args())).engine;
+        assert_eq!(child.etcd_options(Path::new("/r")), args.etcd_options(Path::new("/r")));
+        assert_eq!((child.own_members(), child.etcd.call_timeout_ms), (0, 77));
+        assert_eq!(args.etcd_options(Path::new("/r")).prefix, "/ppvmm/default/g7/");
+    }
+
+    #[test]
+    fn an_own_etcd_is_met_in_the_run_directory() {
+        let args =
+            Line::parse_from(["x", "--engine", "etcd", "--etcd-members", "3", "--group-id", "a"]).engine;
+        let options = args.etcd_options(Path::new("/r"));
+        assert_eq!(options.endpoints[2], "unix:///r/etcd/localhost:1002");
+        assert_eq!(options.validate().map_err(|error| error.to_string()), Ok(()));
+        assert_eq!(args.member(Path::new("/r")).data, Path::new("/r/etcd/group-a"));
+        assert_eq!(args.own_members(), 3);
     }
 }

@@ -37,6 +37,9 @@ pub enum Error {
     /// A snapshot that cannot be read.
     #[error("snapshot: {0}")]
     Snapshot(String),
+    /// The engine cannot be started.
+    #[error("engine: {0}")]
+    Engine(String),
     /// A member of the store's own etcd.
     #[error("{0}")]
     Member(String),

@@ -65,7 +65,8 @@ fn run(args: &Args) -> anyhow::Result<()> {
                 config: args.config()?,
                 own_ring,
                 watch_event_timeout_s: args.watch_event_timeout_s()?,
-                request_wait: args.engine.request_wait(),
+                engine: args.engine.clone(),
+                rundir: args.rundir.clone(),
                 replicas: args.replicas,
             };
             Ok(replica::run(options)?)

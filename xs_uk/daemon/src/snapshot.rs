@@ -41,13 +41,24 @@ pub fn save(store: &Store, cursor: &Cursor) -> Result<(OwnedFd, u64), Error> {
 
 /// Reads what [`save`] wrote.
 pub fn load(fd: impl AsFd) -> Result<(Cursor, Store), Error> {
+    parse(&bytes_of(fd)?)
+}
+
+fn bytes_of(fd: impl AsFd) -> Result<Vec<u8>, Error> {
     let length = rustix::fs::fstat(&fd).map_err(Error::system("fstat"))?.st_size;
     let length = u64::try_from(length).unwrap_or(0);
     if length > SNAPSHOT_BYTES_MAX {
         return Err(Error::Snapshot(format!("{length} bytes are over the bound of {SNAPSHOT_BYTES_MAX}")));
     }
-    let bytes = read_all(&fd, usize::try_from(length).unwrap_or(usize::MAX))?;
-    parse(&bytes)
+    read_all(&fd, usize::try_from(length).unwrap_or(usize::MAX))
+}
+
+/// A snapshot's bytes as [`save`] wrote them, with its place in the log.
+pub fn raw(fd: impl AsFd) -> Result<(Cursor, Vec<u8>), Error> {
+    let bytes = bytes_of(fd)?;
+    let cursor = bytes.get(16..).and_then(|rest| rest.first_chunk::<CURSOR_BYTES>());
+    let cursor = Cursor::decode(cursor.ok_or_else(|| Error::Snapshot("cut off".into()))?);
+    Ok((cursor, bytes))
 }
 
 fn read_all(fd: impl AsFd, length: usize) -> Result<Vec<u8>, Error> {

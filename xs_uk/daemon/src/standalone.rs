@@ -3,6 +3,7 @@
 use std::ffi::OsString;
 use std::io::Write;
 use std::path::Path;
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use anyhow::Context;
 use hypervisor::Profile;
@@ -30,6 +31,9 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
 
 fn spec(args: &Args) -> anyhow::Result<WardenSpec> {
     let rundir = RunDir::take(&args.rundir)?;
+    let mut args = args.clone();
+    args.engine.group_id = group_id(rundir.path(), rundir.found().is_some())?;
+    let args = &args;
     let socket = args.socket_path();
     let program = std::env::current_exe().context("own path")?;
     let host = args.host();
@@ -49,6 +53,18 @@ fn spec(args: &Args) -> anyhow::Result<WardenSpec> {
         injection: args.enable_injection,
         grpc_listen: None,
     })
+}
+
+/// The name of the group in an engine that outlives it: a new one for each group, kept while one is adopted.
+fn group_id(rundir: &Path, adopted: bool) -> anyhow::Result<String> {
+    let path = rundir.join("group.id");
+    if adopted && let Ok(id) = std::fs::read_to_string(&path) {
+        return Ok(id.trim().to_owned());
+    }
+    let since_1970 = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    let id = format!("{:x}-{:x}", since_1970.as_micros(), std::process::id());
+    std::fs::write(&path, &id).with_context(|| format!("{}", path.display()))?;
+    Ok(id)
 }
 
 /// The store's own etcd, if it has one.

@@ -14,7 +14,7 @@ use crate::limits::ENDPOINTS_MAX;
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, clap::Args)]
 #[serde(deny_unknown_fields, default)]
 pub struct EtcdOptions {
-    /// Members of the etcd cluster, such as http://10.0.0.1:2379
+    /// Members of the etcd cluster, such as http://10.0.0.1:2379 or unix:///run/etcd.sock
     #[arg(long = "etcd-endpoints", value_name = "URL", value_delimiter = ',')]
     pub endpoints: Vec<String>,
     /// What all keys begin with; one for each replicated store
@@ -98,9 +98,12 @@ impl EtcdOptions {
             let scheme = endpoint.split_once("://").map(|(scheme, _)| scheme);
             match scheme {
                 Some("https") => {}
+                Some("unix") if self.ca_file.is_none() && self.cert_file.is_none() => {}
                 Some("http") if self.ca_file.is_none() && self.cert_file.is_none() => {}
-                Some("http") => return refuse(format!("{endpoint}: certificates need https://")),
-                _ => return refuse(format!("{endpoint}: neither http:// nor https://")),
+                Some("http" | "unix") => {
+                    return refuse(format!("{endpoint}: certificates need https://"));
+                }
+                _ => return refuse(format!("{endpoint}: neither http://, https:// nor unix://")),
             }
         }
         if !self.prefix.ends_with('/') || self.prefix.len() > 256 {

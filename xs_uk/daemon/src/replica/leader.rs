@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use control::{Link, LinkError, Tether, to_service};
 use hypervisor::{Host, Port};
-use xs_consensus::{CURSOR_BYTES, Cursor};
+use xs_consensus::{CURSOR_BYTES, Cursor, LogError};
 use xs_shm::{Kind, ReplicaStatus, ReplicaWords, SlotId, SlotState, Table};
 use xs_store::entry::Entry;
 use xs_store::{ConnId, Effect, Peer};
@@ -205,10 +205,26 @@ impl Leader {
     fn snapshot_kept(&mut self, kept: &control::SnapshotKept) -> Result<(), Error> {
         let Some(cursor) = kept.release_cursor.first_chunk::<CURSOR_BYTES>() else { return Ok(()) };
         self.machine.release(&Cursor::decode(cursor))?;
+        self.save_to_engine()?;
         self.log_full = false;
         self.snapshot = SnapshotState { asked: None, last_length_bytes: kept.newest_length_bytes };
         self.queue_all();
         Ok(())
+    }
+
+    /// An engine that outlives this machine keeps the newest snapshot itself, and lets its log go by that.
+    fn save_to_engine(&mut self) -> Result<(), Error> {
+        if self.machine.wake_fd().is_none() {
+            return Ok(());
+        }
+        let kept = self.warden.copies()?.into_iter().find(|(name, _)| name == control::names::SNAPSHOT);
+        let Some((_, snapshot)) = kept else { return Ok(()) };
+        let (cursor, bytes) = crate::snapshot::raw(snapshot)?;
+        match self.machine.save_snapshot(&cursor, bytes) {
+            // The next one will do.
+            Ok(()) | Err(LogError::Busy { .. }) => Ok(()),
+            Err(error) => Err(error.into()),
+        }
     }
 
     /// A gateway that dies or stalls while it greets is no reason to end: nobody else holds the clients' descriptors.

@@ -259,6 +259,11 @@ impl Machine {
         }
     }
 
+    /// Leader: gives a snapshot to an engine that keeps them itself.
+    pub fn save_snapshot(&mut self, cursor: &Cursor, bytes: Vec<u8>) -> Result<(), LogError> {
+        self.engine.save_snapshot(cursor, bytes).map(drop)
+    }
+
     /// Lets the log below a kept snapshot go.
     pub fn release(&mut self, cursor: &Cursor) -> Result<(), LogError> {
         self.engine.release(cursor)

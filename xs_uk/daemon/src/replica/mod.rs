@@ -14,15 +14,17 @@ mod requests;
 mod takeover;
 
 use std::os::fd::OwnedFd;
+use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use control::{LinkError, Role, Severity, SnapshotTaken, from_service, notes, to_service};
 use sanity::pace::Pace;
-use xs_consensus::{Cursor, Embedded, LogError};
+use xs_consensus::{Cursor, LogError};
 use xs_shm::limits::TABLE_BYTES;
 use xs_shm::{Board, Consult, Region, ReplicaStatus, ReplicaWords, Roots, Table};
 use xs_store::{Config, Store};
 
+use crate::engine::EngineArgs;
 use crate::error::{Error, take, take_optional};
 use crate::limits::{
     DISPUTE_PAUSE, FOLLOW_BATCH, FOLLOW_IDLE, HEARTBEAT_PROMISE_MS, SCRUBBED_PER_S_FOLLOWER,
@@ -43,8 +45,10 @@ pub struct ReplicaOptions {
     pub own_ring: bool,
     /// How long an unread watch event to a guest is kept; 0 is for ever.
     pub watch_event_timeout_s: u32,
-    /// How long a request may wait for the engine before it is refused.
-    pub request_wait: Duration,
+    /// What keeps the log.
+    pub engine: EngineArgs,
+    /// Where an own etcd's sockets are.
+    pub rundir: PathBuf,
     /// How many replicas there are.
     pub replicas: u32,
 }
@@ -68,6 +72,7 @@ struct Follower {
 
 const WARDEN: u64 = 0;
 const KICK: u64 = 1;
+const ENGINE: u64 = 2;
 
 /// Runs the role until the warden says stop.
 pub fn run(options: ReplicaOptions) -> Result<(), Error> {
@@ -123,11 +128,11 @@ impl Follower {
         let court = Court::new(roots, consult, service.begin.replica, options.replicas);
         // Nothing else of ours may stay open by mistake.
         service.kept.clear();
-        let engine = Embedded::attach(Region::open(log, 1)?, cursor)?;
+        let engine = options.engine.open(&options.rundir, Region::open(log, 1)?, cursor)?;
         let mut follower = Self {
             words: board.words(service.begin.replica),
             table: Table::open(Region::open(conns, TABLE_BYTES)?),
-            machine: Machine::new(Box::new(engine), store, court),
+            machine: Machine::new(engine, store, court),
             status: ReplicaStatus::default(),
             service,
             kick,
@@ -149,6 +154,9 @@ impl Follower {
         poller.add(&self.service.warden, WARDEN, Interest::READ).map_err(Error::system("epoll_ctl"))?;
         if let Some(kick) = &self.kick {
             poller.add_edge(kick, KICK).map_err(Error::system("epoll_ctl"))?;
+        }
+        if let Some(wake) = self.machine.wake_fd() {
+            poller.add(wake, ENGINE, Interest::READ).map_err(Error::system("epoll_ctl"))?;
         }
         let (mut ready, mut pause) = (Vec::new(), Duration::ZERO);
         loop {

@@ -85,7 +85,7 @@ pub(super) fn take_over(
         alone: false,
         held: Vec::new(),
         ending: BTreeSet::new(),
-        request_wait: options.request_wait,
+        request_wait: options.engine.request_wait(),
         repairs: Repairs::new(),
     };
     if leader.machine.index() == 0 {
