@@ -276,6 +276,7 @@ impl Planner {
             | Input::SnapshotWanted { service, incarnation }
             | Input::Hello { service, incarnation, .. }
             | Input::SnapshotDamaged { service, incarnation, .. }
+            | Input::EngineWaits { service, incarnation }
             | Input::LogDamaged { service, incarnation, .. }
             | Input::Mistrust { service, incarnation, .. }
             | Input::Damaged { service, incarnation, .. }

@@ -380,6 +380,7 @@ impl Warden {
                     notes::SNAPSHOT_DAMAGED => {
                         self.step(Input::SnapshotDamaged { service, incarnation, index });
                     }
+                    notes::ENGINE_WAITS => self.step(Input::EngineWaits { service, incarnation }),
                     notes::LOG_DAMAGED if service.replica().is_some() => {
                         self.step(Input::LogDamaged { service, incarnation, index });
                     }

@@ -52,6 +52,8 @@ pub mod notes {
     pub const SNAPSHOT_DAMAGED: &str = "snapshot_damaged";
     /// A replica cannot go on because the log is damaged; it ends.
     pub const LOG_DAMAGED: &str = "log_damaged";
+    /// A replica that is to lead waits for the engine, which cannot fence the leaders before it yet.
+    pub const ENGINE_WAITS: &str = "engine_waits";
 }
 
 /// Name of the socket in the run directory at which a warden adopts services.

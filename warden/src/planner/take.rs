@@ -6,7 +6,7 @@ use crate::event::{Cause, Event, Kind, Severity};
 use crate::ids::{ServiceId, TimeUs};
 use crate::limits::{
     KILL_AGAIN_MS, LINK_CLOSED_GRACE_MS, RESTART_DEFER_MS, SNAPSHOTS_KEPT, STOPPED_FOLLOWER_GRACE_MS,
-    STOPPED_GRACE_MS,
+    STOPPED_GRACE_MS, TAKEOVER_BOUND_MS,
 };
 
 impl Planner {
@@ -46,6 +46,7 @@ impl Planner {
             Input::SnapshotDamaged { service, index, .. } => {
                 self.drop_snapshot(index, &format!("{service} cannot load it"))
             }
+            Input::EngineWaits { service, .. } => self.take_engine_waits(now, service),
             Input::LogDamaged { service, index, .. } => self.service(service).broken_at = Some(index),
             Input::Mistrust { service, replica, index, why, .. } => {
                 self.take_mistrust(now, service, replica, index, &why);
@@ -98,6 +99,14 @@ impl Planner {
             self.undefer_restarts(now);
         }
         self.emit(event);
+    }
+
+    fn take_engine_waits(&mut self, now: TimeUs, id: ServiceId) {
+        if let Leadership::Taking { replica, deadline } = &mut self.leadership
+            && id == ServiceId::Replica(*replica)
+        {
+            *deadline = now.plus_ms(TAKEOVER_BOUND_MS);
+        }
     }
 
     /// A dead leader's restart no longer stands in the way of the takeover.

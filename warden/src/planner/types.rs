@@ -141,6 +141,13 @@ pub enum Input {
         /// Last applied log index in it.
         index: u64,
     },
+    /// A replica that was told to lead waits for the engine: its time to take over does not run meanwhile.
+    EngineWaits {
+        /// Which service.
+        service: ServiceId,
+        /// Which start of it.
+        incarnation: u64,
+    },
     /// A replica cannot read the log at this entry and ends.
     LogDamaged {
         /// Which service.

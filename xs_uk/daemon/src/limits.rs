@@ -104,6 +104,9 @@ pub const CONSULT_WAIT: Duration = Duration::from_millis(20);
 /// Pause between looks at the others' answers.
 pub const CONSULT_PAUSE: Duration = Duration::from_micros(20);
 
+/// How often a replica that is to lead tells that it waits for the engine.
+pub const ENGINE_WAIT_NOTE: Duration = Duration::from_millis(500);
+
 /// How often replicas look again whose roots differ, until it is clear who is right.
 pub const DISPUTE_PAUSE: Duration = Duration::from_millis(2);
 

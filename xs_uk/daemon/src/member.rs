@@ -116,6 +116,10 @@ fn start_etcd(options: &MemberOptions, number: u32) -> Result<Child, Error> {
             .create(directory)
             .map_err(|error| Error::Member(format!("{}: {error}", directory.display())))?;
     }
+    // One that was killed leaves its sockets, and etcd does not bind over them.
+    for socket in [client_socket(directory, number), directory.join(host(PEER_PORT, number))] {
+        let _ = std::fs::remove_file(socket);
+    }
     let log = std::fs::File::options()
         .create(true)
         .append(true)

@@ -32,7 +32,13 @@ pub struct Repairs {
 
 impl Repairs {
     pub fn new() -> Self {
-        Self { pace: Pace::new(SCRUBBED_PER_S_LEADER), began: Instant::now(), last: None, in_a_row: 0, answered: 0 }
+        Self {
+            pace: Pace::new(SCRUBBED_PER_S_LEADER),
+            began: Instant::now(),
+            last: None,
+            in_a_row: 0,
+            answered: 0,
+        }
     }
 }
 
@@ -69,7 +75,8 @@ impl Leader {
         tracing::error!(path = %damage.path, part = %damage.part, "damage in memory");
         note(&self.warden, Severity::Error, "corruption_detected", damage.to_string())?;
         // What was mended and is damaged again before anybody was answered is not damaged by a flipped bit.
-        let again = self.repairs.last.as_ref() == Some(&damage) && self.repairs.answered == self.status.requests;
+        let again =
+            self.repairs.last.as_ref() == Some(&damage) && self.repairs.answered == self.status.requests;
         self.repairs.in_a_row = if again { self.repairs.in_a_row + 1 } else { 0 };
         self.repairs.answered = self.status.requests;
         if self.repairs.in_a_row >= MENDS_IN_A_ROW_MAX {

@@ -4,7 +4,7 @@ use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::os::fd::OwnedFd;
 use std::time::{Duration, Instant};
 
-use control::{Leading, Link, LinkError, from_service};
+use control::{Leading, Link, LinkError, Severity, Tether, from_service, notes};
 use hypervisor::{Host, Virq};
 use xs_protocol::{HEADER_BYTES, Header, MESSAGE_MAX};
 use xs_shm::{Kind, ReplicaStatus, ReplicaWords, Slot, SlotId, Table};
@@ -20,10 +20,10 @@ use super::told;
 use crate::endpoints::{Endpoints, Said};
 use crate::error::Error;
 use crate::fairness::Fairness;
-use crate::limits::{HANDOVER_WAIT, LEADER_BEAT, PORTS_SWEPT};
+use crate::limits::{ENGINE_WAIT_NOTE, HANDOVER_WAIT, LEADER_BEAT, PORTS_SWEPT};
 use crate::log_limit::LogLimit;
 use crate::poller::{Interest, Poller};
-use crate::service::{Service, report};
+use crate::service::{Service, note, report};
 
 /// What a follower brings along.
 pub(super) struct Parts {
@@ -49,7 +49,7 @@ pub(super) fn take_over(
 ) -> Result<Leader, Error> {
     let Parts { service, mut machine, table, words, mut status, kick, options } = parts;
     status.epoch = epoch;
-    let fenced = fence(&mut machine, epoch, &words, &mut status);
+    let fenced = fence(&service.warden, &mut machine, epoch, &words, &mut status);
     told(&service.warden, machine.index(), fenced)?;
     machine.set_kick(kick);
     let (clients, handles) = held;
@@ -113,6 +113,7 @@ pub(super) fn take_over(
 
 /// Fences older leaders and applies what they left, for as long as the engine takes for that.
 fn fence(
+    warden: &Tether,
     machine: &mut Machine,
     epoch: u64,
     words: &ReplicaWords,
@@ -123,8 +124,13 @@ fn fence(
     if let Some(wake) = machine.wake_fd() {
         poller.add(wake, ENGINE, Interest::READ).map_err(Error::system("epoll_ctl"))?;
     }
-    let mut ready = Vec::new();
+    let (mut ready, mut told) = (Vec::new(), Instant::now());
     while !machine.finish_lead()? {
+        if told.elapsed() >= ENGINE_WAIT_NOTE {
+            told = Instant::now();
+            let detail = format!("{:?}", machine.engine_state().health);
+            note(warden, Severity::Warning, notes::ENGINE_WAITS, detail)?;
+        }
         poller.wait(LEADER_BEAT, &mut ready).map_err(Error::system("epoll_wait"))?;
         status.heartbeat += 1;
         status.applied = machine.index();
