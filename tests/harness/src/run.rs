@@ -51,8 +51,11 @@ pub fn run(args: &XsArgs) -> anyhow::Result<Report> {
     let (faults, outage) = match outcome {
         Ok(done) => done,
         Err(error) => {
-            load.shared.stop.store(true, Ordering::Relaxed);
-            return Err(error.context(stand.logs()));
+            let logs = std::env::temp_dir().join(format!("ppvmm-crash-{seed}.log"));
+            std::fs::write(&logs, stand.logs())?;
+            let tally = finish_load(&load.shared, load.workers)?;
+            let findings = tally.findings.join("\n  ");
+            return Err(error.context(format!("seed {seed}, logs in {}\n  {findings}", logs.display())));
         }
     };
     let seconds = began.elapsed().as_secs_f64();
