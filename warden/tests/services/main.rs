@@ -128,7 +128,10 @@ async fn snapshots_and_kept_descriptors_reach_the_next_incarnation() {
     rig.event_of("begun", "replica/1").await;
     rig.inject("replica/1", Fault::Kill).await.unwrap();
     let begun = rig.event_of("begun", "replica/1").await;
-    assert_eq!(begun.detail, "board,conns,evtchn.0,kick,listener,log,snapshot; snapshot 7 holds state at 7");
+    assert_eq!(
+        begun.detail,
+        "board,conns,consult,evtchn.0,kick,listener,log,roots,snapshot; snapshot 7 holds state at 7"
+    );
     assert_eq!(rig.status().await.snapshot_index, 7);
     rig.down().await;
 }
