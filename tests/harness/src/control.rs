@@ -59,6 +59,17 @@ impl Control {
         Some(status)
     }
 
+    /// Flips a bit. False if the replica or the part is not there.
+    pub fn flip(&mut self, target: &str, flip: v1::Flip) -> bool {
+        let (socket, target) = (self.socket.clone(), target.to_owned());
+        self.runtime.block_on(async move {
+            let request = v1::InjectRequest { target, fault: v1::Fault::Flip.into(), flip: Some(flip) };
+            let asked =
+                async move { connect(socket).await?.inject(request).await.map_err(anyhow::Error::from) };
+            tokio::time::timeout(CALL_WAIT, asked).await.is_ok_and(|answer| answer.is_ok())
+        })
+    }
+
     /// What happened so far.
     pub fn events(&self) -> Vec<v1::Event> {
         self.heard.lock().map(|heard| heard.values().cloned().collect()).unwrap_or_default()

@@ -20,6 +20,8 @@ pub enum Deed {
     Kill,
     /// SIGSTOP, and SIGCONT after a while for those whom nobody replaces.
     Stop,
+    /// A bit of a live node flips in a replica's memory.
+    Flip,
 }
 
 /// A fault.
@@ -35,6 +37,7 @@ impl Fault {
         let deed = match self.deed {
             Deed::Kill => "kill",
             Deed::Stop => "stop",
+            Deed::Flip => "flip a bit in",
         };
         let target = match self.target {
             Target::Leader => "leader",
@@ -53,7 +56,12 @@ impl Fault {
             .flat_map(|target| std::iter::repeat_n(*target, if *target == Target::Leader { 4 } else { 2 }))
             .collect();
         let target = weighted[rng.usize(0..weighted.len())];
-        let deed = if rng.u32(0..4) == 0 { Deed::Stop } else { Deed::Kill };
+        let replica = matches!(target, Target::Leader | Target::Follower);
+        let deed = match rng.u32(0..4) {
+            0 => Deed::Stop,
+            1 if replica => Deed::Flip,
+            _ => Deed::Kill,
+        };
         Self { target, deed }
     }
 
@@ -81,6 +89,7 @@ impl Fault {
         let signal = match self.deed {
             Deed::Kill => Signal::KILL,
             Deed::Stop => Signal::STOP,
+            Deed::Flip => return false,
         };
         send(pid, signal)
     }

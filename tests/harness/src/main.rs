@@ -53,7 +53,7 @@ pub struct XsArgs {
     /// Which of leader, follower, gateway, warden, member are harmed; all that there are if left out.
     #[arg(long, value_delimiter = ',')]
     pub targets: Vec<TargetArg>,
-    /// Of a hundred faults, so many come while the one before is still being mended.
+    /// Of a hundred faults, so many come while the one before is still being mended: two at once, never three.
     #[arg(long, default_value_t = 20)]
     pub overlapping: u32,
     /// For people or for programs.

@@ -7,6 +7,7 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail, ensure};
+use api::v1;
 use indicatif::{ProgressBar, ProgressStyle};
 use rustix::process::Signal;
 use tests::Stand;
@@ -16,11 +17,13 @@ use crate::client::Client;
 use crate::control::Control;
 use crate::faults::{Deed, Fault, Target, is_whole, send};
 use crate::report::{Report, Spread, Tally};
-use crate::worker::{Shared, Worker};
+use crate::worker::{CONSTANTS, Shared, Worker, constant_path, constant_value};
 use crate::{Engine, TargetArg, XsArgs};
 
 /// How long everything may take to be whole again after a fault.
 const WHOLE_WAIT: Duration = Duration::from_secs(60);
+/// Longer than the pause between two looks of a follower's scrubber, which sees the whole of a small store at once.
+const SCRUB_ROUND: Duration = Duration::from_millis(700);
 /// How often the status is asked for.
 const STATUS_PAUSE: Duration = Duration::from_millis(1);
 /// Longest stop of a process that nobody replaces.
@@ -47,7 +50,7 @@ pub fn run(args: &XsArgs) -> anyhow::Result<Report> {
     let load = start_load(&stand, args, seed)?;
     let began = Instant::now();
     let mut rng = fastrand::Rng::with_seed(seed);
-    let outcome = harm(&mut control, args, &load, &mut rng);
+    let outcome = harm(&stand, &mut control, args, &load, &mut rng);
     let (faults, outage) = match outcome {
         Ok(done) => done,
         Err(error) => {
@@ -67,6 +70,11 @@ pub fn run(args: &XsArgs) -> anyhow::Result<Report> {
 fn start_load(stand: &Stand, args: &XsArgs, seed: u64) -> anyhow::Result<Load> {
     let mut setup = stand.client();
     setup.write("/crash/counter", "0").context("the common counter")?;
+    for number in 0..CONSTANTS {
+        let path = constant_path(number);
+        setup.write(&path, &constant_value(number))?;
+        setup.request(MessageType::SET_PERMS, 0, format!("{path}\0r0\0").as_bytes())?;
+    }
     let shared: Arc<Shared> = Arc::default();
     let (mut workers, mut progress) = (Vec::new(), Vec::new());
     for number in 0..args.sockets + args.rings {
@@ -93,6 +101,7 @@ type Outages = BTreeMap<String, Vec<u64>>;
 
 /// Injects the faults; gives how many of each kind, and how long each kept some client waiting.
 fn harm(
+    stand: &Stand,
     control: &mut Control,
     args: &XsArgs,
     load: &Load,
@@ -102,11 +111,23 @@ fn harm(
     let style = ProgressStyle::with_template("{bar:40} {pos}/{len} faults, {elapsed}, {eta} left {msg}")?;
     let bar = ProgressBar::new(args.faults).with_style(style);
     let (mut faults, mut outages) = (BTreeMap::<String, u64>::new(), Outages::new());
-    let mut done = 0;
+    let (mut done, mut overlapped) = (0, false);
     while done < args.faults {
-        let overlapping = rng.u32(0..100) < args.overlapping;
+        // Two at once, not three: what holds a client's connection is in gateway, leader and warden.
+        let overlapping = !overlapped && rng.u32(0..100) < args.overlapping;
         let status = if overlapping { control.status() } else { Some(wait_whole(control)?) };
         let fault = Fault::draw(rng, &targets);
+        if fault.deed == Deed::Flip {
+            if status.is_none_or(|status| !is_whole(&status)) || !flip(control, fault, rng) {
+                continue;
+            }
+            let took = flip_served(load, control, fault, stand)?;
+            outages.entry(fault.name()).or_default().push(micros(took));
+            *faults.entry(fault.name()).or_default() += 1;
+            done += 1;
+            bar.set_position(done);
+            continue;
+        }
         let Some(victim) = status.and_then(|status| fault.victim(&status, rng)) else {
             std::thread::sleep(STATUS_PAUSE);
             continue;
@@ -116,13 +137,44 @@ fn harm(
             continue;
         }
         let took = wait_served(load, fault, victim, rng).with_context(|| fault.name())?;
-        outages.entry(fault.name()).or_default().push(u64::try_from(took.as_micros()).unwrap_or(u64::MAX));
+        outages.entry(fault.name()).or_default().push(micros(took));
         *faults.entry(fault.name()).or_default() += 1;
+        overlapped = overlapping;
         done += 1;
         bar.set_position(done);
     }
     bar.finish_and_clear();
     Ok((faults, outages))
+}
+
+const PARTS: [&str; 7] = ["value", "perms", "digest", "generation", "name", "pointer", "sum"];
+
+/// Flips a bit of a node that nobody changes: its place cannot become another's meanwhile.
+fn flip(control: &mut Control, fault: Fault, rng: &mut fastrand::Rng) -> bool {
+    let path = constant_path(rng.u64(0..CONSTANTS));
+    let part = PARTS[rng.usize(0..PARTS.len())].to_owned();
+    let target = if fault.target == Target::Leader { "leader" } else { "follower" };
+    control.flip(target, v1::Flip { path, part, bit: rng.u64(0..4096) })
+}
+
+/// Reads every constant, so that what the leader has is looked at, and waits until a follower's scrubber has come by:
+/// one copy at a time is damaged, not two.
+fn flip_served(load: &Load, control: &mut Control, fault: Fault, stand: &Stand) -> anyhow::Result<Duration> {
+    let began = Instant::now();
+    let mut client = stand.client();
+    for number in 0..CONSTANTS {
+        let value = client.read(&constant_path(number)).with_context(|| fault.name())?;
+        ensure!(value == constant_value(number), "constant {number} is {value:?}");
+    }
+    let took = began.elapsed();
+    std::thread::sleep(SCRUB_ROUND);
+    ensure!(!load.workers.iter().any(JoinHandle::is_finished), "a client gave up");
+    wait_whole(control)?;
+    Ok(took)
+}
+
+fn micros(took: Duration) -> u64 {
+    u64::try_from(took.as_micros()).unwrap_or(u64::MAX)
 }
 
 fn targets(args: &XsArgs) -> Vec<Target> {

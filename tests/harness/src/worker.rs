@@ -15,10 +15,22 @@ use crate::report::Tally;
 
 /// Nodes of a worker's directory at most.
 const NODES: u64 = 24;
+/// Nodes that nobody changes.
+pub const CONSTANTS: u64 = 64;
 /// Longest value, in bytes.
 const VALUE_BYTES_MAX: usize = 400;
 /// Findings that are kept in words.
 const FINDINGS_MAX: usize = 20;
+
+/// The path of a node that nobody changes.
+pub fn constant_path(number: u64) -> String {
+    format!("/crash/constant/n{number}")
+}
+
+/// Its value.
+pub fn constant_value(number: u64) -> String {
+    format!("the value of constant {number} ").repeat(6)
+}
 
 /// What all workers share.
 #[derive(Default)]
@@ -93,7 +105,8 @@ impl Worker {
             35..65 => self.read(),
             65..75 => self.list(),
             75..83 => self.remove(),
-            83..93 => self.transaction(),
+            83..90 => self.transaction(),
+            90..96 => self.read_constant(),
             _ if self.counts_in_common => self.increment(),
             _ => self.read(),
         }
@@ -125,6 +138,20 @@ impl Worker {
             self.wrong(&format!("{path} is {found:?}, must be {:?}", self.model.get(&path)));
         }
         Ok(())
+    }
+
+    /// A node that nobody changes: it is harmed in memory instead.
+    fn read_constant(&mut self) -> Result<(), Trouble> {
+        let number = self.rng.u64(0..CONSTANTS);
+        let path = constant_path(number);
+        match self.client.request(MessageType::READ, 0, format!("{path}\0").as_bytes()) {
+            Ok(value) if value == constant_value(number).as_bytes() => Ok(()),
+            Ok(value) => {
+                self.wrong(&format!("{path} is {:?}", String::from_utf8_lossy(&value)));
+                Ok(())
+            }
+            Err(trouble) => self.count_refusal(trouble),
+        }
     }
 
     fn list(&mut self) -> Result<(), Trouble> {
