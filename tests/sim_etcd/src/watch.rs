@@ -173,3 +173,36 @@ fn response(state: &State, watch_id: i64) -> PbWatchResponse {
     let header = PbResponseHeader { revision: state.revision(), ..PbResponseHeader::default() };
     PbWatchResponse { header: Some(header), watch_id, ..PbWatchResponse::default() }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::limits::WATCH_RESPONSES_MAX;
+
+    #[test]
+    fn watchers_of_a_stream_are_bounded() {
+        let (sender, mut receiver) = mpsc::channel(WATCH_RESPONSES_MAX);
+        let (mut streams, state) = (Streams::default(), State::default());
+        let stream = streams.open(sender);
+        for _ in 0..=WATCHERS_MAX {
+            streams.create(stream, Wanted::default(), &state);
+        }
+        let responses: Vec<PbWatchResponse> =
+            std::iter::from_fn(|| receiver.try_recv().ok()).map(Result::unwrap).collect();
+        let refused = responses.iter().filter(|response| response.canceled).count();
+        assert_eq!((responses.len(), refused), (WATCHERS_MAX + 1, 1));
+    }
+
+    #[test]
+    fn a_client_that_reads_nothing_loses_its_stream() {
+        let (sender, _receiver) = mpsc::channel(WATCH_RESPONSES_MAX);
+        let (mut streams, state) = (Streams::default(), State::default());
+        let stream = streams.open(sender);
+        for _ in 0..WATCH_RESPONSES_MAX {
+            streams.progress(stream, &state);
+        }
+        assert_eq!(streams.open.len(), 1);
+        streams.progress(stream, &state);
+        assert_eq!(streams.open.len(), 0);
+    }
+}

@@ -147,6 +147,19 @@ impl Outbox {
         *self = kept;
     }
 
+    /// As [`Self::discard_replies`], but the newest reply stays.
+    pub fn discard_older_replies(&mut self) {
+        let newest =
+            self.iter().filter(|(_, kind, _)| *kind == Kind::Reply).map(|(ordinal, _, _)| ordinal).last();
+        let mut kept = Outbox { last_ordinal: self.last_ordinal, ..Outbox::default() };
+        for (ordinal, kind, message) in self.iter() {
+            if kind == Kind::Event || Some(ordinal) == newest {
+                kept.push_as(ordinal, kind, message);
+            }
+        }
+        *self = kept;
+    }
+
     /// Drops everything; ordinals go on.
     pub fn clear(&mut self) {
         *self = Outbox { last_ordinal: self.last_ordinal, ..Outbox::default() };
@@ -175,6 +188,20 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+
+    #[test]
+    fn only_the_newest_reply_and_all_events_stay() {
+        let mut outbox = Outbox::default();
+        for (kind, message) in
+            [(Kind::Reply, b"a"), (Kind::Event, b"b"), (Kind::Reply, b"c"), (Kind::Event, b"d")]
+        {
+            outbox.push(kind, message);
+        }
+        outbox.discard_older_replies();
+        let kept: Vec<_> = outbox.iter().map(|(ordinal, _, message)| (ordinal, message.to_vec())).collect();
+        assert_eq!(kept, [(2, b"b".to_vec()), (3, b"c".to_vec()), (4, b"d".to_vec())]);
+        assert_eq!(outbox.last_ordinal(), 4);
+    }
 
     proptest! {
         #[test]

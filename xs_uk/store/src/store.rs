@@ -195,6 +195,19 @@ impl Store {
         }
     }
 
+    /// For a successor, after it has trimmed what was delivered: drops the replies to the requests up to number `refused`,
+    /// which the client was answered with an error before their outcome was known. A request is taken only when all
+    /// earlier answers are queued, so a reply that the client still waits for is the newest, and one to a later request.
+    pub fn discard_refused(&mut self, conn: ConnId, refused: u64) {
+        if let Some(conn) = self.conns.get_mut(&conn).filter(|_| refused > 0) {
+            if conn.last_seq <= refused {
+                conn.outbox.discard_replies();
+            } else {
+                conn.outbox.discard_older_replies();
+            }
+        }
+    }
+
     /// The ordinal of the last message that ever went into the outbox of a connection; 0 if none did.
     pub fn last_ordinal(&self, conn: ConnId) -> u64 {
         self.conns.get(&conn).map_or(0, |conn| conn.outbox.last_ordinal())

@@ -1,6 +1,7 @@
 //! Node requests of privileged clients.
 
 use super::*;
+use crate::EntryRef;
 use XsError::*;
 
 #[test]
@@ -181,4 +182,27 @@ fn deep_paths() {
     assert_eq!(rig.rm(TOOLS, "/a"), ok());
     assert_eq!(rig.events(TOOLS), [format!("{deep} t")]);
     assert_eq!(rig.store.usage(DomId(0)).nodes, 5);
+}
+
+/// A client was answered EIO while the outcome of its request was not known, a later request of it was logged, and the
+/// leader died before it queued that one's reply: the successor finds both replies. Found by the simulation.
+#[test]
+fn a_successor_drops_replies_to_refused_requests() {
+    let replies = |refused: u64, logged: u64| {
+        let mut store = Store::new(Config::default());
+        store.apply(1, EntryRef::Connect { conn: TOOLS, peer: Peer::Socket }, &mut Vec::new());
+        for seq in 1..=logged {
+            let (header, conn) = (Rig::header(T::MKDIR, 0, b"/a\0"), TOOLS);
+            let entry =
+                EntryRef::Request { conn, seq, header, payload: b"/a\0", verdict: None, ring_conn: None };
+            store.apply(seq + 1, entry, &mut Vec::new());
+        }
+        store.discard_refused(TOOLS, refused);
+        store.outbox(TOOLS).map(|(ordinal, _, _)| ordinal).collect::<Vec<_>>()
+    };
+    assert_eq!(replies(0, 1), [1]);
+    assert_eq!(replies(1, 1), []);
+    assert_eq!(replies(1, 2), [2]);
+    assert_eq!(replies(2, 2), []);
+    assert_eq!(replies(2, 3), [3]);
 }
