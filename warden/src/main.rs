@@ -8,7 +8,7 @@ use std::process::{Command, ExitCode};
 
 use anyhow::Context;
 use clap::{Parser, ValueEnum};
-use warden::limits::{REPLICAS_DEFAULT, REPLICAS_MAX};
+use warden::limits::{MEMBERS_MAX, REPLICAS_DEFAULT, REPLICAS_MAX};
 use warden::{RunDir, Warden, WardenSpec, logging, respawn, store_group};
 
 /// Keeps the services of a dom0 alive: starts, watches, promotes and restarts them.
@@ -29,6 +29,9 @@ struct Args {
     /// Number of the store's replicas.
     #[arg(long, default_value_t = REPLICAS_DEFAULT, value_parser = clap::value_parser!(u32).range(1..=i64::from(REPLICAS_MAX)))]
     replicas: u32,
+    /// Members of the store's own etcd; the arguments for the services must name the same number.
+    #[arg(long, default_value_t = 0, value_parser = clap::value_parser!(u32).range(0..=i64::from(MEMBERS_MAX)))]
+    members: u32,
     /// Let `ppvmm inject` work.
     #[arg(long)]
     enable_injection: bool,
@@ -102,7 +105,9 @@ fn spec(args: Args) -> anyhow::Result<WardenSpec> {
     };
     let rundir = RunDir::take(&args.rundir)?;
     let socket = args.store_socket.unwrap_or_else(|| args.rundir.join("socket"));
-    let group = store_group(rundir.path(), &xs_uk, &args.xs_uk_args, args.replicas, &socket);
+    let mut xs_uk_args = args.xs_uk_args;
+    xs_uk_args.extend(["--group-id".into(), rundir.group_id()?.into()]);
+    let group = store_group(rundir.path(), &xs_uk, &xs_uk_args, args.replicas, args.members, &socket);
     let profile = args.profile.unwrap_or_else(|| detect(rundir.path()));
     Ok(WardenSpec {
         rundir,

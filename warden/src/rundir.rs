@@ -4,6 +4,7 @@ use std::fs::File;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use rustix::fs::FlockOperation;
 
@@ -51,6 +52,23 @@ impl RunDir {
     /// What an earlier warden wrote down, if any of its processes lives.
     pub fn found(&self) -> Option<&State> {
         self.found.as_ref()
+    }
+
+    /// The name of the group in an engine that outlives it: a new one for each group, kept while one is adopted.
+    ///
+    /// # Errors
+    /// [`Error::Path`].
+    pub fn group_id(&self) -> Result<String, Error> {
+        let path = self.path.join("group.id");
+        if self.found.is_some()
+            && let Ok(id) = std::fs::read_to_string(&path)
+        {
+            return Ok(id.trim().to_owned());
+        }
+        let since_1970 = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        let id = format!("{:x}-{:x}", since_1970.as_micros(), std::process::id());
+        std::fs::write(&path, &id).map_err(Error::path(&path))?;
+        Ok(id)
     }
 
     /// Where the state of the group is written down.

@@ -65,7 +65,8 @@ pub struct WardenSpec {
     pub grpc_listen: Option<SocketAddr>,
 }
 
-/// The store's group: `xs_uk --role gateway ARGS` and `replicas` times `xs_uk --role replica ARGS`.
+/// The store's group: `xs_uk --role gateway ARGS`, `replicas` times `xs_uk --role replica ARGS`, and `members` times
+/// `xs_uk --role member ARGS`.
 ///
 /// The services find the run directory in `XENSTORED_RUNDIR`. `socket` is the path of the store's socket.
 pub fn store_group(
@@ -73,6 +74,7 @@ pub fn store_group(
     xs_uk: &Path,
     args: &[OsString],
     replicas: u32,
+    members: u32,
     socket: &Path,
 ) -> GroupSpec {
     let service = |role: &str| ServiceSpec {
@@ -86,7 +88,7 @@ pub fn store_group(
     let region = |name: &str, length_bytes| RegionSpec { name: name.to_owned(), length_bytes };
     GroupSpec {
         gateway: service("gateway"),
-        members: Vec::new(),
+        members: (0..members).map(|_| service("member")).collect(),
         replicas: (0..replicas).map(|_| service("replica")).collect(),
         regions: vec![
             region(names::LOG, LOG_BYTES),
@@ -152,9 +154,9 @@ mod tests {
     fn the_stores_services_are_told_their_roles() {
         let dir = tempfile::tempdir().unwrap();
         let socket = dir.path().join("socket");
-        let group = store_group(dir.path(), Path::new("/bin/xs_uk"), &["-K".into()], 2, &socket);
+        let group = store_group(dir.path(), Path::new("/bin/xs_uk"), &["-K".into()], 2, 1, &socket);
         assert_eq!(group.gateway.args, ["--role", "gateway", "--replicas", "2", "-K"]);
-        assert_eq!(group.replicas.len(), 2);
+        assert_eq!((group.replicas.len(), group.members.len()), (2, 1));
         assert_eq!(group.replicas[1].args, ["--role", "replica", "--replicas", "2", "-K"]);
     }
 }

@@ -95,9 +95,54 @@ pub struct Up {
     /// Serve status, events and health at this loopback address too.
     #[arg(long, value_name = "ADDRESS:PORT")]
     pub grpc_listen: Option<std::net::SocketAddr>,
+    /// What keeps the store's log: shared memory, or etcd.
+    #[arg(long, default_value = "embedded")]
+    pub engine: Engine,
+    /// Members of the store's own etcd, which is started if --etcd-endpoints names none.
+    #[arg(long, value_name = "NB", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=5))]
+    pub etcd_members: u32,
+    /// Where the store's own etcd keeps its data; default: in the run directory, which is in memory on most hosts.
+    #[arg(long, value_name = "DIR")]
+    pub etcd_data: Option<PathBuf>,
+    /// The etcd to use, such as http://10.0.0.1:2379; certificates and passwords: see xs_uk --help, and give them behind --
+    #[arg(long, value_name = "URL", value_delimiter = ',')]
+    pub etcd_endpoints: Vec<String>,
     /// Arguments for every service of the store.
     #[arg(last = true)]
     pub xs_uk_args: Vec<OsString>,
+}
+
+/// What keeps the store's log.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Engine {
+    /// Shared memory that outlives every process of the store.
+    Embedded,
+    /// etcd, the store's own or a given one.
+    Etcd,
+}
+
+impl Up {
+    /// How many members of an own etcd are to be started.
+    pub fn own_members(&self) -> u32 {
+        if self.engine == Engine::Etcd && self.etcd_endpoints.is_empty() { self.etcd_members } else { 0 }
+    }
+
+    /// What the store's services must know of the engine.
+    pub fn engine_args(&self) -> Vec<OsString> {
+        if self.engine == Engine::Embedded {
+            return Vec::new();
+        }
+        let mut list: Vec<OsString> =
+            ["--engine", "etcd", "--etcd-members"].into_iter().map(OsString::from).collect();
+        list.push(self.etcd_members.to_string().into());
+        if let Some(data) = &self.etcd_data {
+            list.extend(["--etcd-data".into(), data.into()]);
+        }
+        if !self.etcd_endpoints.is_empty() {
+            list.extend(["--etcd-endpoints".into(), self.etcd_endpoints.join(",").into()]);
+        }
+        list
+    }
 }
 
 /// What kind of host it is.

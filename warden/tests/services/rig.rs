@@ -60,7 +60,7 @@ pub fn spec(replicas: u32, env: &[(&str, &str)]) -> WardenSpec {
 pub fn spec_in(dir: &Path, replicas: u32, env: &[(&str, &str)]) -> WardenSpec {
     let rundir = RunDir::take(dir).unwrap();
     let program = std::env::current_exe().unwrap();
-    let mut group = store_group(dir, &program, &[], replicas, &dir.join("socket"));
+    let mut group = store_group(dir, &program, &[], replicas, 0, &dir.join("socket"));
     let service = |role: &str| ServiceSpec {
         program: program.clone(),
         args: ["fake_service", "--exact", "--nocapture", "--test-threads=1"].map(Into::into).to_vec(),

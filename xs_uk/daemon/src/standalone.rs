@@ -3,11 +3,10 @@
 use std::ffi::OsString;
 use std::io::Write;
 use std::path::Path;
-use std::time::{SystemTime, UNIX_EPOCH};
 
 use anyhow::Context;
 use hypervisor::Profile;
-use warden::{Handle, RunDir, ServiceSpec, Warden, WardenSpec};
+use warden::{Handle, RunDir, Warden, WardenSpec};
 
 use crate::args::Args;
 use crate::background;
@@ -32,17 +31,23 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
 fn spec(args: &Args) -> anyhow::Result<WardenSpec> {
     let rundir = RunDir::take(&args.rundir)?;
     let mut args = args.clone();
-    args.engine.group_id = group_id(rundir.path(), rundir.found().is_some())?;
+    args.engine.group_id = rundir.group_id()?;
     let args = &args;
     let socket = args.socket_path();
     let program = std::env::current_exe().context("own path")?;
     let host = args.host();
-    let mut group = warden::store_group(rundir.path(), &program, &child_args(args), args.replicas, &socket);
+    let mut group = warden::store_group(
+        rundir.path(),
+        &program,
+        &child_args(args),
+        args.replicas,
+        args.engine.own_members(),
+        &socket,
+    );
     let profile = match host.profile {
         Profile::Xen => "xen",
         Profile::Local => "local",
     };
-    group.members = members(args, &program, rundir.path());
     for service in group.replicas.iter_mut().chain([&mut group.gateway]) {
         service.env.push(("PPVMM_PROFILE".into(), profile.into()));
     }
@@ -53,28 +58,6 @@ fn spec(args: &Args) -> anyhow::Result<WardenSpec> {
         injection: args.enable_injection,
         grpc_listen: None,
     })
-}
-
-/// The name of the group in an engine that outlives it: a new one for each group, kept while one is adopted.
-fn group_id(rundir: &Path, adopted: bool) -> anyhow::Result<String> {
-    let path = rundir.join("group.id");
-    if adopted && let Ok(id) = std::fs::read_to_string(&path) {
-        return Ok(id.trim().to_owned());
-    }
-    let since_1970 = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    let id = format!("{:x}-{:x}", since_1970.as_micros(), std::process::id());
-    std::fs::write(&path, &id).with_context(|| format!("{}", path.display()))?;
-    Ok(id)
-}
-
-/// The store's own etcd, if it has one.
-fn members(args: &Args, program: &Path, rundir: &Path) -> Vec<ServiceSpec> {
-    let service = ServiceSpec {
-        program: program.to_owned(),
-        args: [OsString::from("--role"), "member".into()].into_iter().chain(child_args(args)).collect(),
-        env: vec![("XENSTORED_RUNDIR".into(), rundir.into())],
-    };
-    (0..args.engine.own_members()).map(|_| service.clone()).collect()
 }
 
 /// What children need of our own command line: all but the flags that are about the process as a whole.
