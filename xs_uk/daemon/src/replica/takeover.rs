@@ -287,9 +287,7 @@ impl Leader {
     pub(super) fn skip_logged(&mut self, id: ConnId, slot: &mut Slot) {
         let record = slot.record();
         self.machine.store.trim(id, record.delivered);
-        if record.refused != 0 && record.refused == self.machine.store.last_seq(id) {
-            self.machine.store.discard_reply(id);
-        }
+        self.machine.store.discard_refused(id, record.refused);
         if self.machine.store.last_seq(id) <= record.seq {
             return;
         }
