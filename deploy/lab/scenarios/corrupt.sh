@@ -59,7 +59,7 @@ flipper() {
 # A node as the toolstack and its guests use them, drawn from the whole store.
 any_path() {
   local paths
-  mapfile -t paths < <(timeout 20 xenstore-ls -f / | sed 's/ = .*//')
+  mapfile -t paths <<<"$(timeout 20 xenstore-ls -f / | sed 's/ = .*//')"
   echo "${paths[(RANDOM * 32768 + RANDOM) % ${#paths[@]}]}"
 }
 
