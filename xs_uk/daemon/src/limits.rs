@@ -99,7 +99,7 @@ pub const MEMBER_PROBE_PAUSE: Duration = Duration::from_millis(20);
 pub const MEMBER_QUOTA_BYTES: u64 = 1 << 30;
 
 /// How long the others' copies of a damaged node are waited for.
-pub const CONSULT_WAIT: Duration = Duration::from_millis(20);
+pub const CONSULT_WAIT: Duration = Duration::from_millis(250);
 
 /// Pause between looks at the others' answers.
 pub const CONSULT_PAUSE: Duration = Duration::from_micros(20);
