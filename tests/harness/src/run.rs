@@ -24,6 +24,8 @@ use crate::{Engine, TargetArg, XsArgs};
 const WHOLE_WAIT: Duration = Duration::from_secs(60);
 /// Longer than the pause between two looks of a follower's scrubber, which sees the whole of a small store at once.
 const SCRUB_ROUND: Duration = Duration::from_millis(700);
+/// How long the hand-over of clients may take after everything is up.
+const HANDOVER: Duration = Duration::from_millis(50);
 /// How often the status is asked for.
 const STATUS_PAUSE: Duration = Duration::from_millis(1);
 /// Longest stop of a process that nobody replaces.
@@ -163,7 +165,7 @@ fn flip_served(load: &Load, control: &mut Control, fault: Fault, stand: &Stand) 
     let began = Instant::now();
     let mut client = stand.client();
     for number in 0..CONSTANTS {
-        let value = client.read(&constant_path(number)).with_context(|| fault.name())?;
+        let value = read_constant(&mut client, number, began).with_context(|| fault.name())?;
         ensure!(value == constant_value(number), "constant {number} is {value:?}");
     }
     let took = began.elapsed();
@@ -171,6 +173,18 @@ fn flip_served(load: &Load, control: &mut Control, fault: Fault, stand: &Stand) 
     ensure!(!load.workers.iter().any(JoinHandle::is_finished), "a client gave up");
     wait_whole(control)?;
     Ok(took)
+}
+
+/// A replica that cannot ask enough others refuses until it can; it never guesses.
+fn read_constant(client: &mut tests::RawClient, number: u64, began: Instant) -> std::io::Result<String> {
+    loop {
+        match client.read(&constant_path(number)) {
+            Err(error) if error.to_string() == "EIO" && began.elapsed() < WHOLE_WAIT => {
+                std::thread::sleep(STATUS_PAUSE);
+            }
+            read => return read,
+        }
+    }
 }
 
 fn micros(took: Duration) -> u64 {
@@ -229,6 +243,8 @@ fn wait_whole(control: &mut Control) -> anyhow::Result<api::v1::StatusResponse> 
     loop {
         let status = control.status();
         if let Some(status) = status.as_ref().filter(|status| is_whole(status)) {
+            // The status does not tell when a new gateway and a new warden have got their copies of all clients.
+            std::thread::sleep(HANDOVER);
             return Ok(status.clone());
         }
         ensure!(began.elapsed() < WHOLE_WAIT, "not whole after {} s: {status:?}", WHOLE_WAIT.as_secs());
