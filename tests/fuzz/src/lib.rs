@@ -1,6 +1,6 @@
 //! Fuzz targets: functions of arbitrary bytes that panic when a promise is broken.
 //!
-//! They run in two ways: under libFuzzer (`tests/fuzz/run TARGET MINUTES`, a nightly compiler), and on every `cargo test`,
+//! They run in two ways: under libFuzzer (`tests/fuzz/run TARGET MINUTES`), and on every `cargo test`,
 //! which replays the committed corpus and mutates it for a short while (`tests/replay.rs`).
 #![forbid(unsafe_code)]
 

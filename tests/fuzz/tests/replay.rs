@@ -1,4 +1,4 @@
-//! The targets on the committed corpus, and on mutations of it for a short while; no nightly compiler needed.
+//! The targets on the committed corpus, and on mutations of it for a short while.
 #![allow(clippy::unwrap_used, reason = "a test fails by a panic")]
 
 use std::path::Path;
