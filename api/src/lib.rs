@@ -13,6 +13,13 @@ pub const FILE_DESCRIPTOR_SET: &[u8] = tonic::include_file_descriptor_set!("ppvm
 /// Name of the Unix socket of the warden in its run directory.
 pub const SOCKET_NAME: &str = "ppvmm.sock";
 
+/// CLOCK_MONOTONIC in microseconds (clock_gettime(2)): the clock of [`v1::Event::clock_us`].
+pub fn clock_us() -> u64 {
+    let now = rustix::time::clock_gettime(rustix::time::ClockId::Monotonic);
+    let seconds = u64::try_from(now.tv_sec).unwrap_or(0);
+    seconds * 1_000_000 + u64::try_from(now.tv_nsec).unwrap_or(0) / 1_000
+}
+
 #[cfg(test)]
 mod tests {
     use prost::Message;

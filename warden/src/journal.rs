@@ -22,21 +22,22 @@ struct Inner {
     kept: VecDeque<v1::Event>,
     last_id: u64,
     readers: Option<broadcast::Sender<v1::Event>>,
+    /// [`api::clock_us`] at the warden's start.
+    started_us: u64,
 }
 
 impl Default for Journal {
     fn default() -> Self {
-        let readers = Some(broadcast::Sender::new(EVENTS_BEHIND_MAX));
-        Self { inner: Mutex::new(Inner { kept: VecDeque::new(), last_id: 0, readers }) }
+        Self::after(0, 0)
     }
 }
 
 impl Journal {
-    /// The numbers go on from those of an earlier warden.
-    pub fn after(last_id: u64) -> Self {
-        let journal = Self::default();
-        journal.lock().last_id = last_id;
-        journal
+    /// The numbers go on from those of an earlier warden; times are told as they passed since [`api::clock_us`] was
+    /// `started_us`.
+    pub fn after(last_id: u64, started_us: u64) -> Self {
+        let readers = Some(broadcast::Sender::new(EVENTS_BEHIND_MAX));
+        Self { inner: Mutex::new(Inner { kept: VecDeque::new(), last_id, readers, started_us }) }
     }
 
     /// The newest event's number.
@@ -48,7 +49,7 @@ impl Journal {
     pub fn record(&self, now: TimeUs, event: &Event) {
         let mut inner = self.lock();
         inner.last_id += 1;
-        let event = to_api(inner.last_id, now, event);
+        let event = to_api(inner.last_id, now, inner.started_us, event);
         if inner.kept.len() == EVENTS_KEPT_MAX {
             inner.kept.pop_front();
         }
@@ -85,11 +86,12 @@ pub fn unix_ms() -> i64 {
     i64::try_from(since.as_millis()).unwrap_or(i64::MAX)
 }
 
-fn to_api(id: u64, now: TimeUs, event: &Event) -> v1::Event {
+fn to_api(id: u64, now: TimeUs, started_us: u64, event: &Event) -> v1::Event {
     v1::Event {
         id,
         time_ms: unix_ms(),
         monotonic_us: now.0,
+        clock_us: started_us + now.0,
         severity: match event.severity {
             Severity::Info => v1::Severity::Info,
             Severity::Warning => v1::Severity::Warning,
@@ -157,6 +159,16 @@ mod tests {
         assert_eq!((all.len(), all[0].id), (EVENTS_KEPT_MAX, 4));
         let (two, _) = journal.subscribe(2);
         assert_eq!(two.iter().map(|event| event.id).collect::<Vec<_>>(), [4098, 4099]);
+    }
+
+    #[test]
+    fn events_are_dated_by_the_clock_of_the_host() {
+        let began = api::clock_us();
+        let journal = Journal::after(7, began);
+        journal.record(TimeUs(5), &Event::new(Severity::Info, Kind::Stopping));
+        let (all, _) = journal.subscribe(1);
+        assert_eq!((all[0].id, all[0].clock_us), (8, began + 5));
+        assert!(api::clock_us() >= began);
     }
 
     #[test]

@@ -92,6 +92,7 @@ impl Warden {
     /// # Errors
     /// What could not be made.
     pub fn new(spec: WardenSpec) -> Result<Self, Error> {
+        let (started, started_us) = (Instant::now(), api::clock_us());
         let (replicas, members) = shape(&spec.group)?;
         let sockets = Sockets::bind(&spec.rundir.path().join(api::SOCKET_NAME), spec.grpc_listen)?;
         let (heard, news) = mpsc::channel(QUEUE_MAX);
@@ -110,7 +111,7 @@ impl Warden {
         let board = Arc::new(OnceLock::new());
         open_board(&keeper, &board)?;
         let view = watch::Sender::new(View::from(&planner));
-        let journal = Arc::new(Journal::after(found.map_or(0, |found| found.last_event_id)));
+        let journal = Arc::new(Journal::after(found.map_or(0, |found| found.last_event_id), started_us));
         let status = Arc::new(StatusSource {
             view: view.subscribe(),
             board: board.clone(),
@@ -134,7 +135,7 @@ impl Warden {
             sockets: Some(sockets),
             api,
             signals: Signals::new()?,
-            started: Instant::now(),
+            started,
             outcome: None,
             rundir: spec.rundir,
             recorded: State::default(),

@@ -12,20 +12,22 @@ use tokio::runtime::Runtime;
 use tokio_stream::StreamExt;
 use tonic::transport::{Channel, Endpoint};
 
+use crate::timing::Heard;
+
 /// How long one call may take.
 const CALL_WAIT: Duration = Duration::from_millis(500);
 /// Pause before the next attempt at a warden that is gone.
 const RETRY_PAUSE: Duration = Duration::from_millis(2);
 
 /// Events by warden and number, as far as they were heard.
-type Heard = BTreeMap<(u32, u64), v1::Event>;
+type Events = BTreeMap<(u32, u64), v1::Event>;
 
 /// A connection that outlives wardens.
 pub struct Control {
     runtime: Runtime,
     socket: PathBuf,
     client: Option<PpvmmClient<Channel>>,
-    heard: Arc<Mutex<Heard>>,
+    heard: Arc<Mutex<Events>>,
 }
 
 impl Control {
@@ -33,7 +35,7 @@ impl Control {
     pub fn start(rundir: &Path) -> anyhow::Result<Self> {
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
         let socket = rundir.join(api::SOCKET_NAME);
-        let heard: Arc<Mutex<Heard>> = Arc::default();
+        let heard: Arc<Mutex<Events>> = Arc::default();
         runtime.spawn(follow(socket.clone(), Arc::clone(&heard)));
         Ok(Self { runtime, socket, client: None, heard })
     }
@@ -59,20 +61,23 @@ impl Control {
         Some(status)
     }
 
-    /// Flips a bit. False if the replica or the part is not there.
-    pub fn flip(&mut self, target: &str, flip: v1::Flip) -> bool {
+    /// Flips a bit; gives the service that was hit. None if the replica or the part is not there.
+    pub fn flip(&mut self, target: &str, flip: v1::Flip) -> Option<String> {
         let (socket, target) = (self.socket.clone(), target.to_owned());
         self.runtime.block_on(async move {
             let request = v1::InjectRequest { target, fault: v1::Fault::Flip.into(), flip: Some(flip) };
             let asked =
                 async move { connect(socket).await?.inject(request).await.map_err(anyhow::Error::from) };
-            tokio::time::timeout(CALL_WAIT, asked).await.is_ok_and(|answer| answer.is_ok())
+            let answer = tokio::time::timeout(CALL_WAIT, asked).await.ok()?.ok()?;
+            Some(answer.into_inner().service)
         })
     }
 
     /// What happened so far.
-    pub fn events(&self) -> Vec<v1::Event> {
-        self.heard.lock().map(|heard| heard.values().cloned().collect()).unwrap_or_default()
+    pub fn events(&self) -> Vec<Heard> {
+        let tell =
+            |((warden, _), event): (&(u32, u64), &v1::Event)| Heard { warden: *warden, event: event.clone() };
+        self.heard.lock().map(|heard| heard.iter().map(tell).collect()).unwrap_or_default()
     }
 }
 
@@ -85,7 +90,7 @@ async fn connect(socket: PathBuf) -> anyhow::Result<PpvmmClient<Channel>> {
     Ok(PpvmmClient::new(channel))
 }
 
-async fn follow(socket: PathBuf, heard: Arc<Mutex<Heard>>) {
+async fn follow(socket: PathBuf, heard: Arc<Mutex<Events>>) {
     loop {
         // A warden that dies ends the stream; its successor has another process id.
         let _ = follow_one(socket.clone(), &heard).await;
@@ -93,7 +98,7 @@ async fn follow(socket: PathBuf, heard: Arc<Mutex<Heard>>) {
     }
 }
 
-async fn follow_one(socket: PathBuf, heard: &Mutex<Heard>) -> anyhow::Result<()> {
+async fn follow_one(socket: PathBuf, heard: &Mutex<Events>) -> anyhow::Result<()> {
     let mut client = connect(socket).await?;
     let warden = client.status(v1::StatusRequest {}).await?.into_inner().warden_pid;
     let request = v1::EventsRequest { replay_last: u32::MAX, follow: true };

@@ -7,6 +7,7 @@ mod control;
 mod faults;
 mod report;
 mod run;
+mod timing;
 mod worker;
 
 use std::process::ExitCode;

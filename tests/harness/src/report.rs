@@ -102,7 +102,7 @@ impl Spread {
 /// The whole run.
 #[derive(Debug, Serialize)]
 pub struct Report {
-    /// Version of this form.
+    /// Version of this form. 2: restoration by kind of fault.
     pub version: u32,
     /// The engine that kept the log.
     pub engine: String,
@@ -122,10 +122,11 @@ pub struct Report {
     pub counter: [u64; 2],
     /// The store's own check: lines of complaint.
     pub check: Vec<String>,
-    /// From a fault to its detection, by kind of fault.
+    /// From a fault to its detection, by kind of fault. A flipped bit is detected when somebody reads it, or by a
+    /// scrubber that comes by.
     pub detection: BTreeMap<String, Spread>,
-    /// From the detection of a leader's fault to the new leader's service.
-    pub restoration: Spread,
+    /// From the detection to service (a leader's death, by the next leader), or until what was hit is ready or mended.
+    pub restoration: BTreeMap<String, Spread>,
     /// From a fault until every client has had an answer, by kind of fault.
     pub outage: BTreeMap<String, Spread>,
     /// Latency of operations.
@@ -157,14 +158,14 @@ impl Report {
             "common counter {} of {} acknowledged ({} unknown), {} conflicts, {} events",
             self.counter[0], self.counter[1], t.unknown_increments, t.conflicts, t.events
         ));
-        for (name, spread) in &self.detection {
-            lines.push(format!("  detection {name:<20} {}", line(spread)));
+        let tables =
+            [("detected", &self.detection), ("restored", &self.restoration), ("all served", &self.outage)];
+        for (what, spreads) in tables {
+            lines.extend(
+                spreads.iter().map(|(name, spread)| format!("  {what:<10} {name:<22} {}", line(spread))),
+            );
         }
-        lines.push(format!("  restoration {:<18} {}", "", line(&self.restoration)));
-        for (name, spread) in &self.outage {
-            lines.push(format!("  all served again {name:<13} {}", line(spread)));
-        }
-        lines.push(format!("  operation {:<20} {}", "", line(&self.latency)));
+        lines.push(format!("  {:<33} {}", "operation", line(&self.latency)));
         lines.extend(self.check.iter().chain(&t.findings).map(|text| format!("  ! {text}")));
         lines.push(if self.passed { "passed".into() } else { "FAILED".into() });
         lines.join("\n")

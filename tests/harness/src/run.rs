@@ -17,6 +17,7 @@ use crate::client::Client;
 use crate::control::Control;
 use crate::faults::{Deed, Fault, Target, is_whole, send};
 use crate::report::{Report, Spread, Tally};
+use crate::timing::{Injected, Times, Victim};
 use crate::worker::{CONSTANTS, Shared, Worker, constant_path, constant_value};
 use crate::{Engine, TargetArg, XsArgs};
 
@@ -53,7 +54,7 @@ pub fn run(args: &XsArgs) -> anyhow::Result<Report> {
     let began = Instant::now();
     let mut rng = fastrand::Rng::with_seed(seed);
     let outcome = harm(&stand, &mut control, args, &load, &mut rng);
-    let (faults, outage) = match outcome {
+    let done = match outcome {
         Ok(done) => done,
         Err(error) => {
             let logs = std::env::temp_dir().join(format!("ppvmm-crash-{seed}.log"));
@@ -66,7 +67,7 @@ pub fn run(args: &XsArgs) -> anyhow::Result<Report> {
     let seconds = began.elapsed().as_secs_f64();
     let tally = finish_load(&load.shared, load.workers)?;
     wait_whole(&mut control)?;
-    verdict(&stand, &control, args, seed, seconds, faults, outage, tally, &load.shared, &load.progress)
+    verdict(&stand, &control, args, seed, seconds, done, tally, &load.shared, &load.progress)
 }
 
 fn start_load(stand: &Stand, args: &XsArgs, seed: u64) -> anyhow::Result<Load> {
@@ -99,60 +100,77 @@ fn start_load(stand: &Stand, args: &XsArgs, seed: u64) -> anyhow::Result<Load> {
     Ok(Load { workers, progress, shared })
 }
 
-type Outages = BTreeMap<String, Vec<u64>>;
+/// What was injected, and for how long each kind of fault kept some client waiting.
+#[derive(Default)]
+struct Done {
+    faults: Vec<Injected>,
+    outages: BTreeMap<String, Vec<u64>>,
+}
 
-/// Injects the faults; gives how many of each kind, and how long each kept some client waiting.
+impl Done {
+    fn add(&mut self, fault: Fault, victim: Victim, at_us: u64, took: Duration) {
+        self.outages.entry(fault.name()).or_default().push(micros(took));
+        self.faults.push(Injected { fault, victim, at_us });
+    }
+
+    fn counts(&self) -> BTreeMap<String, u64> {
+        let mut counts = BTreeMap::new();
+        for injected in &self.faults {
+            *counts.entry(injected.fault.name()).or_default() += 1;
+        }
+        counts
+    }
+}
+
+/// Injects the faults.
 fn harm(
     stand: &Stand,
     control: &mut Control,
     args: &XsArgs,
     load: &Load,
     rng: &mut fastrand::Rng,
-) -> anyhow::Result<(BTreeMap<String, u64>, Outages)> {
+) -> anyhow::Result<Done> {
     let targets = targets(args);
     let style = ProgressStyle::with_template("{bar:40} {pos}/{len} faults, {elapsed}, {eta} left {msg}")?;
     let bar = ProgressBar::new(args.faults).with_style(style);
-    let (mut faults, mut outages) = (BTreeMap::<String, u64>::new(), Outages::new());
-    let (mut done, mut overlapped) = (0, false);
-    while done < args.faults {
+    let (mut done, mut overlapped) = (Done::default(), false);
+    while (done.faults.len() as u64) < args.faults {
         // Two at once, not three: what holds a client's connection is in gateway, leader and warden.
         let overlapping = !overlapped && rng.u32(0..100) < args.overlapping;
         let status = if overlapping { control.status() } else { Some(wait_whole(control)?) };
         let fault = Fault::draw(rng, &targets);
         if fault.deed == Deed::Flip {
-            if status.is_none_or(|status| !is_whole(&status)) || !flip(control, fault, rng) {
+            if status.is_none_or(|status| !is_whole(&status)) {
                 continue;
             }
+            let at_us = api::clock_us();
+            let Some(service) = flip(control, fault, rng) else { continue };
             let took = flip_served(load, control, fault, stand)?;
-            outages.entry(fault.name()).or_default().push(micros(took));
-            *faults.entry(fault.name()).or_default() += 1;
-            done += 1;
-            bar.set_position(done);
-            continue;
+            done.add(fault, Victim::Service(service), at_us, took);
+        } else {
+            let Some(victim) = status.and_then(|status| fault.victim(&status, rng)) else {
+                std::thread::sleep(STATUS_PAUSE);
+                continue;
+            };
+            std::thread::sleep(Duration::from_micros(rng.u64(0..10_000)));
+            let at_us = api::clock_us();
+            if !fault.inject(victim) {
+                continue;
+            }
+            let took = wait_served(load, fault, victim, rng).with_context(|| fault.name())?;
+            done.add(fault, Victim::Process(victim), at_us, took);
+            overlapped = overlapping;
         }
-        let Some(victim) = status.and_then(|status| fault.victim(&status, rng)) else {
-            std::thread::sleep(STATUS_PAUSE);
-            continue;
-        };
-        std::thread::sleep(Duration::from_micros(rng.u64(0..10_000)));
-        if !fault.inject(victim) {
-            continue;
-        }
-        let took = wait_served(load, fault, victim, rng).with_context(|| fault.name())?;
-        outages.entry(fault.name()).or_default().push(micros(took));
-        *faults.entry(fault.name()).or_default() += 1;
-        overlapped = overlapping;
-        done += 1;
-        bar.set_position(done);
+        bar.set_position(done.faults.len() as u64);
     }
     bar.finish_and_clear();
-    Ok((faults, outages))
+    Ok(done)
 }
 
 const PARTS: [&str; 7] = ["value", "perms", "digest", "generation", "name", "pointer", "sum"];
 
-/// Flips a bit of a node that nobody changes: its place cannot become another's meanwhile.
-fn flip(control: &mut Control, fault: Fault, rng: &mut fastrand::Rng) -> bool {
+/// Flips a bit of a node that nobody changes: its place cannot become another's meanwhile. Gives the service that was hit.
+fn flip(control: &mut Control, fault: Fault, rng: &mut fastrand::Rng) -> Option<String> {
     let path = constant_path(rng.u64(0..CONSTANTS));
     let part = PARTS[rng.usize(0..PARTS.len())].to_owned();
     let target = if fault.target == Target::Leader { "leader" } else { "follower" };
@@ -268,8 +286,7 @@ fn verdict(
     args: &XsArgs,
     seed: u64,
     seconds: f64,
-    faults: BTreeMap<String, u64>,
-    outages: Outages,
+    done: Done,
     tally: Tally,
     shared: &Shared,
     progress: &[Arc<AtomicU64>],
@@ -285,15 +302,15 @@ fn verdict(
         .map(str::to_owned)
         .collect();
     let counted = counter >= acknowledged && counter <= acknowledged + tally.unknown_increments;
-    let (detection, restoration) = times(control);
+    let Times { detection, restoration } = Times::of(&done.faults, control.events());
     let passed = tally.is_clean() && counted && check.is_empty();
     Ok(Report {
-        version: 1,
+        version: 2,
         engine: format!("{:?}", args.engine).to_lowercase(),
         seed,
         clients: [args.sockets, args.rings],
         seconds,
-        faults,
+        faults: done.counts(),
         operations: progress.iter().map(|count| count.load(Ordering::Relaxed)).sum(),
         latency: tally.latencies(),
         tally,
@@ -301,18 +318,7 @@ fn verdict(
         check,
         detection,
         restoration,
-        outage: outages.into_iter().map(|(name, times)| (name, Spread::of(times))).collect(),
+        outage: done.outages.into_iter().map(|(name, times)| (name, Spread::of(times))).collect(),
         passed,
     })
-}
-
-fn times(control: &Control) -> (BTreeMap<String, Spread>, Spread) {
-    let (mut detection, mut restoration) = (BTreeMap::<String, Vec<u64>>::new(), Vec::new());
-    for event in control.events() {
-        if let Some(detect_us) = event.detect_us {
-            detection.entry(event.kind.clone()).or_default().push(detect_us);
-        }
-        restoration.extend(event.recover_us);
-    }
-    (detection.into_iter().map(|(kind, times)| (kind, Spread::of(times))).collect(), Spread::of(restoration))
 }

@@ -54,6 +54,7 @@ struct EventJson<'a> {
     id: u64,
     time_ms: i64,
     monotonic_us: u64,
+    clock_us: u64,
     severity: String,
     kind: &'a str,
     service: &'a str,
@@ -179,6 +180,7 @@ pub fn event_json(item: &Item) -> serde_json::Result<String> {
             id: event.id,
             time_ms: event.time_ms,
             monotonic_us: event.monotonic_us,
+            clock_us: event.clock_us,
             severity: short(event.severity().as_str_name()),
             kind: &event.kind,
             service: &event.service,
@@ -299,6 +301,7 @@ mod tests {
             id: 12,
             time_ms: 1_700_000_000_123,
             monotonic_us: 2_000_345,
+            clock_us: 7_000_345,
             severity: v1::Severity::Error.into(),
             kind: "service_died".into(),
             service: "replica/0".into(),
@@ -347,7 +350,7 @@ replica/1  leader   taking over  5s     4243  2         1234     99        4    
     #[test]
     fn an_event_as_json_is_golden() {
         let golden = concat!(
-            r#"{"schema":1,"id":12,"time_ms":1700000000123,"monotonic_us":2000345,"severity":"error","#,
+            r#"{"schema":1,"id":12,"time_ms":1700000000123,"monotonic_us":2000345,"clock_us":7000345,"severity":"error","#,
             r#""kind":"service_died","service":"replica/0","replica":0,"pid":77,"incarnation":1,"#,
             r#""cause":"signal 9 (SIGKILL)","epoch":1,"detect_us":210,"recover_us":null,"takeover_us":null,"#,
             r#""detail":"led"}"#
