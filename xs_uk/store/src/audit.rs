@@ -101,10 +101,11 @@ impl Store {
     fn check_totals(&self, faults: &mut Vec<String>) {
         let nodes: u64 = self.domains.iter().map(|(_, domain)| domain.nodes).sum();
         let bytes: u64 = self.domains.iter().map(|(_, domain)| domain.node_bytes).sum();
-        if (nodes, bytes) != (self.domains.nodes, self.domains.node_bytes) {
+        if (nodes, bytes) != (self.domains.nodes(), self.domains.node_bytes()) {
             faults.push(format!(
                 "all domains are charged for {} nodes of {} bytes and have {nodes} of {bytes}",
-                self.domains.nodes, self.domains.node_bytes
+                self.domains.nodes(),
+                self.domains.node_bytes()
             ));
         }
     }

@@ -3,6 +3,8 @@
 use prost::Message;
 use xs_protocol::{DomId, ring::feature};
 
+use crate::seal::seal_of;
+
 /// What a quota limits. The order is that of GET_QUOTA's list.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[repr(usize)]
@@ -155,6 +157,18 @@ impl Config {
     /// Whether a domain may do everything.
     pub fn is_privileged(&self, domid: DomId) -> bool {
         domid == DomId(0) || domid == self.privileged_domid
+    }
+
+    /// A checksum of it.
+    pub(crate) fn seal(&self) -> u64 {
+        let ids = u64::from(self.store_domid.0) << 16 | u64::from(self.privileged_domid.0);
+        let bits = u64::from(self.features) << 1 | u64::from(self.keep_orphans);
+        let mut numbers = [0; 3 + QUOTAS];
+        numbers[..3].copy_from_slice(&[ids, bits, self.quotas.soft_memory_bytes.into()]);
+        for (slot, quota) in numbers[3..].iter_mut().zip(Quota::ALL) {
+            *slot = self.quotas.get(quota).into();
+        }
+        seal_of(&numbers)
     }
 
     pub(crate) fn to_wire(&self) -> WireConfig {

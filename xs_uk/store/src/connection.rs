@@ -6,7 +6,7 @@ use xs_protocol::DomId;
 
 use crate::{
     ConnId, Damage, Part, Peer, node::Actor, outbox::Outbox, seal::seal_of, transaction::Transaction,
-    watch::Place,
+    twin::Twin, watch::Place,
 };
 
 /// A connection: who it is, its watches and transactions, and what waits to be sent.
@@ -15,16 +15,16 @@ pub(crate) struct Connection {
     pub actor: Actor,
     /// A checksum of `peer` and `actor`.
     seal: u64,
-    pub last_seq: u64,
+    pub last_seq: Twin<u64>,
     pub outbox: Outbox,
     /// Its watches by place and token, with their ids.
     pub watches: BTreeMap<(Place, Arc<[u8]>), u64>,
-    pub watch_bytes: u64,
+    pub watch_bytes: Twin<u64>,
     pub transactions: BTreeMap<u32, Box<Transaction>>,
-    pub transaction_bytes: u64,
+    pub transaction_bytes: Twin<u64>,
     pub next_tx_id: u32,
     /// A domain's connection that broke: nothing comes from it or goes to it until it starts anew (XSA-325).
-    pub ignored: bool,
+    pub ignored: Twin<bool>,
     /// Log index of the last entry that queued events here, and the bytes that it queued.
     pub entry_events: (u64, usize),
     /// Log index of the last entry that put anything into the outbox.
@@ -37,14 +37,14 @@ impl Connection {
             peer,
             actor,
             seal: seal(peer, &actor),
-            last_seq: 0,
+            last_seq: Twin::default(),
             outbox: Outbox::default(),
             watches: BTreeMap::new(),
-            watch_bytes: 0,
+            watch_bytes: Twin::default(),
             transactions: BTreeMap::new(),
-            transaction_bytes: 0,
+            transaction_bytes: Twin::default(),
             next_tx_id: 1,
-            ignored: false,
+            ignored: Twin::default(),
             entry_events: (0, 0),
             output_index: 0,
         }
@@ -66,7 +66,7 @@ impl Connection {
     }
 
     pub fn held_bytes(&self) -> u64 {
-        self.watch_bytes + self.transaction_bytes
+        self.watch_bytes.get() + self.transaction_bytes.get()
     }
 }
 

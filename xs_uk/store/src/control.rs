@@ -200,8 +200,8 @@ impl Store {
         }
         let quota = Quota::from_name(name).ok_or(XsError::EINVAL)?;
         match (soft, quota) {
-            (false, _) => self.config.quotas.set(quota, value),
-            (true, Quota::Memory) => self.config.quotas.soft_memory_bytes = value,
+            (false, _) => self.change_config(|config| config.quotas.set(quota, value)),
+            (true, Quota::Memory) => self.change_config(|config| config.quotas.soft_memory_bytes = value),
             (true, _) => return Err(XsError::EINVAL),
         }
         Ok(())
@@ -268,7 +268,7 @@ impl Store {
         }
         match domid {
             Some(domid) => name.set(&mut self.domain_to_set(domid, verdict)?.quotas, value),
-            None => name.set(&mut self.config.quotas, value),
+            None => self.change_config(|config| name.set(&mut config.quotas, value)),
         }
         self.version = self.index;
         Ok(())

@@ -20,6 +20,12 @@ pub enum Part {
     Domain,
     /// The watches on a path and above it.
     Watch,
+    /// An open transaction: its requests, their answers, and what it counts.
+    Transaction,
+    /// A reply or an event that waits for a client.
+    Outbox,
+    /// The configuration.
+    Config,
     /// The value.
     Value,
     /// The name in the parent's list.
@@ -36,13 +42,16 @@ pub enum Part {
 
 impl Part {
     /// All parts.
-    pub const ALL: [Part; 12] = [
+    pub const ALL: [Part; 15] = [
         Part::Node,
         Part::Listing,
         Part::Sum,
         Part::Connection,
         Part::Domain,
         Part::Watch,
+        Part::Transaction,
+        Part::Outbox,
+        Part::Config,
         Part::Value,
         Part::Name,
         Part::Perms,
@@ -60,6 +69,9 @@ impl Part {
             Part::Connection => "connection",
             Part::Domain => "domain",
             Part::Watch => "watch",
+            Part::Transaction => "transaction",
+            Part::Outbox => "outbox",
+            Part::Config => "config",
             Part::Value => "value",
             Part::Name => "name",
             Part::Perms => "perms",
@@ -85,7 +97,10 @@ impl Part {
             | Part::Pointer
             | Part::Connection
             | Part::Domain
-            | Part::Watch => Harm::Structure,
+            | Part::Watch
+            | Part::Transaction
+            | Part::Outbox
+            | Part::Config => Harm::Structure,
         }
     }
 }
@@ -100,7 +115,8 @@ impl fmt::Display for Part {
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("damaged {part} at {path}")]
 pub struct Damage {
-    /// Where: the path of the node as it was walked to; of a watch that of the event; a connection or domain by its number.
+    /// Where: the path of the node as it was walked to; of a watch that of the event; a connection (with its
+    /// outbox and transactions) or domain by its number.
     pub path: String,
     /// What.
     pub part: Part,

@@ -7,7 +7,7 @@ use std::{
 
 use xs_protocol::DomId;
 
-use crate::{Config, ConnId, Damage, Part, Quota, Quotas, config::QUOTAS, seal::seal_of};
+use crate::{Config, ConnId, Damage, Part, Quota, Quotas, config::QUOTAS, seal::seal_of, twin::Twin};
 
 /// A domain. It is known from its introduction, or from the first time that a privileged client names it in
 /// permissions or sets its quota, as the toolstack does before it introduces a domain.
@@ -31,7 +31,7 @@ pub(crate) struct Domain {
     pub held_bytes: u64,
     /// The most seen of each quota.
     pub max: [u64; QUOTAS],
-    /// A checksum of what decides what it may do.
+    /// A checksum of what decides what it may do. `max`, which is only told, is not covered.
     pub seal: u64,
 }
 
@@ -104,14 +104,18 @@ impl Domain {
         let conn = self.conn.map_or(u64::MAX, |conn| conn.0);
         let features = u64::from(self.features) << 32 | u64::from(self.port);
         let soft = u64::from(self.quotas.soft_memory_bytes);
-        let mut numbers = [self.generation, marks, conn, features, self.gfn, soft, 0, 0, 0, 0, 0, 0, 0, 0, 0];
-        for (slot, quota) in numbers[6..].iter_mut().zip(Quota::ALL) {
+        let counters = [self.nodes, self.node_bytes, self.held_bytes];
+        let record = [self.generation, marks, conn, features, self.gfn, soft];
+        let mut numbers = [0; 9 + QUOTAS];
+        numbers[..3].copy_from_slice(&counters);
+        numbers[3..9].copy_from_slice(&record);
+        for (slot, quota) in numbers[9..].iter_mut().zip(Quota::ALL) {
             *slot = self.quotas.get(quota).into();
         }
         seal_of(&numbers)
     }
 
-    /// Whether generation, privileges, connection, features and quotas are what they were. Counters are not covered.
+    /// Whether generation, privileges, connection, features, quotas and counters are what they were.
     pub fn verify(&self, domid: DomId) -> Result<(), Damage> {
         if self.compute_seal() == self.seal {
             Ok(())
@@ -173,9 +177,9 @@ impl Deltas {
 pub(crate) struct Domains {
     map: BTreeMap<DomId, Domain>,
     /// What all domains use together.
-    pub nodes: u64,
+    nodes: Twin<u64>,
     /// What all domains use together.
-    pub node_bytes: u64,
+    node_bytes: Twin<u64>,
     /// The most that any unprivileged domain used of each quota.
     pub max: [u64; QUOTAS],
 }
@@ -220,18 +224,35 @@ impl Domains {
         self.map.get(&domid)
     }
 
+    /// Nodes of all domains.
+    pub fn nodes(&self) -> u64 {
+        self.nodes.get()
+    }
+
+    /// Bytes of the nodes of all domains.
+    pub fn node_bytes(&self) -> u64 {
+        self.node_bytes.get()
+    }
+
     pub fn get_mut(&mut self, domid: DomId) -> Option<DomainMut<'_>> {
         self.map.get_mut(&domid).map(DomainMut::new)
     }
 
     /// Notes what the connection of a domain holds.
     pub fn hold(&mut self, domid: DomId, conn: ConnId, bytes: u64) {
-        let Some(domain) = self.map.get_mut(&domid).filter(|domain| domain.conn == Some(conn)) else {
+        let Some(mut domain) = self.get_mut(domid).filter(|domain| domain.conn == Some(conn)) else {
             return;
         };
         domain.held_bytes = bytes;
         let memory = domain.memory_bytes();
+        drop(domain);
         self.note(domid, Quota::Memory, memory);
+    }
+
+    /// For tests: so many nodes and bytes are counted.
+    #[cfg(test)]
+    pub fn count(&mut self, nodes: u64, node_bytes: u64) {
+        (self.nodes, self.node_bytes) = (Twin::new(nodes), Twin::new(node_bytes));
     }
 
     /// For tests: a domain to be damaged.
@@ -241,8 +262,8 @@ impl Domains {
     }
 
     pub fn insert(&mut self, domid: DomId, domain: Domain) {
-        self.nodes += domain.nodes;
-        self.node_bytes += domain.node_bytes;
+        self.nodes.set(self.nodes() + domain.nodes);
+        self.node_bytes.set(self.node_bytes() + domain.node_bytes);
         self.map.insert(domid, domain);
     }
 
@@ -269,15 +290,16 @@ impl Domains {
     /// Puts changes into the counters.
     pub fn settle(&mut self, deltas: &Deltas) {
         for (domid, delta) in deltas.iter() {
-            let Some(domain) = self.map.get_mut(&domid) else {
+            let Some(mut domain) = self.get_mut(domid) else {
                 debug_assert!(false, "every owner is known: {domid}");
                 continue;
             };
             domain.nodes = moved(domain.nodes, delta.nodes);
             domain.node_bytes = moved(domain.node_bytes, delta.bytes);
-            self.nodes = moved(self.nodes, delta.nodes);
-            self.node_bytes = moved(self.node_bytes, delta.bytes);
             let (nodes, memory) = (domain.nodes, domain.memory_bytes());
+            drop(domain);
+            self.nodes.set(moved(self.nodes(), delta.nodes));
+            self.node_bytes.set(moved(self.node_bytes(), delta.bytes));
             self.note(domid, Quota::Nodes, nodes);
             self.note(domid, Quota::Memory, memory);
         }

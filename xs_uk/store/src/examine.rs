@@ -25,7 +25,7 @@ impl Store {
         self.verify_client(conn, state)?;
         let Ok(tx_id) = admit(state, header) else { return Ok(()) };
         match header.kind {
-            kind if is_node_write(kind) || is_node_read(kind) => match state.transactions.get(&tx_id) {
+            kind if is_node_write(kind) || is_node_read(kind) => match verified(state, tx_id)? {
                 Some(transaction) if transaction.detached => {
                     self.examine_records(state, transaction)?;
                     self.examine_node(&self.tree, state, payload)
@@ -33,19 +33,19 @@ impl Store {
                 Some(transaction) => self.examine_node(&transaction.tree, state, payload),
                 None => self.examine_node(&self.tree, state, payload),
             },
-            T::TRANSACTION_END => state
-                .transactions
-                .get(&tx_id)
-                .map_or(Ok(()), |transaction| self.examine_commit(state, transaction)),
+            T::TRANSACTION_END => {
+                verified(state, tx_id)?.map_or(Ok(()), |transaction| self.examine_commit(state, transaction))
+            }
             T::INTRODUCE => examine_text(&self.tree, INTRODUCE_DOMAIN.as_bytes()),
             T::RELEASE => examine_text(&self.tree, RELEASE_DOMAIN.as_bytes()),
             _ => Ok(()),
         }
     }
 
-    /// Verifies who asks: the connection, and what is known of its domain.
+    /// Verifies who asks: the connection, what is known of its domain, and the configuration.
     pub(crate) fn verify_client(&self, id: ConnId, conn: &Connection) -> Result<(), Damage> {
         conn.verify(id)?;
+        self.verify_config()?;
         if conn.actor.privileged {
             return Ok(());
         }
@@ -62,6 +62,7 @@ impl Store {
 
     /// A commit executes the requests again if somebody else has changed anything.
     fn examine_commit(&self, conn: &Connection, transaction: &Transaction) -> Result<(), Damage> {
+        transaction.verify_changes()?;
         if transaction.base_version == self.version && !transaction.detached {
             return Ok(());
         }
@@ -70,8 +71,16 @@ impl Store {
 
     fn examine_records(&self, conn: &Connection, transaction: &Transaction) -> Result<(), Damage> {
         let mut records = transaction.records.iter().take(EXAMINED_RECORDS_MAX);
-        records.try_for_each(|record| self.examine_node(&self.tree, conn, &record.payload))
+        records.try_for_each(|record| {
+            record.verify()?;
+            self.examine_node(&self.tree, conn, &record.payload)
+        })
     }
+}
+
+fn verified(conn: &Connection, tx_id: u32) -> Result<Option<&Transaction>, Damage> {
+    let transaction = conn.transactions.get(&tx_id);
+    transaction.map(|transaction| transaction.verify().map(|()| &**transaction)).transpose()
 }
 
 fn examine_text(tree: &Tree, text: &[u8]) -> Result<(), Damage> {

@@ -192,7 +192,7 @@ impl Store {
         let place = self.watches.add(path, watch);
         let conn = self.conns.get_mut(&id).ok_or(XsError::EIO)?;
         conn.watches.insert((place, shared), self.next_watch_id);
-        conn.watch_bytes += bytes;
+        conn.watch_bytes.set(conn.watch_bytes.get() + bytes);
         self.next_watch_id += 1;
         self.domains.note(actor.domid, Quota::Watches, count as u64);
         self.update_held(id);
@@ -206,7 +206,7 @@ impl Store {
         let place = self.watches.find(resolved.path()).ok_or(XsError::ENOENT)?;
         let conn = self.conns.get_mut(&id).ok_or(XsError::EIO)?;
         let watch = conn.watches.remove(&(place, Arc::from(token))).ok_or(XsError::ENOENT)?;
-        conn.watch_bytes -= watch_bytes(resolved.path(), token);
+        conn.watch_bytes.set(conn.watch_bytes.get() - watch_bytes(resolved.path(), token));
         self.watches.remove(place, id, watch);
         self.update_held(id);
         Ok(())
@@ -214,7 +214,7 @@ impl Store {
 
     pub(crate) fn forget_watches(&mut self, id: ConnId) {
         let Some(conn) = self.conns.get_mut(&id) else { return };
-        conn.watch_bytes = 0;
+        conn.watch_bytes.set(0);
         for ((place, _), watch) in std::mem::take(&mut conn.watches) {
             self.watches.remove(place, id, watch);
         }
@@ -223,7 +223,7 @@ impl Store {
 
     pub(crate) fn forget_transactions(&mut self, id: ConnId) {
         let Some(conn) = self.conns.get_mut(&id) else { return };
-        conn.transaction_bytes = 0;
+        conn.transaction_bytes.set(0);
         for (_, transaction) in std::mem::take(&mut conn.transactions) {
             self.drop_transaction(*transaction);
         }

@@ -39,6 +39,7 @@ mod store;
 mod transact;
 mod transaction;
 mod tree;
+mod twin;
 mod watch;
 mod weight;
 

@@ -21,7 +21,14 @@ impl Store {
                 entry().map(|child| (std::ptr::from_ref(&child.node).addr(), size_of_val(&child.node)))?
             }
             Part::Sum => (std::ptr::from_ref(&node.frame.sum).addr(), size_of_val(&node.frame.sum)),
-            Part::Node | Part::Listing | Part::Connection | Part::Domain | Part::Watch => return None,
+            Part::Node
+            | Part::Listing
+            | Part::Connection
+            | Part::Domain
+            | Part::Watch
+            | Part::Transaction
+            | Part::Outbox
+            | Part::Config => return None,
         };
         (length_bytes > 0).then_some((address, length_bytes))
     }

@@ -57,14 +57,14 @@ impl Store {
         if socket {
             self.conns.remove(&id);
         } else if let Some(conn) = self.conns.get_mut(&id) {
-            conn.ignored = true;
+            conn.ignored.set(true);
         }
     }
 
     pub(crate) fn reset(&mut self, id: ConnId, effects: &mut Vec<Effect>) {
         self.clear_connection(id);
         if let Some(conn) = self.conns.get_mut(&id) {
-            conn.ignored = false;
+            conn.ignored.set(false);
             effects.push(Effect::Reset(id));
         }
     }

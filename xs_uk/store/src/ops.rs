@@ -434,9 +434,9 @@ impl Edit<'_> {
             growth.add(*owner, *nodes, *bytes);
         }
         let (total, all) = (self.deltas.total(), growth.total());
-        if all.nodes > 0 && plus(self.domains.nodes, total.nodes + all.nodes) > limits::NODES_MAX
+        if all.nodes > 0 && plus(self.domains.nodes(), total.nodes + all.nodes) > limits::NODES_MAX
             || all.bytes > 0
-                && plus(self.domains.node_bytes, total.bytes + all.bytes) > limits::NODE_BYTES_MAX
+                && plus(self.domains.node_bytes(), total.bytes + all.bytes) > limits::NODE_BYTES_MAX
         {
             return Err(XsError::ENOSPC.into());
         }

@@ -9,6 +9,7 @@
 
 use std::collections::{HashSet, VecDeque};
 
+use twox_hash::XxHash3_64;
 use xs_protocol::HEADER_BYTES;
 
 use crate::limits::COALESCE_BYTES;
@@ -43,12 +44,24 @@ struct Message {
     ordinal: u64,
     kind: Kind,
     len: usize,
+    /// A checksum of its bytes, its ordinal and its kind.
+    seal: u64,
+}
+
+impl Message {
+    fn new(ordinal: u64, kind: Kind, bytes: &[u8]) -> Message {
+        Message { ordinal, kind, len: bytes.len(), seal: seal(ordinal, kind, bytes) }
+    }
+}
+
+fn seal(ordinal: u64, kind: Kind, bytes: &[u8]) -> u64 {
+    XxHash3_64::oneshot_with_seed(ordinal << 1 | u64::from(kind == Kind::Event), bytes)
 }
 
 impl Outbox {
     pub fn push(&mut self, kind: Kind, message: &[u8]) {
         self.last_ordinal += 1;
-        self.push_as(self.last_ordinal, kind, message);
+        self.push_as(Message::new(self.last_ordinal, kind, message), message);
         // Each search costs as much as the events that came since the one before.
         if self.event_bytes > COALESCE_BYTES.max(2 * self.coalesced_bytes) {
             self.coalesce();
@@ -66,21 +79,27 @@ impl Outbox {
             let special = bytes.get(HEADER_BYTES) == Some(&b'@');
             keep.push(message.kind == Kind::Reply || special || seen.insert(bytes));
         }
+        let mut keep = keep.into_iter().rev();
+        self.retain(|_| keep.next().unwrap_or(true));
+        self.coalesced_bytes = self.event_bytes;
+    }
+
+    /// What is kept keeps its checksum as well: what was damaged before stays so.
+    fn retain(&mut self, mut keep: impl FnMut(&Message) -> bool) {
         let mut kept = Outbox { last_ordinal: self.last_ordinal, ..Outbox::default() };
-        for ((ordinal, kind, message), keep) in self.iter().zip(keep.into_iter().rev()) {
-            if keep {
-                kept.push_as(ordinal, kind, message);
+        for (message, bytes) in self.messages() {
+            if keep(message) {
+                kept.push_as(*message, bytes);
             }
         }
-        kept.coalesced_bytes = kept.event_bytes;
         *self = kept;
     }
 
-    fn push_as(&mut self, ordinal: u64, kind: Kind, message: &[u8]) {
-        self.bytes.extend_from_slice(message);
-        self.messages.push_back(Message { ordinal, kind, len: message.len() });
-        if kind == Kind::Event {
-            self.event_bytes += message.len();
+    fn push_as(&mut self, message: Message, bytes: &[u8]) {
+        self.bytes.extend_from_slice(bytes);
+        self.messages.push_back(message);
+        if message.kind == Kind::Event {
+            self.event_bytes += message.len;
         }
     }
 
@@ -97,11 +116,22 @@ impl Outbox {
     }
 
     pub fn iter(&self) -> impl Iterator<Item = (u64, Kind, &[u8])> {
+        self.messages().map(|(message, bytes)| (message.ordinal, message.kind, bytes))
+    }
+
+    /// As [`Self::iter`], each with whether it is what was queued.
+    pub fn verified(&self) -> impl Iterator<Item = (u64, &[u8], bool)> {
+        self.messages().map(|(message, bytes)| {
+            (message.ordinal, bytes, seal(message.ordinal, message.kind, bytes) == message.seal)
+        })
+    }
+
+    fn messages(&self) -> impl Iterator<Item = (&Message, &[u8])> {
         let mut rest = &self.bytes[self.delivered..];
         self.messages.iter().map(move |message| {
             let (head, tail) = rest.split_at(message.len);
             rest = tail;
-            (message.ordinal, message.kind, head)
+            (message, head)
         })
     }
 
@@ -129,40 +159,30 @@ impl Outbox {
 
     /// Drops events up to an ordinal; replies stay.
     pub fn discard_events(&mut self, up_to: u64) {
-        let mut kept = Outbox { last_ordinal: self.last_ordinal, ..Outbox::default() };
-        for (ordinal, kind, message) in self.iter() {
-            if kind == Kind::Reply || ordinal > up_to {
-                kept.push_as(ordinal, kind, message);
-            }
-        }
-        *self = kept;
+        self.retain(|message| message.kind == Kind::Reply || message.ordinal > up_to);
     }
 
     /// Drops replies; events stay. For a client that was told already that it will get none.
     pub fn discard_replies(&mut self) {
-        let mut kept = Outbox { last_ordinal: self.last_ordinal, ..Outbox::default() };
-        for (ordinal, kind, message) in self.iter().filter(|(_, kind, _)| *kind == Kind::Event) {
-            kept.push_as(ordinal, kind, message);
-        }
-        *self = kept;
+        self.retain(|message| message.kind == Kind::Event);
     }
 
     /// As [`Self::discard_replies`], but the newest reply stays.
     pub fn discard_older_replies(&mut self) {
-        let newest =
-            self.iter().filter(|(_, kind, _)| *kind == Kind::Reply).map(|(ordinal, _, _)| ordinal).last();
-        let mut kept = Outbox { last_ordinal: self.last_ordinal, ..Outbox::default() };
-        for (ordinal, kind, message) in self.iter() {
-            if kind == Kind::Event || Some(ordinal) == newest {
-                kept.push_as(ordinal, kind, message);
-            }
-        }
-        *self = kept;
+        let newest = self.messages.iter().rfind(|message| message.kind == Kind::Reply);
+        let newest = newest.map(|message| message.ordinal);
+        self.retain(|message| message.kind == Kind::Event || Some(message.ordinal) == newest);
     }
 
     /// Drops everything; ordinals go on.
     pub fn clear(&mut self) {
         *self = Outbox { last_ordinal: self.last_ordinal, ..Outbox::default() };
+    }
+
+    /// For tests: damages a byte.
+    #[cfg(test)]
+    pub fn flip(&mut self, at: usize) {
+        self.bytes[at] ^= 1;
     }
 
     /// An outbox as it was saved. `None` if the ordinals do not increase up to `last_ordinal`.
@@ -177,7 +197,7 @@ impl Outbox {
                 return None;
             }
             previous = ordinal;
-            outbox.push_as(ordinal, kind, &message);
+            outbox.push_as(Message::new(ordinal, kind, &message), &message);
         }
         Some(outbox)
     }
@@ -304,6 +324,21 @@ mod tests {
         }
         outbox.coalesce();
         assert_eq!(outbox.iter().count(), 5, "each tells of another domain");
+    }
+
+    #[test]
+    fn a_flipped_bit_is_seen_whatever_happens_to_the_others() {
+        let mut outbox = Outbox::default();
+        for kind in [Kind::Reply, Kind::Event, Kind::Event, Kind::Reply] {
+            outbox.push(kind, b"/path");
+        }
+        outbox.bytes[7] ^= 4;
+        let sound = |outbox: &Outbox| outbox.verified().map(|(_, _, sound)| sound).collect::<Vec<_>>();
+        assert_eq!(sound(&outbox), [true, false, true, true]);
+        outbox.discard_replies();
+        assert_eq!(sound(&outbox), [false, true], "keeping is no repair");
+        outbox.messages[1].ordinal ^= 64;
+        assert_eq!(sound(&outbox), [false, false]);
     }
 
     #[test]

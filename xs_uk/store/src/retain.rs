@@ -10,7 +10,6 @@ use crate::{
     Store,
     domain::Deltas,
     limits::{CHANGE_REPLACES_BYTES, CREATED_OVERHEAD_BYTES, RETAINED_BYTES_MAX, RETAINED_STEP_BYTES},
-    transaction::Transaction,
     tree::Tree,
 };
 
@@ -32,14 +31,15 @@ impl Store {
         let oldest = self.replaced_bytes.saturating_sub(RETAINED_BYTES_MAX - RETAINED_STEP_BYTES);
         let all = self.conns.values_mut().flat_map(|conn| conn.transactions.values_mut());
         for transaction in all.filter(|old| !old.detached && old.base_replaced_bytes < oldest) {
-            let empty = Transaction::new(Tree::new(self.config.privileged_domid), 0);
-            let tree = std::mem::replace(&mut transaction.tree, empty.tree);
+            let sound = transaction.is_sound();
+            let (tree, changes) = transaction.detach(Tree::new(self.config.privileged_domid));
+            if sound {
+                transaction.seal_again();
+            }
             self.garbage.add(tree.root);
-            for (_, change) in std::mem::take(&mut transaction.changes) {
+            for (_, change) in changes {
                 change.removed.into_iter().for_each(|node| self.garbage.add(node));
             }
-            transaction.deltas = empty.deltas;
-            transaction.detached = true;
         }
     }
 }

@@ -98,9 +98,14 @@ impl Store {
         self.verify_records()
     }
 
-    /// Verifies all connections and domains.
+    /// Verifies the configuration, all connections with their transactions, and domains. Outboxes, which may be large, are
+    /// verified when they are delivered or saved.
     pub(crate) fn verify_records(&self) -> Result<(), Damage> {
-        self.conns.iter().try_for_each(|(id, conn)| conn.verify(*id))?;
+        self.verify_config()?;
+        for (id, conn) in &self.conns {
+            conn.verify(*id)?;
+            conn.transactions.values().try_for_each(|transaction| transaction.verify())?;
+        }
         self.domains.iter().try_for_each(|(domid, domain)| domain.verify(domid))
     }
 }

@@ -14,3 +14,22 @@ pub(crate) fn seal_of(numbers: &[u64]) -> u64 {
     assert!(numbers.len() <= NUMBERS_MAX, "{} numbers in a record", numbers.len());
     XxHash3_64::oneshot(&bytes[..numbers.len() * 8])
 }
+
+/// A checksum of a record of any length, part by part.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Sealer(u64);
+
+impl Sealer {
+    pub fn number(&mut self, number: u64) {
+        self.bytes(&number.to_le_bytes());
+    }
+
+    /// The parts' places count: the one before is the seed of the next.
+    pub fn bytes(&mut self, bytes: &[u8]) {
+        self.0 = XxHash3_64::oneshot_with_seed(self.0, bytes);
+    }
+
+    pub fn seal(self) -> u64 {
+        self.0
+    }
+}

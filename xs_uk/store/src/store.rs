@@ -9,7 +9,7 @@ use sanity::{Digest, Sum};
 use xs_protocol::{DomId, Header, Path, message};
 
 use crate::{
-    Config, ConnId, Damage, DomainInfo, Effect, EntryRef, Peer, Quota, Quotas, Usage,
+    Config, ConnId, Damage, DomainInfo, Effect, EntryRef, Part, Peer, Quota, Quotas, Usage,
     connection::Connection,
     domain::Domains,
     garbage::Garbage,
@@ -25,6 +25,7 @@ use crate::{
 /// The state machine. See the crate's documentation.
 pub struct Store {
     pub(crate) config: Config,
+    config_seal: u64,
     pub(crate) tree: Tree,
     pub(crate) domains: Domains,
     pub(crate) conns: BTreeMap<ConnId, Connection>,
@@ -78,6 +79,7 @@ impl Store {
     /// A store of parts, with nothing else in it.
     pub(crate) fn assemble(config: Config, tree: Tree) -> Store {
         Store {
+            config_seal: config.seal(),
             config,
             tree,
             domains: Domains::default(),
@@ -122,10 +124,10 @@ impl Store {
             EntryRef::Reset { conn } => self.reset(conn, effects),
             EntryRef::Request { conn, seq, header, payload, verdict, ring_conn } => {
                 if let Some(state) = self.conns.get_mut(&conn)
-                    && seq > state.last_seq
+                    && seq > state.last_seq.get()
                 {
-                    state.last_seq = seq;
-                    if !state.ignored {
+                    state.last_seq.set(seq);
+                    if !state.ignored.get() {
                         self.handle(conn, &header, payload, verdict, ring_conn, effects);
                     }
                 }
@@ -138,12 +140,22 @@ impl Store {
                 }
             }
             EntryRef::SetConfig(config) => {
-                self.config = config;
+                self.change_config(|old| *old = config);
                 self.know_own_domains(index);
                 self.version = index;
             }
         }
         self.free_garbage(self.garbage.due());
+    }
+
+    pub(crate) fn change_config(&mut self, change: impl FnOnce(&mut Config)) {
+        change(&mut self.config);
+        self.config_seal = self.config.seal();
+    }
+
+    pub(crate) fn verify_config(&self) -> Result<(), Damage> {
+        let sound = self.config.seal() == self.config_seal;
+        if sound { Ok(()) } else { Err(Damage::new("/", Part::Config)) }
     }
 
     /// What an entry met that is damaged. From then on nothing of this store is to be trusted or let out, and no entry
@@ -179,6 +191,14 @@ impl Store {
         self.conns.get(&conn).into_iter().flat_map(|conn| conn.outbox.iter())
     }
 
+    /// As [`Store::outbox`], without the kinds. What is not what was queued is an error, and so is what follows it.
+    pub fn verified_outbox(&self, conn: ConnId) -> impl Iterator<Item = Result<(u64, &[u8]), Damage>> {
+        let all = self.conns.get(&conn).into_iter().flat_map(|conn| conn.outbox.verified());
+        all.map(move |(ordinal, bytes, sound)| {
+            if sound { Ok((ordinal, bytes)) } else { Err(Damage::new(&conn.0.to_string(), Part::Outbox)) }
+        })
+    }
+
     /// Forgets the messages up to an ordinal, which the client has. This is a matter of each replica: it
     /// influences no result of [`Store::apply`].
     pub fn trim(&mut self, conn: ConnId, delivered_ordinal: u64) {
@@ -200,7 +220,7 @@ impl Store {
     /// earlier answers are queued, so a reply that the client still waits for is the newest, and one to a later request.
     pub fn discard_refused(&mut self, conn: ConnId, refused: u64) {
         if let Some(conn) = self.conns.get_mut(&conn).filter(|_| refused > 0) {
-            if conn.last_seq <= refused {
+            if conn.last_seq.get() <= refused {
                 conn.outbox.discard_replies();
             } else {
                 conn.outbox.discard_older_replies();
@@ -215,7 +235,7 @@ impl Store {
 
     /// The highest sequence number of a logged request of a connection; 0 if there was none.
     pub fn last_seq(&self, conn: ConnId) -> u64 {
-        self.conns.get(&conn).map_or(0, |conn| conn.last_seq)
+        self.conns.get(&conn).map_or(0, |conn| conn.last_seq.get())
     }
 
     /// All connections in the order of their ids.
@@ -230,7 +250,7 @@ impl Store {
 
     /// Whether nothing more is taken from or given to a connection until it starts anew.
     pub fn is_ignored(&self, conn: ConnId) -> bool {
-        self.conns.get(&conn).is_some_and(|conn| conn.ignored)
+        self.conns.get(&conn).is_some_and(|conn| conn.ignored.get())
     }
 
     /// What is known of a domain; `None` if nothing.

@@ -55,19 +55,24 @@ impl Store {
         conn.next_tx_id = tx_id.wrapping_add(1);
         let mut transaction = Transaction::new(self.tree.clone(), self.version);
         transaction.base_replaced_bytes = self.replaced_bytes;
-        conn.transactions.insert(tx_id, Box::new(transaction));
+        conn.transactions.insert(tx_id, Box::new(transaction.sealed()));
         self.domains.note(actor.domid, Quota::Transactions, count as u64);
         Ok(tx_id)
     }
 
-    /// Takes a transaction out of its connection.
-    fn take_transaction(&mut self, id: ConnId, tx_id: u32) -> Option<(Actor, Box<Transaction>)> {
-        let conn = self.conns.get_mut(&id)?;
-        let transaction = conn.transactions.remove(&tx_id)?;
-        conn.transaction_bytes -= transaction.bytes;
+    /// Takes a transaction out of its connection, if there is one.
+    fn take_transaction(
+        &mut self,
+        id: ConnId,
+        tx_id: u32,
+    ) -> Result<Option<(Actor, Box<Transaction>)>, Damage> {
+        let Some(conn) = self.conns.get_mut(&id) else { return Ok(None) };
+        let Some(transaction) = conn.transactions.remove(&tx_id) else { return Ok(None) };
+        transaction.verify()?;
+        conn.transaction_bytes.set(conn.transaction_bytes.get() - transaction.bytes);
         let actor = conn.actor;
         self.update_held(id);
-        Some((actor, transaction))
+        Ok(Some((actor, transaction)))
     }
 
     pub(crate) fn in_transaction(
@@ -78,7 +83,11 @@ impl Store {
         payload: &[u8],
         effects: &mut Vec<Effect>,
     ) {
-        let Some((actor, mut transaction)) = self.take_transaction(id, tx_id) else { return };
+        let (actor, mut transaction) = match self.take_transaction(id, tx_id) {
+            Ok(Some(taken)) => taken,
+            Ok(None) => return,
+            Err(damage) => return self.hurt(damage),
+        };
         if header.kind == T::SET_PERMS {
             self.know_named_domains(&actor, payload);
         }
@@ -106,9 +115,10 @@ impl Store {
         self.reply(id, effects, |out| out.extend_from_slice(&answer));
     }
 
-    fn put_transaction(&mut self, id: ConnId, tx_id: u32, transaction: Box<Transaction>) {
+    fn put_transaction(&mut self, id: ConnId, tx_id: u32, mut transaction: Box<Transaction>) {
+        transaction.seal_again();
         if let Some(conn) = self.conns.get_mut(&id) {
-            conn.transaction_bytes += transaction.bytes;
+            conn.transaction_bytes.set(conn.transaction_bytes.get() + transaction.bytes);
             conn.transactions.insert(tx_id, transaction);
         }
         self.update_held(id);
@@ -170,7 +180,7 @@ impl Store {
         };
         let edited = edit.execute(header.kind, payload)?;
         if let Some(change) = edited.change {
-            transaction.changes.push((edited.path.path().as_str().into(), change));
+            transaction.add_change(edited.path.path().as_str().into(), change);
         }
         Ok((edited.path, edited.created))
     }
@@ -228,12 +238,7 @@ impl Store {
         }
         let copies = if reads { 2 } else { 1 };
         transaction.bytes += (copies * (payload.len() + limits::RECORD_OVERHEAD_BYTES)) as u64;
-        transaction.records.push(Record {
-            generation: self.index,
-            kind: header.kind,
-            payload: payload.into(),
-            mark,
-        });
+        transaction.records.push(Record::new(self.index, header.kind, payload.into(), mark));
         self.domains.note(actor.domid, Quota::TransactionNodes, transaction.touched.len() as u64);
         self.check_transaction(actor, transaction)
     }
@@ -267,7 +272,7 @@ impl Store {
         effects: &mut Vec<Effect>,
     ) -> Result<(), Refusal> {
         let commit = transaction_end_args(payload)?;
-        let (actor, transaction) = self.take_transaction(id, tx_id).ok_or(XsError::ENOENT)?;
+        let (actor, transaction) = self.take_transaction(id, tx_id)?.ok_or(XsError::ENOENT)?;
         if !commit || transaction.failed {
             self.drop_transaction(*transaction);
             return if commit { Err(XsError::ENOMEM.into()) } else { Ok(()) };
@@ -293,6 +298,7 @@ impl Store {
         let fresh = !transaction.detached
             && transaction.base_version == self.version
             && self.still_fits(&transaction.deltas);
+        transaction.verify_changes()?;
         let result = if fresh {
             transaction
         } else {
@@ -319,8 +325,8 @@ impl Store {
     /// Whether no quota can be in the way of changes that were checked when they were made.
     fn still_fits(&self, deltas: &Deltas) -> bool {
         let total = deltas.total();
-        let fits_all = self.domains.nodes.saturating_add_signed(total.nodes) <= limits::NODES_MAX
-            && self.domains.node_bytes.saturating_add_signed(total.bytes) <= limits::NODE_BYTES_MAX;
+        let fits_all = self.domains.nodes().saturating_add_signed(total.nodes) <= limits::NODES_MAX
+            && self.domains.node_bytes().saturating_add_signed(total.bytes) <= limits::NODE_BYTES_MAX;
         fits_all
             && deltas.iter().all(|(domid, delta)| {
                 self.domains.get(domid).is_some_and(|domain| {
@@ -338,6 +344,7 @@ impl Store {
         let mut new = Transaction::new(self.tree.clone(), self.version);
         let mut answer = Vec::new();
         for record in records {
+            record.verify()?;
             answer.clear();
             let header = Header { kind: record.kind, req_id: 0, tx_id: 0, len: 0 };
             self.replay_step(actor, &mut new, record, &header, &mut answer)?;
@@ -355,6 +362,7 @@ impl Store {
         let mut new = Transaction::new(self.tree.clone(), self.version);
         let mut answer = Vec::new();
         for record in &transaction.records {
+            record.verify()?;
             answer.clear();
             let header = Header { kind: record.kind, req_id: 0, tx_id: 0, len: 0 };
             let done = self.replay_step(actor, &mut new, record, &header, &mut answer);
@@ -368,7 +376,7 @@ impl Store {
         if transaction.conflict.is_none() {
             transaction.base_version = self.version;
         }
-        (transaction.tree, transaction.deltas, transaction.changes) = (new.tree, new.deltas, new.changes);
+        transaction.adopt_changes(new);
         transaction.base_replaced_bytes = self.replaced_bytes;
         transaction.detached = false;
         Ok(())
@@ -398,7 +406,7 @@ impl Store {
             edit.execute(record.kind, &record.payload).map(|edited| {
                 message::push_ack(answer, header);
                 if let Some(change) = edited.change {
-                    new.changes.push((edited.path.path().as_str().into(), change));
+                    new.add_change(edited.path.path().as_str().into(), change);
                 }
             })
         };

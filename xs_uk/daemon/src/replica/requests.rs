@@ -53,7 +53,7 @@ impl Leader {
     /// Queues and sends what the outbox of a connection holds.
     pub(super) fn deliver(&mut self, id: ConnId) -> Result<(), Error> {
         let Some(mut conn) = self.conns.remove(&id.0) else { return Ok(()) };
-        let flow = self.push(&mut conn);
+        let flow = self.push(&mut conn)?;
         // A socket that breaks while an event is sent is found ended when it is next served.
         self.set_interest(&mut conn, flow)?;
         self.conns.insert(id.0, conn);
@@ -65,14 +65,14 @@ impl Leader {
         // Woken while it waits: it is not to be woken again by the same bytes.
         conn.deaf = conn.waiting.is_some();
         self.reconnect_if_asked(conn)?;
-        let mut pushed = self.push(conn);
+        let mut pushed = self.push(conn)?;
         let mut received = conn.receive(self.host.events.as_mut());
         while answered < REQUESTS_PER_TURN_MAX {
             match self.answer(conn)? {
                 Answered::Yes => answered += 1,
                 Answered::Violation => return self.violation(conn, RING_ERROR_PROTOCOL),
                 Answered::Incomplete | Answered::Later => {
-                    pushed = self.push(conn);
+                    pushed = self.push(conn)?;
                     if pushed == Flow::Blocked || received == Flow::Ended || !conn.more {
                         break;
                     }
@@ -84,7 +84,7 @@ impl Leader {
             }
         }
         if answered > 0 {
-            pushed = self.push(conn);
+            pushed = self.push(conn)?;
         }
         self.end_turn(conn, received, pushed, answered)
     }
@@ -126,12 +126,14 @@ impl Leader {
         Ok(Flow::Ended)
     }
 
-    /// Queues the outbox's items that fit, then sends. The outbox may hold more afterwards: [`Flow::Blocked`].
-    pub(super) fn push(&mut self, conn: &mut Conn) -> Flow {
+    /// Queues the outbox's items that fit, then sends. The outbox may hold more afterwards: [`Flow::Blocked`]. An error
+    /// ends the process: what waits is damaged, and another replica has it as it was.
+    pub(super) fn push(&mut self, conn: &mut Conn) -> Result<Flow, Error> {
         let mut sent;
         loop {
             let mut last = None;
-            for (ordinal, _, bytes) in self.machine.store.outbox(conn.id) {
+            for waiting in self.machine.store.verified_outbox(conn.id) {
+                let (ordinal, bytes) = waiting?;
                 if bytes.len() > conn.slot.stageable_bytes() {
                     break;
                 }
@@ -145,7 +147,7 @@ impl Leader {
             sent = conn.send(self.host.events.as_mut());
             let more = self.machine.store.outbox(conn.id).next().is_some();
             if !more || sent != Flow::Moved {
-                return if more && sent != Flow::Ended { Flow::Blocked } else { sent };
+                return Ok(if more && sent != Flow::Ended { Flow::Blocked } else { sent });
             }
         }
     }
@@ -168,7 +170,7 @@ impl Leader {
         }
         let blocked =
             conn.slot.stageable_bytes() < MESSAGE_MAX || self.machine.store.outbox(conn.id).next().is_some();
-        if blocked && self.push(conn) == Flow::Blocked {
+        if blocked && self.push(conn)? == Flow::Blocked {
             return Ok(Answered::Later);
         }
         if conn.slot.stageable_bytes() < MESSAGE_MAX {

@@ -120,9 +120,9 @@ impl Tables {
                 parent: self.view(change.parent)?,
                 removed: change.removed.map(|place| self.node(place)).transpose()?,
             };
-            transaction.changes.push((path, change));
+            transaction.add_change(path, change);
         }
-        Ok(transaction)
+        Ok(transaction.sealed())
     }
 }
 
@@ -142,12 +142,8 @@ fn decode_acl(wire: &WireAcl) -> Decoded<Acl> {
 
 fn decode_record(wire: WireRecord) -> Decoded<Record> {
     let data = wire.data.try_into().map_err(|_| "a digest has another length")?;
-    Ok(Record {
-        generation: wire.generation,
-        kind: MessageType(wire.kind),
-        payload: wire.payload.into(),
-        mark: Mark { error: wire.error, len: wire.len, data },
-    })
+    let mark = Mark { error: wire.error, len: wire.len, data };
+    Ok(Record::new(wire.generation, MessageType(wire.kind), wire.payload.into(), mark))
 }
 
 pub(super) fn decode_store(mut wire: WireStore) -> Decoded<Store> {
@@ -224,9 +220,9 @@ fn decode_connection(store: &mut Store, tables: &Tables, wire: WireConnection) -
         features: wire.features,
     };
     let mut conn = Connection::new(peer, actor);
-    conn.last_seq = wire.last_seq;
+    conn.last_seq.set(wire.last_seq);
     conn.next_tx_id = wire.next_tx_id;
-    conn.ignored = wire.ignored;
+    conn.ignored.set(wire.ignored);
     let messages = wire.outbox.into_iter().map(|message| {
         let kind = if message.event { Kind::Event } else { Kind::Reply };
         (message.ordinal, kind, message.bytes)
@@ -238,7 +234,7 @@ fn decode_connection(store: &mut Store, tables: &Tables, wire: WireConnection) -
     for transaction in wire.transactions {
         let tx_id = transaction.id;
         let transaction = tables.transaction(transaction)?;
-        conn.transaction_bytes += transaction.bytes;
+        conn.transaction_bytes.set(conn.transaction_bytes.get() + transaction.bytes);
         conn.transactions.insert(tx_id, Box::new(transaction));
     }
     let held_bytes = conn.held_bytes();
@@ -258,7 +254,7 @@ fn decode_watch(store: &mut Store, conn: &mut Connection, id: ConnId, wire: Wire
         return Err("a watch's prefix is longer than its path");
     }
     let token: Arc<[u8]> = Arc::from(wire.token);
-    conn.watch_bytes += watch_bytes(path, &token);
+    conn.watch_bytes.set(conn.watch_bytes.get() + watch_bytes(path, &token));
     let watch = Watch { conn: id, id: wire.id, token: Arc::clone(&token), depth: wire.depth, prefix_len };
     let place = store.watches.add(path, watch);
     conn.watches.insert((place, token), wire.id);

@@ -37,6 +37,11 @@ impl Encoder {
     }
 
     pub fn store(&mut self, store: &Store, index: u64) -> WireStore {
+        // A snapshot's records are sealed anew where it is loaded.
+        self.note(store.verify_records());
+        for id in store.conns.keys() {
+            self.note(store.verified_outbox(*id).try_for_each(|waiting| waiting.map(drop)));
+        }
         let tree = self.tree(&store.tree);
         let connections = store.conns.iter().map(|(id, conn)| self.connection(store, *id, conn)).collect();
         WireStore {
@@ -74,8 +79,8 @@ impl Encoder {
                 continue;
             }
             let children = node.children().map(|children| children.ordered()).unwrap_or_default();
-            if !children_done && let Err(damage) = scrub_node(&path, node) {
-                self.damage.get_or_insert(damage);
+            if !children_done {
+                self.note(scrub_node(&path, node));
             }
             if !children_done && !children.is_empty() {
                 let below = children.iter().rev().map(|child| (join(&path, &child.name), &child.node, false));
@@ -147,9 +152,9 @@ impl Encoder {
             target: conn.actor.target.map(|(domid, _)| domid.0.into()),
             target_generation: conn.actor.target.map_or(0, |(_, generation)| generation),
             features: conn.actor.features,
-            last_seq: conn.last_seq,
+            last_seq: conn.last_seq.get(),
             next_tx_id: conn.next_tx_id,
-            ignored: conn.ignored,
+            ignored: conn.ignored.get(),
             watches,
             transactions,
             last_ordinal: conn.outbox.last_ordinal(),
@@ -157,7 +162,15 @@ impl Encoder {
         }
     }
 
+    fn note(&mut self, verified: Result<(), Damage>) {
+        if let Err(damage) = verified {
+            self.damage.get_or_insert(damage);
+        }
+    }
+
     fn transaction(&mut self, id: u32, transaction: &Transaction) -> WireTransaction {
+        self.note(transaction.verify_changes());
+        transaction.records.iter().for_each(|record| self.note(record.verify()));
         let tree = self.whole.then(|| self.tree(&transaction.tree));
         let changes = if self.whole {
             transaction.changes.iter().map(|(path, change)| self.change(path, change)).collect()

@@ -53,13 +53,12 @@ fn nodes_and_bytes_of_all() {
     let mut rig = Rig::new();
     rig.audit = false;
     rig.write(TOOLS, "/a", "").unwrap();
-    let (nodes, bytes) = (rig.store.domains.nodes, rig.store.domains.node_bytes);
-    rig.store.domains.nodes = limits::NODES_MAX - 1;
+    let (nodes, bytes) = (rig.store.domains.nodes(), rig.store.domains.node_bytes());
+    rig.store.domains.count(limits::NODES_MAX - 1, bytes);
     assert_eq!(rig.write(TOOLS, "/b/c", ""), Err(ENOSPC));
     assert_eq!(rig.write(TOOLS, "/b", ""), ok());
     assert_eq!(rig.write(TOOLS, "/c", ""), Err(ENOSPC));
-    rig.store.domains.nodes = nodes + 1;
-    rig.store.domains.node_bytes = limits::NODE_BYTES_MAX - 1;
+    rig.store.domains.count(nodes + 1, limits::NODE_BYTES_MAX - 1);
     assert_eq!(rig.write(TOOLS, "/a", "vv"), Err(ENOSPC));
     assert_eq!(rig.write(TOOLS, "/a", "v"), ok());
     rig.rm(TOOLS, "/a").unwrap();
@@ -82,6 +81,7 @@ fn transactions_of_tools() {
     };
     transaction(&mut rig, &|transaction| {
         transaction.records = vec![record.clone(); limits::PRIVILEGED_TRANSACTION_REQUESTS_MAX - 1];
+        transaction.seal_again();
     });
     assert_eq!(rig.tx(TOOLS, T::WRITE, t, "/a\0"), ok());
     assert_eq!(rig.tx(TOOLS, T::WRITE, t, "/a\0"), Err(ENOSPC));
@@ -99,11 +99,13 @@ fn touched_nodes_and_bytes_of_tools() {
         let transaction = conn.transactions.get_mut(&t).unwrap();
         if bytes {
             transaction.bytes += limits::PRIVILEGED_TRANSACTION_BYTES_MAX as u64;
-            conn.transaction_bytes += limits::PRIVILEGED_TRANSACTION_BYTES_MAX as u64;
+            let more = limits::PRIVILEGED_TRANSACTION_BYTES_MAX as u64;
+            conn.transaction_bytes.set(conn.transaction_bytes.get() + more);
         } else {
             let more = 0..limits::PRIVILEGED_TRANSACTION_NODES_MAX;
             transaction.touched.extend(more.map(|number| number.to_string().into_boxed_str()));
         }
+        transaction.seal_again();
         assert_eq!(rig.tx(TOOLS, T::WRITE, t, "/b\0"), Err(ENOSPC));
         assert_eq!(rig.end(TOOLS, t, true), Err(ENOMEM));
     }

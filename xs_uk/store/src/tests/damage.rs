@@ -10,6 +10,7 @@ use crate::{
     Damage, NodeCopy, Part, ScrubPlace, StoreError,
     mend::node_mut,
     node::{Node, tests::grant},
+    transaction::Transaction,
 };
 
 /// A store with small and large directories.
@@ -420,7 +421,9 @@ fn who_asks_is_verified() {
 
 #[test]
 fn what_a_domain_may_is_verified() {
-    let changes: [fn(&mut crate::domain::Domain); 4] = [
+    let changes: [fn(&mut crate::domain::Domain); 6] = [
+        |domain| domain.nodes ^= 64,
+        |domain| domain.held_bytes ^= 1 << 40,
         |domain| domain.generation ^= 1,
         |domain| domain.privileged = true,
         |domain| domain.quotas.set(crate::Quota::Nodes, 1001),
@@ -432,6 +435,52 @@ fn what_a_domain_may_is_verified() {
         change(rig.store.domains.raw(DomId(3)));
         client_is_refused(&mut rig, guest, &damaged("3", Part::Domain));
     }
+}
+
+#[test]
+fn the_configuration_is_verified() {
+    let mut rig = rig();
+    rig.store.config.privileged_domid = DomId(2);
+    refuses(&rig, T::READ, "/a\0", "/", Part::Config);
+    assert_eq!(scrub_round(&rig.store), [damaged("/", Part::Config)]);
+}
+
+#[test]
+fn what_a_transaction_keeps_is_verified() {
+    let changes: [fn(&mut Transaction); 6] = [
+        |transaction| transaction.records[0].payload[1] ^= 1,
+        |transaction| transaction.records[0].mark.error ^= true,
+        |transaction| transaction.changes[0].0 = "/b".into(),
+        |transaction| transaction.failed = true,
+        |transaction| transaction.bytes ^= 1 << 20,
+        |transaction| transaction.deltas.add(DomId(0), 1, 1),
+    ];
+    for change in changes {
+        let mut rig = rig();
+        let t = rig.start(TOOLS);
+        rig.tx(TOOLS, T::WRITE, t, "/a\0new").unwrap();
+        // Somebody else's change: the commit executes the list again.
+        rig.write(TOOLS, "/b", "other").unwrap();
+        change(rig.store.conns.get_mut(&TOOLS).unwrap().transactions.get_mut(&t).unwrap());
+        let header = Rig::header(T::TRANSACTION_END, t, b"T\0");
+        let seen = rig.store.examine(TOOLS, &header, b"T\0").unwrap_err();
+        assert_eq!(seen.part, Part::Transaction);
+        assert!(rig.store.snapshot(rig.store.applied_index()).is_err(), "nor is it saved");
+        let end = request(&rig, T::TRANSACTION_END, t, "T\0");
+        rig.apply(end);
+        assert_eq!(rig.store.damage().map(|damage| damage.part), Some(Part::Transaction));
+        answers(&rig, T::READ, "/a\0");
+    }
+}
+
+#[test]
+fn a_damaged_message_is_not_let_out() {
+    let mut rig = rig();
+    rig.store.conns.get_mut(&TOOLS).unwrap().outbox.push(crate::outbox::Kind::Event, b"an event");
+    assert!(rig.store.verified_outbox(TOOLS).all(|waiting| waiting.is_ok()));
+    rig.store.conns.get_mut(&TOOLS).unwrap().outbox.flip(3);
+    let damage = damaged(&TOOLS.0.to_string(), Part::Outbox);
+    assert_eq!(rig.store.verified_outbox(TOOLS).last(), Some(Err(damage)));
 }
 
 fn client_is_refused(rig: &mut Rig, guest: ConnId, damage: &Damage) {

@@ -577,7 +577,7 @@ impl Pair {
             assert_eq!(value.as_ref(), Ok(&self.plain.nodes[path].value), "{path}");
             nodes += 1;
         }
-        assert_eq!(self.rig.store.domains.nodes, nodes);
+        assert_eq!(self.rig.store.domains.nodes(), nodes);
     }
 }
 
