@@ -49,8 +49,13 @@ pub const STRIKE_WINDOW_MS: u64 = 120_000;
 /// How long a replica may take to write a snapshot before another one is asked, in milliseconds.
 pub const SNAPSHOT_BOUND_MS: u64 = 30_000;
 
-/// How long a leader's heartbeat on the board may stand still before it is killed, in milliseconds.
-pub const HEARTBEAT_LEADER_MS: u64 = 1_000;
+/// How long a serving leader's heartbeat on the board may stand still before it is killed, in milliseconds. Its turns are
+/// bounded by its daemon's limits and take a tenth of this.
+pub const HEARTBEAT_LEADER_MS: u64 = 500;
+
+/// A heartbeat may stand still longer in a large store, which some requests walk (CONTROL check): a millisecond for so many
+/// nodes, several times what the walk takes.
+pub const HEARTBEAT_NODES_PER_MS: u64 = 50;
 
 /// How long a follower's heartbeat may stand still, in milliseconds. It may be writing a snapshot.
 pub const HEARTBEAT_FOLLOWER_MS: u64 = 10_000;
@@ -97,7 +102,7 @@ pub const GRPC_DRAIN_MS: u64 = 500;
 /// Largest gRPC message that is taken, in bytes. Requests are small.
 pub const GRPC_REQUEST_BYTES_MAX: usize = 64 * 1024;
 
-/// A heartbeat may stand still for at least so many of the promised periods.
+/// A follower's heartbeat may stand still for at least so many of the promised periods.
 pub const HEARTBEAT_MISSED_MAX: u64 = 10;
 
 /// Log lines that may wait to be written; more are lost.

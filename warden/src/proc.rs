@@ -26,6 +26,26 @@ impl Stat {
     }
 }
 
+/// How a process has run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Run {
+    /// Time on a processor so far, in microseconds.
+    pub ran_us: u64,
+    /// It waits for something else than a processor.
+    pub asleep: bool,
+}
+
+impl Run {
+    /// None if there is no such process.
+    pub fn of(pid: u32) -> Option<Self> {
+        let asleep = Stat::of(pid)?.state != 'R';
+        // The first field is nanoseconds on a processor (Documentation/scheduler/sched-stats.rst).
+        let schedstat = std::fs::read_to_string(format!("/proc/{pid}/schedstat")).ok()?;
+        let ran_ns: u64 = schedstat.split(' ').next()?.parse().ok()?;
+        Some(Self { ran_us: ran_ns / 1_000, asleep })
+    }
+}
+
 /// A text that differs after each start of the machine; empty if it cannot be told.
 pub fn boot_id() -> String {
     std::fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default().trim().to_owned()
@@ -40,6 +60,11 @@ mod tests {
         let mut child = std::process::Command::new("sleep").arg("60").spawn().unwrap();
         let (own, other) = (Stat::of(std::process::id()).unwrap(), Stat::of(child.id()).unwrap());
         assert!(own.start_ticks <= other.start_ticks && !other.is_stopped());
+        let began = std::time::Instant::now();
+        while !Run::of(child.id()).is_some_and(|run| run.asleep) {
+            assert!(began.elapsed() < std::time::Duration::from_secs(10), "it sleeps");
+        }
+        assert!(Run::of(std::process::id()).unwrap().ran_us > 0);
         child.kill().unwrap();
         child.wait().unwrap();
         assert_eq!(Stat::of(child.id()), None);

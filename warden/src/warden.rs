@@ -21,7 +21,8 @@ use crate::limits::{
     ASLEEP_MS, BOARD_PERIOD_MS, DETAIL_BYTES_MAX, MEMBERS_MAX, NOTED_PER_SECOND_MAX, QUEUE_MAX, REPLICAS_MAX,
 };
 use crate::planner::{Action, Fault, Found, Input, Planner, Recorded, ServiceView};
-use crate::pulse::Pulses;
+use crate::proc::Run;
+use crate::pulse::{Look, Pulses};
 use crate::rate::Rate;
 use crate::rundir::RunDir;
 use crate::server::{self, Api, Ask, Sockets};
@@ -481,13 +482,19 @@ impl Warden {
             self.step_all(progress);
         }
         let Some(board) = self.board.get().cloned() else { return };
-        let leader = self.planner.leader();
+        let (leader, serves) = (self.planner.leader(), self.planner.is_serving());
         for view in self.planner.view() {
             let Some(replica) = view.service.replica().filter(|_| view.pid.is_some()) else { continue };
             let (row, incarnation) = (board.replica(replica), view.incarnation);
-            let silent =
-                self.pulses.observe(self.now(), replica, incarnation, row.heartbeat, leader == Some(replica));
-            if let Some(silent_ms) = silent {
+            let Some(run) = view.pid.and_then(Run::of) else { continue };
+            let look = Look {
+                beat: row.heartbeat,
+                nodes: row.nodes,
+                serves: serves && leader == Some(replica),
+                ran_us: run.ran_us,
+                asleep: run.asleep,
+            };
+            if let Some(silent_ms) = self.pulses.observe(self.now(), replica, incarnation, look) {
                 let why = format!("no heartbeat for {silent_ms} ms");
                 self.step(Input::Unresponsive { service: view.service, incarnation, why });
             }

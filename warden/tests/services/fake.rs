@@ -24,6 +24,7 @@ struct Fake {
     board: Option<Board>,
     status: ReplicaStatus,
     gateway: Option<Link>,
+    began: Instant,
 }
 
 /// Serves until it is told to stop. Never returns.
@@ -37,8 +38,15 @@ pub fn serve() -> ! {
     let Ok(warden) = Tether::start(role) else { std::process::exit(4) };
     let begin = warden.first_order().clone();
     let descriptors = warden.copies().unwrap();
-    let mut fake =
-        Fake { warden, begin, orphaned: None, board: None, status: ReplicaStatus::default(), gateway: None };
+    let mut fake = Fake {
+        warden,
+        begin,
+        orphaned: None,
+        board: None,
+        status: ReplicaStatus::default(),
+        gateway: None,
+        began: Instant::now(),
+    };
     fake.begin(descriptors);
     loop {
         fake.turn();
@@ -131,6 +139,11 @@ impl Fake {
         let timeout = Timespec { tv_sec: 0, tv_nsec: i64::from(HEARTBEAT_MS) * 1_000_000 / 2 };
         let mut polled = [PollFd::new(&self.warden, PollFlags::IN)];
         let ready = rustix::event::poll(&mut polled, Some(&timeout)).unwrap();
+        let loops = is_for("FAKE_LOOPING_REPLICA", self.begin.replica) && self.begin.incarnation == 1;
+        // It has led for a moment. Whatever becomes of the test, it does not loop for ever.
+        while loops && self.status.epoch > 0 && self.began.elapsed() < ORPHANED_MAX {
+            std::hint::spin_loop();
+        }
         let stuck = is_for("FAKE_STUCK_REPLICA", self.begin.replica) && self.begin.incarnation == 1;
         if !stuck {
             self.publish();

@@ -97,11 +97,16 @@ async fn a_follower_that_is_further_is_preferred() {
 
 #[tokio::test]
 async fn a_replica_that_breaks_its_promise_of_a_heartbeat_is_killed() {
-    let mut rig = Rig::start_with(2, &[("FAKE_STUCK_REPLICA", "0")]).await;
-    let killed = rig.event("service_killed").await;
-    assert!(killed.service == "replica/0" && killed.detail.starts_with("no heartbeat"), "{killed:?}");
-    assert_eq!(rig.event("leader_serving").await.service, "replica/1");
-    rig.down().await;
+    for way in ["FAKE_STUCK_REPLICA", "FAKE_LOOPING_REPLICA"] {
+        let mut rig = Rig::start_with(2, &[(way, "0")]).await;
+        let killed = rig.event("service_killed").await;
+        assert!(
+            killed.service == "replica/0" && killed.detail.starts_with("no heartbeat"),
+            "{way} {killed:?}"
+        );
+        assert_eq!(rig.event("leader_serving").await.service, "replica/1");
+        rig.down().await;
+    }
 }
 
 #[tokio::test]

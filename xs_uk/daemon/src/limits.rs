@@ -60,9 +60,9 @@ pub const LOG_LINES_PER_WINDOW: u32 = 10;
 /// See [`LOG_LINES_PER_WINDOW`].
 pub const LOG_WINDOW: Duration = Duration::from_secs(10);
 
-/// What a replica promises the warden: its heartbeat on the board moves at least this often. Far more than a
-/// snapshot of a large store or a catch-up takes, so that a busy replica is not taken for a hung one.
-pub const HEARTBEAT_PROMISE_MS: u32 = 10_000;
+/// What a follower promises the warden: its heartbeat on the board moves at least this often. The warden waits for ten
+/// times as long and more for large stores, so that one that writes a snapshot is not taken for a hung one.
+pub const HEARTBEAT_PROMISE_MS: u32 = 1_000;
 
 /// How far behind the last known port is looked when a leader died between binding a port and noting it. Xen gives the
 /// lowest free one.

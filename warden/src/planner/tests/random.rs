@@ -169,7 +169,8 @@ impl World {
     fn spawn(&mut self, service: ServiceId, incarnation: u64) {
         let earlier = self.processes.iter().filter(|p| p.service == service);
         assert!(earlier.clone().all(|p| !p.alive && p.death_told), "{service} started while it lives");
-        assert_eq!(earlier.map(|p| p.incarnation).max().unwrap_or(0) + 1, incarnation);
+        // A warden that died between writing a start down and making it leaves a gap.
+        assert!(earlier.map(|p| p.incarnation).max().unwrap_or(0) < incarnation, "incarnations grow");
         self.processes.push(Process {
             service,
             incarnation,
