@@ -3,7 +3,8 @@
 //! What one process writes here its successor reads, at whatever instruction the writer was killed. So each step ends in
 //! one aligned store that makes it count, and whatever was written before that store is ignored without it.
 //!
-//! This crate holds the store's unsafe code: mapping, raw copies, `recvmmsg` and `sendmmsg`.
+//! This crate holds the store's unsafe code: mapping, raw copies, `recvmmsg`, `sendmmsg` and
+//! `sched_setscheduler`.
 #![allow(unsafe_code)]
 
 mod board;
@@ -11,6 +12,7 @@ mod consult;
 pub mod limits;
 mod region;
 mod roots;
+pub mod sched;
 mod slot;
 mod table;
 

@@ -21,6 +21,7 @@ use control::{LinkError, Role, Severity, SnapshotTaken, from_service, notes, to_
 use sanity::pace::Pace;
 use xs_consensus::{Cursor, LogError};
 use xs_shm::limits::TABLE_BYTES;
+use xs_shm::sched::Policy;
 use xs_shm::{Board, Consult, Region, ReplicaStatus, ReplicaWords, Roots, Table};
 use xs_store::{Config, Store};
 
@@ -84,6 +85,7 @@ pub fn run(options: ReplicaOptions) -> Result<(), Error> {
             Promoted::Lead { epoch, gateway } => (epoch, gateway),
         };
         let began = Instant::now();
+        set_policy(Policy::Normal);
         let held = match takeover::receive_endpoints(&gateway) {
             Ok(held) => held,
             // The gateway died, or only half of the order was given before the warden did: the order will come again.
@@ -96,6 +98,13 @@ pub fn run(options: ReplicaOptions) -> Result<(), Error> {
         let Follower { service, machine, table, words, status, kick, .. } = follower;
         let parts = takeover::Parts { service, machine, table, words, status, kick, options };
         return takeover::take_over(parts, epoch, gateway, held, began)?.run();
+    }
+}
+
+/// It serves either way.
+fn set_policy(policy: Policy) {
+    if let Err(error) = xs_shm::sched::set_policy(policy) {
+        tracing::debug!(%error, ?policy, "scheduling policy");
     }
 }
 
@@ -150,6 +159,8 @@ impl Follower {
     }
 
     fn follow(&mut self) -> Result<Promoted, Error> {
+        // A follower that wakes up must not take the processor from the leader in the middle of a request.
+        set_policy(Policy::Batch);
         let mut poller = Poller::new().map_err(Error::system("epoll_create"))?;
         poller.add(&self.service.warden, WARDEN, Interest::READ).map_err(Error::system("epoll_ctl"))?;
         if let Some(kick) = &self.kick {
