@@ -12,7 +12,7 @@ use tokio::runtime::Runtime;
 use tokio_stream::StreamExt;
 use tonic::transport::{Channel, Endpoint};
 
-use crate::timing::Heard;
+use crate::timing::{Heard, Injected};
 
 /// How long one call may take.
 const CALL_WAIT: Duration = Duration::from_millis(500);
@@ -71,6 +71,13 @@ impl Control {
             let answer = tokio::time::timeout(CALL_WAIT, asked).await.ok()?.ok()?;
             Some(answer.into_inner().service)
         })
+    }
+
+    /// Whether a fault was noticed so far.
+    pub fn has_noticed(&self, injected: &Injected) -> bool {
+        let is_sign =
+            |((warden, _), event): (&(u32, u64), &v1::Event)| injected.is_noticed_by(*warden, event);
+        self.heard.lock().is_ok_and(|heard| heard.iter().any(is_sign))
     }
 
     /// What happened so far.

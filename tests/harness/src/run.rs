@@ -25,6 +25,8 @@ use crate::{Engine, TargetArg, XsArgs};
 const WHOLE_WAIT: Duration = Duration::from_secs(60);
 /// Longer than the pause between two looks of a follower's scrubber, which sees the whole of a small store at once.
 const SCRUB_ROUND: Duration = Duration::from_millis(700);
+/// How often the events are looked through for a sign that a flipped bit was noticed.
+const SIGN_PAUSE: Duration = Duration::from_millis(5);
 /// How long the hand-over of clients may take after everything is up.
 const HANDOVER: Duration = Duration::from_millis(50);
 /// How often the status is asked for.
@@ -108,9 +110,9 @@ struct Done {
 }
 
 impl Done {
-    fn add(&mut self, fault: Fault, victim: Victim, at_us: u64, took: Duration) {
-        self.outages.entry(fault.name()).or_default().push(micros(took));
-        self.faults.push(Injected { fault, victim, at_us });
+    fn add(&mut self, injected: Injected, took: Duration) {
+        self.outages.entry(injected.fault.name()).or_default().push(micros(took));
+        self.faults.push(injected);
     }
 
     fn counts(&self) -> BTreeMap<String, u64> {
@@ -145,8 +147,9 @@ fn harm(
             }
             let at_us = api::clock_us();
             let Some(service) = flip(control, fault, rng) else { continue };
-            let took = flip_served(load, control, fault, stand)?;
-            done.add(fault, Victim::Service(service), at_us, took);
+            let injected = Injected { fault, victim: Victim::Service(service), at_us };
+            let took = flip_served(load, control, &injected, stand)?;
+            done.add(injected, took);
         } else {
             let Some(victim) = status.and_then(|status| fault.victim(&status, rng)) else {
                 std::thread::sleep(STATUS_PAUSE);
@@ -158,7 +161,7 @@ fn harm(
                 continue;
             }
             let took = wait_served(load, fault, victim, rng).with_context(|| fault.name())?;
-            done.add(fault, Victim::Process(victim), at_us, took);
+            done.add(Injected { fault, victim: Victim::Process(victim), at_us }, took);
             overlapped = overlapping;
         }
         bar.set_position(done.faults.len() as u64);
@@ -179,7 +182,13 @@ fn flip(control: &mut Control, fault: Fault, rng: &mut fastrand::Rng) -> Option<
 
 /// Reads every constant, so that what the leader has is looked at, and waits until a follower's scrubber has come by:
 /// one copy at a time is damaged, not two.
-fn flip_served(load: &Load, control: &mut Control, fault: Fault, stand: &Stand) -> anyhow::Result<Duration> {
+fn flip_served(
+    load: &Load,
+    control: &mut Control,
+    injected: &Injected,
+    stand: &Stand,
+) -> anyhow::Result<Duration> {
+    let fault = injected.fault;
     let began = Instant::now();
     let mut client = stand.client();
     for number in 0..CONSTANTS {
@@ -187,7 +196,10 @@ fn flip_served(load: &Load, control: &mut Control, fault: Fault, stand: &Stand) 
         ensure!(value == constant_value(number), "constant {number} is {value:?}");
     }
     let took = began.elapsed();
-    std::thread::sleep(SCRUB_ROUND);
+    // Some bits mean nothing, and nobody ever notices: the gaps between a permission entry's fields.
+    while began.elapsed() < SCRUB_ROUND && !control.has_noticed(injected) {
+        std::thread::sleep(SIGN_PAUSE);
+    }
     ensure!(!load.workers.iter().any(JoinHandle::is_finished), "a client gave up");
     wait_whole(control)?;
     Ok(took)

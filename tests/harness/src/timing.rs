@@ -84,22 +84,26 @@ impl Samples {
 }
 
 fn noticed<'a>(injected: &Injected, later: &'a [Heard]) -> Option<&'a Heard> {
-    let is_sign = |heard: &&Heard| match &injected.victim {
-        // The next one speaks as soon as it has taken over.
-        Victim::Process(pid) if injected.fault.target == Target::Warden => heard.warden != *pid,
-        Victim::Process(pid) => {
-            heard.event.pid == Some(*pid)
-                && matches!(heard.event.kind.as_str(), "service_died" | "service_killed")
-        }
-        Victim::Service(name) => {
-            heard.event.service == *name
-                && matches!(
-                    heard.event.kind.as_str(),
-                    "corruption_detected" | "replica_outvoted" | "service_died"
-                )
-        }
-    };
-    later.iter().find(is_sign)
+    later.iter().find(|heard| injected.is_noticed_by(heard.warden, &heard.event))
+}
+
+impl Injected {
+    /// Whether an event is a sign that the fault was noticed.
+    pub fn is_noticed_by(&self, warden: u32, event: &v1::Event) -> bool {
+        let kind = event.kind.as_str();
+        let is_sign = match &self.victim {
+            // The next one speaks as soon as it has taken over.
+            Victim::Process(pid) if self.fault.target == Target::Warden => warden != *pid,
+            Victim::Process(pid) => {
+                event.pid == Some(*pid) && matches!(kind, "service_died" | "service_killed")
+            }
+            Victim::Service(name) => {
+                event.service == *name
+                    && matches!(kind, "corruption_detected" | "replica_outvoted" | "service_died")
+            }
+        };
+        event.clock_us >= self.at_us && is_sign
+    }
 }
 
 fn mends(injected: &Injected, sign: &v1::Event, event: &v1::Event) -> bool {
