@@ -21,6 +21,12 @@
 //! - The floor and the epoch are raised in the same way, copy 0 first: the greater one counts, so a floor is never
 //!   lowered while pages below it are gone already, and a fenced epoch stays fenced.
 //!
+//! # What a leader knows besides
+//!
+//! Place, sizes and epoch are in its own memory, and an entry built from wrong ones could be read by nobody: committed, it
+//! would end every replica. So they are kept twice and compared before they are used; a difference ends the process
+//! before the tail is stored, and its successor reads them anew.
+//!
 //! # Mending
 //!
 //! Only the leader appends, but every reader mends. It must not disturb a leader that has let the place go meanwhile and
@@ -56,15 +62,22 @@ const PAGE_BYTES: usize = 4096;
 #[derive(Debug)]
 pub struct Embedded {
     region: Arc<Region>,
-    half_bytes: usize,
-    capacity_bytes: u64,
-    cursor: Cursor,
-    epoch: Option<Epoch>,
+    known: Known,
+    known_copy: Known,
     image: Vec<u8>,
     other: Vec<u8>,
     repairs: Cell<Repairs>,
     #[cfg(test)]
     stores_left: Cell<Option<u32>>,
+}
+
+/// What a process knows of the log besides what is in it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Known {
+    half_bytes: usize,
+    capacity_bytes: u64,
+    cursor: Cursor,
+    epoch: Option<Epoch>,
 }
 
 impl Embedded {
@@ -78,12 +91,11 @@ impl Embedded {
         if usable < 2 * ENTRY_BYTES_MAX || !is_known(&region, half_bytes) {
             return Err(LogError::Corrupt { index: from.index.0, what: "unknown version or size" });
         }
+        let known = Known { half_bytes, capacity_bytes: usable as u64, cursor: from, epoch: None };
         Ok(Self {
             region: Arc::new(region),
-            half_bytes,
-            capacity_bytes: usable as u64,
-            cursor: from,
-            epoch: None,
+            known,
+            known_copy: known,
             image: Vec::new(),
             other: Vec::new(),
             repairs: Cell::default(),
@@ -92,8 +104,25 @@ impl Embedded {
         })
     }
 
+    /// What this process knows.
+    ///
+    /// # Panics
+    /// If a bit of it flipped.
+    fn known(&self) -> &Known {
+        assert!(self.known == self.known_copy, "what is known of the log and its copy differ: memory is damaged");
+        &self.known
+    }
+
+    fn learn(&mut self, known: Known) {
+        (self.known, self.known_copy) = (known, known);
+    }
+
+    fn go_behind(&mut self, cursor: Cursor) {
+        self.learn(Known { cursor, ..*self.known() });
+    }
+
     fn copies(&self, word: usize) -> [&AtomicU64; 2] {
-        [self.region.u64(word), self.region.u64(self.half_bytes + word)]
+        [self.region.u64(word), self.region.u64(self.known().half_bytes + word)]
     }
 
     /// The greatest value with a good check; a copy with a bad one is mended.
@@ -105,7 +134,7 @@ impl Embedded {
             [Some(good), None] => Ok(self.mend_word(copies[1], raw[1], good)),
             [None, Some(good)] => Ok(self.mend_word(copies[0], raw[0], good)),
             [None, None] => {
-                Err(LogError::Corrupt { index: self.cursor.index.0, what: "header word, in both copies" })
+                Err(LogError::Corrupt { index: self.known().cursor.index.0, what: "header word, in both copies" })
             }
         }
     }
@@ -147,15 +176,15 @@ impl Embedded {
     }
 
     fn leading(&self) -> Result<Epoch, LogError> {
-        let ours = self.epoch.ok_or(LogError::NotLeading)?;
+        let ours = self.known().epoch.ok_or(LogError::NotLeading)?;
         let newer = self.value(WORD_EPOCH)?;
         if newer > ours.0 { Err(LogError::Fenced { ours: ours.0, newer }) } else { Ok(ours) }
     }
 
     fn check_room(&self, tail: u64, size_bytes: u64) -> Result<(), LogError> {
         let used_bytes = tail.saturating_sub(self.floor()?);
-        if used_bytes + size_bytes > self.capacity_bytes {
-            return Err(LogError::Full { used_bytes, capacity_bytes: self.capacity_bytes });
+        if used_bytes + size_bytes > self.known().capacity_bytes {
+            return Err(LogError::Full { used_bytes, capacity_bytes: self.known().capacity_bytes });
         }
         Ok(())
     }
@@ -174,12 +203,12 @@ impl Embedded {
     }
 
     fn ring(&self, copy: usize) -> usize {
-        copy * self.half_bytes + LOG_HEADER_BYTES
+        copy * self.known().half_bytes + LOG_HEADER_BYTES
     }
 
     fn split(&self, position: u64, length: usize) -> (usize, usize) {
-        let offset = usize::try_from(position % self.capacity_bytes).expect("less than the capacity");
-        let until_end = usize::try_from(self.capacity_bytes).expect("from a usize") - offset;
+        let offset = usize::try_from(position % self.known().capacity_bytes).expect("less than the capacity");
+        let until_end = usize::try_from(self.known().capacity_bytes).expect("from a usize") - offset;
         (offset, length.min(until_end))
     }
 
@@ -197,17 +226,18 @@ impl Embedded {
     /// Reads one copy's entry at the cursor into `self.image`. The caller checks the floor, then believes it or not.
     fn read_copy(&mut self, copy: usize, tail: u64) -> Result<Cursor, &'static str> {
         let mut header = [0; HEADER_BYTES];
-        self.copy_out(copy, self.cursor.position, &mut header);
+        self.copy_out(copy, self.known().cursor.position, &mut header);
         let length = image::length(&header)?;
         let size = size_bytes(length);
-        if self.cursor.position + size as u64 > tail {
+        if self.known().cursor.position + size as u64 > tail {
             return Err("length");
         }
         let mut image = std::mem::take(&mut self.image);
         image.resize(size, 0);
-        self.copy_out(copy, self.cursor.position, &mut image);
+        self.copy_out(copy, self.known().cursor.position, &mut image);
         self.image = image;
-        image::verify(&self.image, length, &self.cursor)
+        let cursor = self.known().cursor;
+        image::verify(&self.image, length, &cursor)
     }
 
     /// Reads the entry at the cursor from the first copy that is whole, and mends the other.
@@ -218,8 +248,8 @@ impl Embedded {
             good = 1;
             read = self.read_copy(1, tail);
         }
-        let index = self.cursor.index.0 + 1;
-        if self.floor()? > self.cursor.position {
+        let index = self.known().cursor.index.0 + 1;
+        if self.floor()? > self.known().cursor.position {
             return Err(LogError::Overrun { index });
         }
         let behind = read.map_err(|what| LogError::Corrupt { index, what })?;
@@ -231,11 +261,11 @@ impl Embedded {
     fn mend_entry(&mut self, copy: usize) {
         let mut other = std::mem::take(&mut self.other);
         other.resize(self.image.len(), 0);
-        self.copy_out(copy, self.cursor.position, &mut other);
+        self.copy_out(copy, self.known().cursor.position, &mut other);
         if other != self.image {
             let words = self.image.as_chunks::<8>().0.iter().zip(other.as_chunks::<8>().0);
             let mut mended = false;
-            for (position, (good, damaged)) in (self.cursor.position..).step_by(8).zip(words) {
+            for (position, (good, damaged)) in (self.known().cursor.position..).step_by(8).zip(words) {
                 let (offset, _) = self.split(position, 8);
                 let (damaged, good) = (u64::from_ne_bytes(*damaged), u64::from_ne_bytes(*good));
                 let word = self.region.u64(self.ring(copy) + offset);
@@ -267,7 +297,7 @@ impl Consensus for Embedded {
             self.raise(word, self.value(word)?);
         }
         self.store(WORD_VERSION, VERSION);
-        self.epoch = Some(epoch);
+        self.learn(Known { epoch: Some(epoch), ..*self.known() });
         Ok(())
     }
 
@@ -282,31 +312,32 @@ impl Consensus for Embedded {
     fn append(&mut self, entry: &[u8]) -> Result<Appended, LogError> {
         let epoch = self.leading()?;
         let tail = self.tail()?;
-        if tail != self.cursor.position {
-            return Err(LogError::Behind { cursor: self.cursor.index.0 });
+        if tail != self.known().cursor.position {
+            return Err(LogError::Behind { cursor: self.known().cursor.index.0 });
         }
         if entry.len() > ENTRY_BYTES_MAX {
             return Err(LogError::TooLarge { bytes: entry.len() });
         }
         self.check_room(tail, size_bytes(entry.len()) as u64)?;
-        let behind = image::build(&mut self.image, &self.cursor, epoch, entry);
+        let cursor = self.known().cursor;
+        let behind = image::build(&mut self.image, &cursor, epoch, entry);
         self.copy_in(0, tail, &self.image);
         self.copy_in(1, tail, &self.image);
         self.store(WORD_TAIL, behind.position / ALIGN);
-        self.cursor = behind;
+        self.go_behind(behind);
         Ok(Appended::Committed(behind.index))
     }
 
     fn next(&mut self, entry: &mut Vec<u8>) -> Result<Option<Index>, LogError> {
         let tail = self.tail()?;
-        if tail == self.cursor.position {
+        if tail == self.known().cursor.position {
             return Ok(None);
         }
         let behind = self.read_entry(tail)?;
         let length = image::length(self.image.first_chunk().expect("an image has a header"));
         entry.clear();
         entry.extend_from_slice(&self.image[HEADER_BYTES..HEADER_BYTES + length.expect("just verified")]);
-        self.cursor = behind;
+        self.go_behind(behind);
         Ok(Some(behind.index))
     }
 
@@ -327,7 +358,7 @@ impl Consensus for Embedded {
     }
 
     fn cursor(&self) -> Cursor {
-        self.cursor
+        self.known().cursor
     }
 
     fn release(&mut self, cursor: &Cursor) -> Result<(), LogError> {
@@ -353,7 +384,7 @@ impl Consensus for Embedded {
     }
 
     fn capacity_bytes(&self) -> u64 {
-        self.capacity_bytes
+        self.known().capacity_bytes
     }
 
     fn take_repairs(&mut self) -> Repairs {

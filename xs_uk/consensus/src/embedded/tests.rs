@@ -300,3 +300,30 @@ proptest! {
         }
     }
 }
+
+/// A leader whose own place was damaged once committed an entry that nobody could read: every replica ended at it,
+/// again and again.
+#[test]
+fn a_flipped_bit_in_what_a_leader_knows_commits_nothing() {
+    let flips: [fn(&mut Known); 5] = [
+        |known| known.cursor.index.0 ^= 1,
+        |known| known.cursor.hash[3] ^= 8,
+        |known| known.capacity_bytes ^= 1 << 20,
+        |known| known.half_bytes ^= 1 << 16,
+        |known| known.epoch = Some(Epoch(5)),
+    ];
+    for flip in flips {
+        let region = region(SMALL_BYTES);
+        let mut old = leader(&region, 1);
+        old.append(b"one").unwrap();
+        flip(&mut old.known);
+        let append = std::panic::AssertUnwindSafe(|| old.append(b"two"));
+        assert!(std::panic::catch_unwind(append).is_err());
+        let mut new = leader(&region, 2);
+        assert_eq!(new.append(b"other").unwrap(), Appended::Committed(Index(2)));
+        assert_eq!(
+            drain(&mut view(&region, Cursor::default())).unwrap(),
+            [b"one".to_vec(), b"other".to_vec()]
+        );
+    }
+}
