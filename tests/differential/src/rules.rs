@@ -79,7 +79,6 @@ pub const ALL: &[Rule] = &[
     Rule { name: "released-target", then: Then::Stop, applies: released_target },
     Rule { name: "transaction-events", then: Then::GoOn, applies: transaction_events },
     Rule { name: "failed-transaction", then: Then::Taint, applies: failed_transaction },
-    Rule { name: "unknown-domain", then: Then::IfRefused, applies: unknown_domain },
     Rule { name: "newer-requests", then: Then::Stop, applies: newer_requests },
     Rule { name: "watch-depth", then: Then::Stop, applies: watch_depth },
     Rule { name: "control-text", then: Then::GoOn, applies: control_text },
@@ -365,10 +364,6 @@ fn transaction_events(case: &Case<'_>) -> bool {
 
 fn failed_transaction(case: &Case<'_>) -> bool {
     case.in_transaction() && case.we_say("ENOSPC") && case.same_events()
-}
-
-fn unknown_domain(case: &Case<'_>) -> bool {
-    case.kind() == T::SET_PERMS && (case.they_say("ENOENT") || case.we_say("ENOENT"))
 }
 
 fn newer_requests(case: &Case<'_>) -> bool {
