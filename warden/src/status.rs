@@ -4,7 +4,7 @@ use std::sync::{Arc, OnceLock};
 
 use api::v1;
 use tokio::sync::watch;
-use xs_shm::Board;
+use xs_shm::{Board, ReplicaStatus};
 
 use crate::ids::{ServiceId, TimeUs};
 use crate::planner::{Planner, ServiceView, State};
@@ -64,6 +64,15 @@ impl StatusSource {
             snapshot_index: view.snapshot_index,
             warden_rss_bytes: rss_bytes(std::process::id()),
         }
+    }
+
+    /// The rows of the board of all replicas that live, with their names.
+    pub fn rows(&self) -> Vec<(String, ReplicaStatus)> {
+        let Some(board) = self.board.get() else { return Vec::new() };
+        let view = self.view.borrow();
+        let live = view.services.iter().filter(|service| service.pid.is_some());
+        live.filter_map(|view| Some((view.service.to_string(), board.replica(view.service.replica()?))))
+            .collect()
     }
 
     fn service(&self, view: &ServiceView, epoch: u64) -> v1::ServiceStatus {

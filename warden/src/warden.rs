@@ -93,7 +93,8 @@ impl Warden {
     /// What could not be made.
     pub fn new(spec: WardenSpec) -> Result<Self, Error> {
         let (replicas, members) = shape(&spec.group)?;
-        let sockets = Sockets::bind(&spec.rundir.path().join(api::SOCKET_NAME), spec.grpc_listen)?;
+        let sockets =
+            Sockets::bind(&spec.rundir.path().join(api::SOCKET_NAME), spec.grpc_listen, spec.metrics_listen)?;
         let (heard, news) = mpsc::channel(QUEUE_MAX);
         let (asker, asks) = mpsc::channel(QUEUE_MAX);
         let adopt_path = spec.rundir.path().join(ADOPT_SOCKET_NAME);
