@@ -114,6 +114,7 @@ impl Metrics {
         encode_registry(&mut text, &self.registry)?;
         let mut now = Registry::with_prefix("ppvmm");
         add_group(&mut now, status);
+        add_clients(&mut now, status);
         add_services(&mut now, status);
         add_rows(&mut now, rows);
         encode_registry(&mut text, &now)?;
@@ -149,7 +150,17 @@ fn add_group(registry: &mut Registry, status: &v1::StatusResponse) {
     };
     gauge("serving", "1 if clients are served", status.serving.into());
     gauge("epoch", "Epoch of the newest leader", status.epoch);
+    gauge("handed_over", "1 if leader, gateway and warden have all clients", status.handed_over.into());
     gauge("snapshot_index", "Last log index in the newest kept snapshot", status.snapshot_index);
+}
+
+/// Who holds copies of clients, so that no death loses one.
+fn add_clients(registry: &mut Registry, status: &v1::StatusResponse) {
+    let clients = Family::<Labels, Gauge>::default();
+    for (holder, count) in [("gateway", status.gateway_clients), ("warden", status.warden_clients)] {
+        clients.get_or_create(&vec![("holder", holder.to_owned())]).set(count.into());
+    }
+    registry.register("clients", "Clients of which each holds a copy", clients);
 }
 
 fn add_services(registry: &mut Registry, status: &v1::StatusResponse) {
@@ -265,6 +276,7 @@ mod tests {
             "ppvmm_takeover_seconds_count 1",
             "ppvmm_epoch 7",
             "ppvmm_serving 0",
+            "ppvmm_clients{holder=\"gateway\"} 0",
             "ppvmm_service_state{service=\"replica/1\",role=\"leader\",state=\"taking_over\"} 1",
             "ppvmm_service_restarts_total{service=\"replica/1\"} 2",
             "ppvmm_replica_requests_total{service=\"replica/1\"} 9",

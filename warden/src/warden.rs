@@ -1,6 +1,7 @@
 //! The loop that joins planner, keeper and gRPC.
 
 use std::collections::VecDeque;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
@@ -118,6 +119,7 @@ impl Warden {
             profile: spec.profile,
             injection: spec.injection,
             started_unix_ms: unix_ms(),
+            clients: AtomicU64::new(0),
         });
         let api = Api { status, journal: journal.clone(), asks: asker.clone(), may_change: true };
         Ok(Self {
@@ -401,9 +403,11 @@ impl Warden {
             }
             Some(Report::Clients(clients)) if service == ServiceId::Gateway => {
                 self.keeper.clients().keep(&clients.ids, descriptors);
+                self.count_clients();
             }
             Some(Report::ClientsClosed(clients)) if service == ServiceId::Gateway => {
                 self.keeper.clients().close(&clients.ids);
+                self.count_clients();
             }
             Some(
                 Report::SnapshotTaken(_) | Report::Hello(_) | Report::Clients(_) | Report::ClientsClosed(_),
@@ -413,6 +417,11 @@ impl Warden {
                 self.note(service, Severity::Warning, Kind::ReportIgnored, detail);
             }
         }
+    }
+
+    fn count_clients(&mut self) {
+        let count = u64::try_from(self.keeper.clients().count()).unwrap_or(u64::MAX);
+        self.api.status.clients.store(count, Ordering::Relaxed);
     }
 
     fn pass_on(&mut self, service: ServiceId, noted: control::Noted) {

@@ -24,8 +24,6 @@ use crate::{Engine, TargetArg, XsArgs};
 const WHOLE_WAIT: Duration = Duration::from_secs(60);
 /// Longer than the pause between two looks of a follower's scrubber, which sees the whole of a small store at once.
 const SCRUB_ROUND: Duration = Duration::from_millis(700);
-/// How long the hand-over of clients may take after everything is up.
-const HANDOVER: Duration = Duration::from_millis(50);
 /// How often the status is asked for.
 const STATUS_PAUSE: Duration = Duration::from_millis(1);
 /// Longest stop of a process that nobody replaces.
@@ -243,8 +241,6 @@ fn wait_whole(control: &mut Control) -> anyhow::Result<api::v1::StatusResponse> 
     loop {
         let status = control.status();
         if let Some(status) = status.as_ref().filter(|status| is_whole(status)) {
-            // The status does not tell when a new gateway and a new warden have got their copies of all clients.
-            std::thread::sleep(HANDOVER);
             return Ok(status.clone());
         }
         ensure!(began.elapsed() < WHOLE_WAIT, "not whole after {} s: {status:?}", WHOLE_WAIT.as_secs());

@@ -14,7 +14,7 @@ mod roots;
 mod slot;
 mod table;
 
-pub use board::{Board, ReplicaStatus, ReplicaWords};
+pub use board::{Board, GatewayStatus, ReplicaStatus, ReplicaWords};
 pub use consult::{Consult, Question};
 pub use region::{Region, RegionError};
 pub use roots::{ROOT_BYTES, Roots};
