@@ -4,6 +4,7 @@
 use std::time::Duration;
 
 use hypervisor::DomId;
+use hypervisor::local::NewDomain;
 use sim_guest::{Guest, Tx};
 use tests::{RawClient, Stand};
 use xs_protocol::{MessageType as T, XsError};
@@ -107,6 +108,55 @@ fn a_domid_used_again_inherits_nothing() {
     assert!(guest.read("data/private").is_err_and(|error| error.is(XsError::EACCES)));
     assert!(guest.request(T::TRANSACTION_END, tx, &[b"T\0"]).is_err_and(|error| error.is(XsError::ENOENT)));
     stand.check();
+}
+
+/// Whoever gets a number next is not whom permissions meant that named it when there was no domain of that number.
+#[test]
+fn a_domain_that_was_named_before_it_was_made_has_no_rights() {
+    let stand = Stand::start(&[]);
+    let mut client = secrets(&stand);
+    let mut set = |perms: &str| {
+        client.request(T::SET_PERMS, 0, format!("/secret/known\0{perms}\0").as_bytes()).map(drop)
+    };
+    assert!(set("n5").is_err(), "nobody would own it");
+    set("n0\0b5").unwrap();
+    assert!(stand.ppvmm(&["inject", "kill", "leader"]).status.success());
+    create(&stand, DomId(5));
+    stand.introduce(DomId(5));
+    let mut guest = stand.attach(DomId(5));
+    assert!(guest.read("/secret/known").is_err_and(|error| error.is(XsError::EACCES)));
+    assert!(guest.write("/secret/known", b"").is_err_and(|error| error.is(XsError::EACCES)));
+    set("n0\0r5").unwrap();
+    assert_eq!(guest.read("/secret/known").unwrap(), b"hidden", "now it is meant");
+    stand.check();
+}
+
+/// The toolstack names a domain before it introduces it, and then it dies: the next one of its number, made at once, is
+/// not meant. The one that lives is.
+#[test]
+fn rights_given_before_the_introduction_are_for_one_domain() {
+    let stand = Stand::start(&[]);
+    let mut client = secrets(&stand);
+    for (domid, dies) in [(DomId(6), true), (DomId(7), false)] {
+        create(&stand, domid);
+        let home = format!("/local/domain/{domid}");
+        client.write(&home, "").unwrap();
+        client.request(T::SET_PERMS, 0, format!("{home}\0n{domid}\0").as_bytes()).unwrap();
+        client.request(T::SET_PERMS, 0, format!("/secret/known\0n0\0r{domid}\0").as_bytes()).unwrap();
+        if dies {
+            stand.hypervisor().destroy(domid).unwrap();
+            create(&stand, domid);
+        }
+        stand.introduce(domid);
+        let mut guest = stand.attach(domid);
+        assert_eq!(guest.read("/secret/known").is_ok(), !dies, "domain {domid}");
+        assert_eq!(guest.write(&home, b"").is_ok(), !dies, "domain {domid}");
+        stand.check();
+    }
+}
+
+fn create(stand: &Stand, domid: DomId) {
+    stand.hypervisor().create_domain(NewDomain { domid: Some(domid), handle: None }).unwrap();
 }
 
 /// Guests may know that some domain ended, not that one began; and dom0 decides on the first.

@@ -10,11 +10,13 @@ use tokio::sync::broadcast;
 use crate::event::{Event, Severity};
 use crate::ids::{ServiceId, TimeUs};
 use crate::limits::{EVENTS_BEHIND_MAX, EVENTS_KEPT_MAX};
+use crate::metrics::Metrics;
 
 /// A bounded ring of events. A slow reader misses events and is told how many; nobody ever waits for it.
 #[derive(Debug)]
 pub struct Journal {
     inner: Mutex<Inner>,
+    metrics: Metrics,
 }
 
 #[derive(Debug)]
@@ -37,7 +39,8 @@ impl Journal {
     /// `started_us`.
     pub fn after(last_id: u64, started_us: u64) -> Self {
         let readers = Some(broadcast::Sender::new(EVENTS_BEHIND_MAX));
-        Self { inner: Mutex::new(Inner { kept: VecDeque::new(), last_id, readers, started_us }) }
+        let inner = Mutex::new(Inner { kept: VecDeque::new(), last_id, readers, started_us });
+        Self { inner, metrics: Metrics::default() }
     }
 
     /// The newest event's number.
@@ -45,7 +48,12 @@ impl Journal {
         self.lock().last_id
     }
 
-    /// Numbers an event, keeps it, hands it to the readers and logs it.
+    /// What was counted of the events.
+    pub fn metrics(&self) -> &Metrics {
+        &self.metrics
+    }
+
+    /// Numbers an event, keeps it, counts it, hands it to the readers and logs it.
     pub fn record(&self, now: TimeUs, event: &Event) {
         let mut inner = self.lock();
         inner.last_id += 1;
@@ -54,6 +62,7 @@ impl Journal {
             inner.kept.pop_front();
         }
         inner.kept.push_back(event.clone());
+        self.metrics.observe(&event);
         log(&event);
         if let Some(readers) = &inner.readers {
             // No reader is no error.

@@ -19,11 +19,13 @@
 mod error;
 pub mod event;
 pub mod flip;
+mod http;
 pub mod ids;
 pub mod journal;
 mod keeper;
 pub mod limits;
 pub mod logging;
+pub mod metrics;
 pub mod planner;
 pub mod proc;
 pub mod pulse;

@@ -60,6 +60,18 @@ pub const HEARTBEAT_NODES_PER_MS: u64 = 50;
 /// How long a follower's heartbeat may stand still, in milliseconds. It may be writing a snapshot.
 pub const HEARTBEAT_FOLLOWER_MS: u64 = 10_000;
 
+/// Different names of events that are counted by name; services can tell of any.
+pub const METRIC_KINDS_MAX: usize = 64;
+
+/// Callers of the metrics over HTTP at one time; others wait.
+pub const HTTP_CALLERS_MAX: usize = 4;
+
+/// Most bytes of an HTTP request's head.
+pub const HTTP_HEAD_BYTES_MAX: usize = 8 << 10;
+
+/// How long a caller over HTTP may take in all, in milliseconds.
+pub const HTTP_MS: u64 = 2_000;
+
 /// How often the board is read, in milliseconds.
 pub const BOARD_PERIOD_MS: u64 = 200;
 

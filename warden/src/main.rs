@@ -38,6 +38,9 @@ struct Args {
     /// Serve status, events and health at this loopback address too, such as 127.0.0.1:7878.
     #[arg(long, value_name = "ADDRESS:PORT")]
     grpc_listen: Option<SocketAddr>,
+    /// Give metrics for Prometheus at this loopback address, such as 127.0.0.1:9878, path /metrics.
+    #[arg(long, value_name = "ADDRESS:PORT")]
+    metrics_listen: Option<SocketAddr>,
     /// What kind of host it is, for the status; found out if left out.
     #[arg(long)]
     profile: Option<Profile>,
@@ -115,6 +118,7 @@ fn spec(args: Args) -> anyhow::Result<WardenSpec> {
         profile: format!("{profile:?}").to_lowercase(),
         injection: args.enable_injection,
         grpc_listen: args.grpc_listen,
+        metrics_listen: args.metrics_listen,
     })
 }
 

@@ -85,6 +85,11 @@ impl ppvmm_server::Ppvmm for Api {
         }))
     }
 
+    async fn metrics(&self, _: Request<v1::MetricsRequest>) -> Result<Response<v1::MetricsResponse>, Status> {
+        let text = self.metrics_text().map_err(|error| Status::internal(error.to_string()))?;
+        Ok(Response::new(v1::MetricsResponse { text }))
+    }
+
     async fn inject(
         &self,
         request: Request<v1::InjectRequest>,
@@ -119,6 +124,14 @@ impl ppvmm_server::Ppvmm for Api {
 }
 
 impl Api {
+    /// The metrics at this moment, see [`crate::metrics`].
+    ///
+    /// # Errors
+    /// None that is known.
+    pub fn metrics_text(&self) -> Result<String, std::fmt::Error> {
+        self.journal.metrics().text(&self.status.now(), &self.status.rows())
+    }
+
     async fn flip(
         &self,
         target: Target,
@@ -171,18 +184,20 @@ fn following(
 pub struct Sockets {
     unix: UnixListener,
     tcp: Option<TcpListener>,
+    metrics: Option<TcpListener>,
 }
 
 impl Sockets {
-    /// Binds the Unix socket for its owner alone, and a loopback address if one is given.
+    /// Binds the Unix socket for its owner alone, and loopback addresses for gRPC and metrics if they are given.
     ///
     /// # Errors
     /// [`Error::NotLoopback`], [`Error::Path`], [`Error::System`].
-    pub fn bind(path: &Path, tcp: Option<SocketAddr>) -> Result<Self, Error> {
+    pub fn bind(path: &Path, tcp: Option<SocketAddr>, metrics: Option<SocketAddr>) -> Result<Self, Error> {
         let unix = StdUnixListener::from(bind_listener(path)?);
         unix.set_nonblocking(true).map_err(Error::system("ioctl"))?;
         let unix = UnixListener::from_std(unix).map_err(Error::system("epoll_ctl"))?;
-        Ok(Self { unix, tcp: tcp.map(bind_loopback).transpose()? })
+        let [tcp, metrics] = [tcp, metrics].map(|address| address.map(bind_loopback).transpose());
+        Ok(Self { unix, tcp: tcp?, metrics: metrics? })
     }
 }
 
@@ -220,6 +235,7 @@ pub async fn serve(
             .add_service(health_service.clone())
             .add_service(reflection))
     };
+    let scraped = sockets.metrics.map(|listener| tokio::spawn(crate::http::serve(listener, api.clone())));
     let local = build(api.clone())?;
     let unix =
         local.serve_with_incoming_shutdown(UnixListenerStream::new(sockets.unix), stopped(stop.clone()));
@@ -246,6 +262,9 @@ pub async fn serve(
     tokio::select! {
         () = both => {}
         () = drained => {}
+    }
+    if let Some(scraped) = scraped {
+        scraped.abort();
     }
     Ok(())
 }

@@ -63,6 +63,8 @@ pub struct WardenSpec {
     pub injection: bool,
     /// A loopback address where status, events and health are served besides the Unix socket.
     pub grpc_listen: Option<SocketAddr>,
+    /// A loopback address where metrics are given over HTTP.
+    pub metrics_listen: Option<SocketAddr>,
 }
 
 /// The store's group: `xs_uk --role gateway ARGS`, `replicas` times `xs_uk --role replica ARGS`, and `members` times

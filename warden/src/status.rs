@@ -1,10 +1,11 @@
 //! The status over gRPC: the planner's view, the board, and what `/proc` tells.
 
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 
 use api::v1;
 use tokio::sync::watch;
-use xs_shm::Board;
+use xs_shm::{Board, GatewayStatus, ReplicaStatus};
 
 use crate::ids::{ServiceId, TimeUs};
 use crate::planner::{Planner, ServiceView, State};
@@ -41,6 +42,8 @@ pub struct StatusSource {
     pub(crate) profile: String,
     pub(crate) injection: bool,
     pub(crate) started_unix_ms: i64,
+    /// Clients of which the warden keeps a copy.
+    pub(crate) clients: AtomicU64,
 }
 
 impl StatusSource {
@@ -52,7 +55,11 @@ impl StatusSource {
     /// The status at this moment.
     pub fn now(&self) -> v1::StatusResponse {
         let view = self.view.borrow().clone();
+        let (gateway, kept) = (self.gateway(&view), self.clients.load(Ordering::Relaxed));
         v1::StatusResponse {
+            gateway_clients: saturate(gateway.clients),
+            warden_clients: saturate(kept),
+            handed_over: is_handed_over(&view, &gateway, kept),
             profile: self.profile.clone(),
             version: env!("CARGO_PKG_VERSION").to_owned(),
             warden_pid: std::process::id(),
@@ -64,6 +71,24 @@ impl StatusSource {
             snapshot_index: view.snapshot_index,
             warden_rss_bytes: rss_bytes(std::process::id()),
         }
+    }
+
+    /// The row of the gateway that lives, or an empty one.
+    fn gateway(&self, view: &View) -> GatewayStatus {
+        let row = self.board.get().map(Board::gateway).unwrap_or_default();
+        let lives = |service: &ServiceView| {
+            service.service == ServiceId::Gateway && service.pid.is_some_and(|pid| u64::from(pid) == row.pid)
+        };
+        if view.services.iter().any(lives) { row } else { GatewayStatus::default() }
+    }
+
+    /// The rows of the board of all replicas that live, with their names.
+    pub fn rows(&self) -> Vec<(String, ReplicaStatus)> {
+        let Some(board) = self.board.get() else { return Vec::new() };
+        let view = self.view.borrow();
+        let live = view.services.iter().filter(|service| service.pid.is_some());
+        live.filter_map(|view| Some((view.service.to_string(), board.replica(view.service.replica()?))))
+            .collect()
     }
 
     fn service(&self, view: &ServiceView, epoch: u64) -> v1::ServiceStatus {
@@ -93,6 +118,12 @@ impl StatusSource {
     fn unix_ms(&self, at: TimeUs) -> i64 {
         self.started_unix_ms.saturating_add(i64::try_from(at.0 / 1_000).unwrap_or(i64::MAX))
     }
+}
+
+/// Whether leader, gateway and warden, as they are now, have each their copy of every client.
+fn is_handed_over(view: &View, gateway: &GatewayStatus, kept: u64) -> bool {
+    let with_leader = view.serving && gateway.epoch == view.epoch;
+    with_leader && gateway.untold == 0 && gateway.clients == kept
 }
 
 fn saturate(count: u64) -> u32 {
@@ -132,6 +163,18 @@ fn rss_bytes(pid: u32) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_hand_over_takes_leader_gateway_and_warden() {
+        let view = View { serving: true, epoch: 3, ..View::default() };
+        let whole = GatewayStatus { pid: 1, epoch: 3, untold: 0, clients: 5 };
+        assert!(is_handed_over(&view, &whole, 5));
+        assert!(!is_handed_over(&view, &whole, 4), "a new warden has not all");
+        assert!(!is_handed_over(&View { epoch: 4, ..view.clone() }, &whole, 5), "a new leader has not all");
+        assert!(!is_handed_over(&view, &GatewayStatus { untold: 1, ..whole }, 5));
+        assert!(!is_handed_over(&View { serving: false, ..view.clone() }, &whole, 5));
+        assert!(!is_handed_over(&view, &GatewayStatus::default(), 0), "a new gateway");
+    }
 
     #[test]
     fn this_process_takes_memory_and_a_gone_one_none() {

@@ -1,6 +1,7 @@
 //! The loop that joins planner, keeper and gRPC.
 
 use std::collections::VecDeque;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
@@ -95,7 +96,8 @@ impl Warden {
     pub fn new(spec: WardenSpec) -> Result<Self, Error> {
         let (started, started_us) = (Instant::now(), api::clock_us());
         let (replicas, members) = shape(&spec.group)?;
-        let sockets = Sockets::bind(&spec.rundir.path().join(api::SOCKET_NAME), spec.grpc_listen)?;
+        let sockets =
+            Sockets::bind(&spec.rundir.path().join(api::SOCKET_NAME), spec.grpc_listen, spec.metrics_listen)?;
         let (heard, news) = mpsc::channel(QUEUE_MAX);
         let (asker, asks) = mpsc::channel(QUEUE_MAX);
         let adopt_path = spec.rundir.path().join(ADOPT_SOCKET_NAME);
@@ -119,6 +121,7 @@ impl Warden {
             profile: spec.profile,
             injection: spec.injection,
             started_unix_ms: unix_ms(),
+            clients: AtomicU64::new(0),
         });
         let api = Api { status, journal: journal.clone(), asks: asker.clone(), may_change: true };
         Ok(Self {
@@ -402,9 +405,11 @@ impl Warden {
             }
             Some(Report::Clients(clients)) if service == ServiceId::Gateway => {
                 self.keeper.clients().keep(&clients.ids, descriptors);
+                self.count_clients();
             }
             Some(Report::ClientsClosed(clients)) if service == ServiceId::Gateway => {
                 self.keeper.clients().close(&clients.ids);
+                self.count_clients();
             }
             Some(
                 Report::SnapshotTaken(_) | Report::Hello(_) | Report::Clients(_) | Report::ClientsClosed(_),
@@ -414,6 +419,11 @@ impl Warden {
                 self.note(service, Severity::Warning, Kind::ReportIgnored, detail);
             }
         }
+    }
+
+    fn count_clients(&mut self) {
+        let count = u64::try_from(self.keeper.clients().count()).unwrap_or(u64::MAX);
+        self.api.status.clients.store(count, Ordering::Relaxed);
     }
 
     fn pass_on(&mut self, service: ServiceId, noted: control::Noted) {

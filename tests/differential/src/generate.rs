@@ -278,7 +278,7 @@ impl Generator {
             let letter = self.random.pick(&["n", "r", "w", "b", "n", "r", "w", "b", "x"]);
             let domid = self.random.pick(&["0", "0", "1", "1", "2", "2", "3"]);
             list.extend_from_slice(letter.as_bytes());
-            let domid = if self.random.chance(1) { "9" } else { domid };
+            let domid = if self.random.chance(8) { "9" } else { domid };
             list.extend_from_slice(domid.as_bytes());
             list.push(0);
         }

@@ -101,8 +101,8 @@ pub fn send(pid: u32, signal: Signal) -> bool {
     pid.is_some_and(|pid| kill_process(pid, signal).is_ok())
 }
 
-/// Whether everything runs and serves, so that the next fault is the only one.
+/// Whether everything runs and serves, and has its copies of all clients: the next fault is the only one.
 pub fn is_whole(status: &StatusResponse) -> bool {
     let well = |service: &ServiceStatus| matches!(service.state(), State::Ready | State::Serving);
-    status.serving && status.services.iter().all(well)
+    status.serving && status.handed_over && status.services.iter().all(well)
 }

@@ -27,8 +27,6 @@ const WHOLE_WAIT: Duration = Duration::from_secs(60);
 const SCRUB_ROUND: Duration = Duration::from_millis(700);
 /// How often the events are looked through for a sign that a flipped bit was noticed.
 const SIGN_PAUSE: Duration = Duration::from_millis(5);
-/// How long the hand-over of clients may take after everything is up.
-const HANDOVER: Duration = Duration::from_millis(50);
 /// How often the status is asked for.
 const STATUS_PAUSE: Duration = Duration::from_millis(1);
 /// Longest stop of a process that nobody replaces.
@@ -273,8 +271,6 @@ fn wait_whole(control: &mut Control) -> anyhow::Result<api::v1::StatusResponse> 
     loop {
         let status = control.status();
         if let Some(status) = status.as_ref().filter(|status| is_whole(status)) {
-            // The status does not tell when a new gateway and a new warden have got their copies of all clients.
-            std::thread::sleep(HANDOVER);
             return Ok(status.clone());
         }
         ensure!(began.elapsed() < WHOLE_WAIT, "not whole after {} s: {status:?}", WHOLE_WAIT.as_secs());

@@ -51,6 +51,9 @@ pub enum Command {
         #[arg(short, long, default_value = "table")]
         output: Output,
     },
+    /// Print what was counted and measured, as OpenMetrics text.
+    #[command(after_help = exit::HELP)]
+    Metrics,
     /// Harm a service; the warden must run with --enable-injection.
     #[command(after_help = exit::HELP)]
     Inject {
@@ -95,6 +98,9 @@ pub struct Up {
     /// Serve status, events and health at this loopback address too.
     #[arg(long, value_name = "ADDRESS:PORT")]
     pub grpc_listen: Option<std::net::SocketAddr>,
+    /// Give metrics for Prometheus at this loopback address too, path /metrics.
+    #[arg(long, value_name = "ADDRESS:PORT")]
+    pub metrics_listen: Option<std::net::SocketAddr>,
     /// What keeps the store's log: shared memory, or etcd.
     #[arg(long, default_value = "embedded")]
     pub engine: Engine,

@@ -45,6 +45,12 @@ impl Warden {
         Ok(answer.map_err(|status| failure(&status))?.into_inner())
     }
 
+    /// The metrics, as OpenMetrics text.
+    pub async fn metrics(&mut self) -> anyhow::Result<String> {
+        let answer = self.client.metrics(bounded(v1::MetricsRequest {})).await;
+        Ok(answer.map_err(|status| failure(&status))?.into_inner().text)
+    }
+
     /// Whether a service serves, as its gRPC name.
     pub async fn health(&mut self, service: &str) -> anyhow::Result<String> {
         let request = HealthCheckRequest { service: service.to_owned() };

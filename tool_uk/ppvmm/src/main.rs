@@ -49,6 +49,7 @@ async fn run(cli: &Cli) -> anyhow::Result<()> {
         Command::Down => say(&up::down(&rundir).await?),
         Command::Status { output } => status(&rundir, *output).await,
         Command::Events { follow, last, output } => events(&rundir, *last, *follow, *output).await,
+        Command::Metrics => say(&Warden::connect(&rundir).await?.metrics().await?),
         Command::Inject { fault, target, flip } => inject(&rundir, *fault, target, flip).await,
         Command::Health { service } => health(&rundir, service).await,
     }

@@ -18,6 +18,9 @@ struct StatusJson<'a> {
     since_ms: i64,
     injection_enabled: bool,
     snapshot_index: u64,
+    gateway_clients: u32,
+    warden_clients: u32,
+    handed_over: bool,
     warden: WardenJson,
     services: Vec<ServiceJson<'a>>,
 }
@@ -86,6 +89,9 @@ pub fn status_json(status: &StatusResponse) -> serde_json::Result<String> {
         since_ms: status.since_ms,
         injection_enabled: status.injection_enabled,
         snapshot_index: status.snapshot_index,
+        gateway_clients: status.gateway_clients,
+        warden_clients: status.warden_clients,
+        handed_over: status.handed_over,
         warden: WardenJson { pid: status.warden_pid, rss_bytes: status.warden_rss_bytes },
         services: status.services.iter().map(service_json).collect(),
     })
@@ -286,6 +292,9 @@ mod tests {
             profile: "local".into(),
             version: "0.1.0".into(),
             warden_pid: 42,
+            gateway_clients: 7,
+            warden_clients: 6,
+            handed_over: false,
             serving: false,
             epoch: 7,
             since_ms: 0,
@@ -332,6 +341,7 @@ replica/1  leader   taking over  5s     4243  2         1234     99        4    
         let golden = serde_json::json!({
             "schema": 1, "serving": false, "profile": "local", "version": "0.1.0", "epoch": 7, "since_ms": 0,
             "injection_enabled": true, "snapshot_index": 1000,
+            "gateway_clients": 7, "warden_clients": 6, "handed_over": false,
             "warden": {"pid": 42, "rss_bytes": 1_048_576},
             "services": [
                 {"name": "gateway", "role": "gateway", "replica": null, "pid": 0, "state": "down", "epoch": 0,

@@ -127,6 +127,9 @@ fn warden_command(files: &Files, args: &Up, profile: Profile, detached: bool) ->
     if let Some(address) = args.grpc_listen {
         command.arg("--grpc-listen").arg(address.to_string());
     }
+    if let Some(address) = args.metrics_listen {
+        command.arg("--metrics-listen").arg(address.to_string());
+    }
     command.arg("--members").arg(args.own_members().to_string());
     command.stdin(Stdio::null()).arg("--").args(args.engine_args()).args(&args.xs_uk_args);
     Ok(command)

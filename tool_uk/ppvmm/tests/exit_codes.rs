@@ -33,6 +33,10 @@ impl ppvmm_server::Ppvmm for Fake {
         Ok(Response::new(tokio_stream::iter(items)))
     }
 
+    async fn metrics(&self, _: Request<v1::MetricsRequest>) -> Answer<v1::MetricsResponse> {
+        Ok(Response::new(v1::MetricsResponse { text: "# EOF\n".into() }))
+    }
+
     async fn inject(&self, request: Request<v1::InjectRequest>) -> Answer<v1::InjectResponse> {
         match request.get_ref().target.as_str() {
             "leader" => Ok(Response::new(v1::InjectResponse { service: "replica/2".into(), pid: 7 })),
@@ -78,7 +82,7 @@ fn code(rundir: &Path, line: &str) -> i32 {
 #[test]
 fn exit_codes_mean_what_the_help_says() {
     let dir = tempfile::tempdir().unwrap();
-    for line in ["status", "events", "inject kill leader", "health", "down"] {
+    for line in ["status", "events", "metrics", "inject kill leader", "health", "down"] {
         assert_eq!(code(dir.path(), line), 3, "{line} without a warden");
     }
     serve(dir.path());
@@ -86,6 +90,7 @@ fn exit_codes_mean_what_the_help_says() {
         ("status", 0),
         ("status -o json", 0),
         ("status -o xml", 2),
+        ("metrics", 0),
         ("nonsense", 2),
         ("inject kill leader", 0),
         ("inject kill follower", 1),

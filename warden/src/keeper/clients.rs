@@ -38,6 +38,11 @@ impl Clients {
         }
     }
 
+    /// How many are kept.
+    pub fn count(&self) -> usize {
+        self.by_id.len()
+    }
+
     /// All of them, in packets.
     pub fn batches(&self) -> impl Iterator<Item = (Vec<u64>, Vec<BorrowedFd<'_>>)> {
         let mut rest = self.by_id.iter();
@@ -64,6 +69,7 @@ mod tests {
         let ids: Vec<u64> = (0..250).collect();
         clients.keep(&ids, descriptors(250));
         clients.close(&ids[..40]);
+        assert_eq!(clients.count(), 210);
         let sizes: Vec<_> =
             clients.batches().map(|(ids, descriptors)| (ids.len(), descriptors.len())).collect();
         assert_eq!(sizes, [(100, 100), (100, 100), (10, 10)]);

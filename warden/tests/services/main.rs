@@ -9,7 +9,9 @@ use std::time::Duration;
 
 use api::v1::{self, Fault, Role, State};
 use rig::Rig;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tonic::Code;
+use warden::limits::{HTTP_CALLERS_MAX, HTTP_HEAD_BYTES_MAX};
 use warden::{Error, RunDir, ServiceSpec, Warden};
 
 /// The entry of the child processes; passes at once when it is run as a test.
@@ -242,6 +244,59 @@ async fn a_tcp_port_is_for_looking_only_and_on_loopback_only() {
     assert_eq!(remote.inject(inject).await.unwrap_err().code(), Code::PermissionDenied);
     assert_eq!(remote.down(v1::DownRequest {}).await.unwrap_err().code(), Code::PermissionDenied);
     rig.down().await;
+}
+
+#[tokio::test]
+async fn metrics_are_given_over_grpc_and_http() {
+    let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let mut spec = rig::spec(3, &[]);
+    spec.metrics_listen = Some(free);
+    let mut rig = Rig::run(spec).await;
+    let leader = Rig::leader(&rig.settled().await).name;
+    rig.inject("leader", Fault::Kill).await.unwrap();
+    rig.event("leader_serving").await;
+    rig.settled().await;
+    let text = rig.metrics().await;
+    for line in [
+        "ppvmm_serving 1".to_owned(),
+        "ppvmm_epoch 2".to_owned(),
+        "ppvmm_takeovers_total 2".to_owned(),
+        "ppvmm_detection_seconds_count{kind=\"service_died\"} 1".to_owned(),
+        "ppvmm_recovery_seconds_count 1".to_owned(),
+        format!("ppvmm_deaths_total{{service=\"{leader}\",cause=\"signal 9\"}} 1"),
+        format!("ppvmm_service_restarts_total{{service=\"{leader}\"}} 1"),
+    ] {
+        assert!(text.lines().any(|other| other == line), "{line} in\n{text}");
+    }
+    let (head, body) = http(free, "GET /metrics HTTP/1.1\r\nHost: x\r\n\r\n").await;
+    assert!(head.starts_with("HTTP/1.1 200 OK\r\n"), "{head}");
+    assert!(body.contains("ppvmm_takeovers_total 2\n") && body.ends_with("# EOF\n"));
+    let long = format!("GET /metrics HTTP/1.1\r\nx: {}\r\n\r\n", "x".repeat(HTTP_HEAD_BYTES_MAX));
+    for (request, status) in [
+        ("GET / HTTP/1.1\r\n\r\n", "404"),
+        ("POST /metrics HTTP/1.1\r\n\r\n", "405"),
+        ("nonsense\r\n\r\n", "400"),
+        (&long, "400"),
+    ] {
+        assert!(http(free, request).await.0.starts_with(&format!("HTTP/1.1 {status}")), "{status}");
+    }
+    // Callers that say nothing keep others waiting no longer than they may stay.
+    let silent = HTTP_CALLERS_MAX + 1;
+    let _silent: Vec<_> = (0..silent).map(|_| std::net::TcpStream::connect(free).unwrap()).collect();
+    assert!(http(free, "GET /metrics HTTP/1.1\r\n\r\n").await.0.starts_with("HTTP/1.1 200"));
+    rig.down().await;
+}
+
+/// Head and body of an answer.
+async fn http(address: std::net::SocketAddr, request: &str) -> (String, String) {
+    let mut stream = tokio::net::TcpStream::connect(address).await.unwrap();
+    stream.write_all(request.as_bytes()).await.unwrap();
+    let mut answer = Vec::new();
+    // What was not read of a request that is too long may reset the connection behind the answer.
+    let _ = stream.read_to_end(&mut answer).await;
+    let answer = String::from_utf8(answer).unwrap();
+    let (head, body) = answer.split_once("\r\n\r\n").unwrap();
+    (head.to_owned(), body.to_owned())
 }
 
 #[tokio::test]

@@ -73,7 +73,14 @@ pub fn spec_in(dir: &Path, replicas: u32, env: &[(&str, &str)]) -> WardenSpec {
     };
     group.gateway = service("gateway");
     group.replicas = (0..replicas).map(|_| service("replica")).collect();
-    WardenSpec { rundir, group, profile: "local".into(), injection: true, grpc_listen: None }
+    WardenSpec {
+        rundir,
+        group,
+        profile: "local".into(),
+        injection: true,
+        grpc_listen: None,
+        metrics_listen: None,
+    }
 }
 
 /// With members of an engine's own cluster.
@@ -192,6 +199,10 @@ impl Rig {
 
     pub async fn status(&mut self) -> StatusResponse {
         self.client.status(v1::StatusRequest {}).await.unwrap().into_inner()
+    }
+
+    pub async fn metrics(&mut self) -> String {
+        self.client.metrics(v1::MetricsRequest {}).await.unwrap().into_inner().text
     }
 
     /// The status when all services are ready and one leads.

@@ -53,6 +53,11 @@ impl Deposit {
         self.arrivals = self.unsent.iter().map(|id| (long_ago, *id)).collect();
     }
 
+    /// Clients that the warden has still to be told of, as come or as gone.
+    pub fn untold(&self) -> usize {
+        self.unsent.len() + self.closed.len()
+    }
+
     /// How long the gateway may sleep.
     pub fn wait(&self, otherwise: Duration) -> Duration {
         match self.arrivals.front() {
@@ -145,7 +150,7 @@ mod tests {
         assert!(deposit.arrivals.len() <= ARRIVALS_MAX && deposit.closed.len() == 1);
         deposit.begin_anew([2, 3].into_iter());
         assert!(deposit.closed.is_empty());
-        assert_eq!(deposit.unsent.len(), 2);
+        assert_eq!((deposit.unsent.len(), deposit.untold()), (2, 2));
         assert_eq!(deposit.wait(DEPOSIT_DELAY), Duration::ZERO, "a new warden is told at once");
     }
 }

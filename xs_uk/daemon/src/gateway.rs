@@ -7,7 +7,7 @@ use std::time::Duration;
 use control::{Link, LinkError, Role, to_service};
 use rustix::net::SocketFlags;
 use xs_shm::limits::{SOCKETS_MAX, TABLE_BYTES};
-use xs_shm::{Kind, Region, SlotState, Table};
+use xs_shm::{Board, GatewayStatus, Kind, Region, SlotState, Table};
 
 use crate::deposit::Deposit;
 use crate::endpoints::{Endpoints, Said};
@@ -34,6 +34,11 @@ struct Gateway {
     unsent: VecDeque<u64>,
     deposit: Deposit,
     poller: Poller,
+    /// Where the warden sees how far the copies are.
+    board: Option<Board>,
+    /// The epoch of the leader that was greeted, and of the last one that has told that all is handed over.
+    greeted: u64,
+    complete: u64,
 }
 
 /// Runs the role until the warden says stop.
@@ -41,6 +46,7 @@ pub fn run() -> Result<(), Error> {
     let mut service = Service::start(Role::Gateway)?;
     let conns = take(&mut service.kept, control::names::CONNS)?;
     let listener = take(&mut service.kept, control::names::LISTENER)?;
+    let board = take_optional(&mut service.kept, control::names::BOARD).map(Board::open).transpose()?;
     let mut event_channels = Vec::new();
     while let Some(handle) =
         take_optional(&mut service.kept, &format!("{}{}", control::names::EVTCHN, event_channels.len()))
@@ -61,6 +67,9 @@ pub fn run() -> Result<(), Error> {
         unsent: VecDeque::new(),
         deposit: Deposit::default(),
         poller,
+        board,
+        greeted: 0,
+        complete: 0,
         service,
     };
     gateway.service.ready(0, 0)?;
@@ -89,15 +98,27 @@ impl Gateway {
             }
             self.send_unsent()?;
             self.deposit.hand_over(&self.service.warden, &self.clients)?;
+            self.publish();
         }
+    }
+
+    fn publish(&self) {
+        let Some(board) = &self.board else { return };
+        board.publish_gateway(&GatewayStatus {
+            pid: std::process::id().into(),
+            epoch: self.complete,
+            untold: (self.unsent.len() + self.deposit.untold()) as u64,
+            clients: self.clients.len() as u64,
+        });
     }
 
     /// True if the warden says stop.
     fn take_orders(&mut self) -> Result<bool, Error> {
         while let Some(packet) = self.service.warden.order()? {
             match packet.message.order {
-                Some(to_service::Order::LeaderChanged(_)) => {
+                Some(to_service::Order::LeaderChanged(changed)) => {
                     if let Some(fd) = packet.descriptors.into_iter().next() {
+                        (self.greeted, self.complete) = (changed.epoch, 0);
                         self.greet_leader(Link::from_fd(fd))?;
                     }
                 }
@@ -218,7 +239,10 @@ impl Gateway {
                         clients.ids.iter().for_each(|id| self.deposit.opened(*id));
                     }
                     Some(Said::EventChannels(_)) => self.keep_event_channels(packet.descriptors),
-                    Some(Said::Complete(_)) => self.free_lost(),
+                    Some(Said::Complete(_)) => {
+                        self.free_lost();
+                        self.complete = self.greeted;
+                    }
                     _ => {}
                 },
                 Err(LinkError::WouldBlock) => return Ok(()),

@@ -57,6 +57,7 @@ fn spec(args: &Args) -> anyhow::Result<WardenSpec> {
         profile: if host.profile == Profile::Xen { "dom0".into() } else { "local".into() },
         injection: args.enable_injection,
         grpc_listen: None,
+        metrics_listen: None,
     })
 }
 

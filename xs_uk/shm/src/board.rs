@@ -1,4 +1,5 @@
-//! The status board: a row of counters a replica writes for the warden to read. Nothing is decided by it alone.
+//! The status board: rows of counters that replicas and the gateway write for the warden to read. Nothing is decided
+//! by it alone.
 
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
@@ -50,6 +51,20 @@ pub struct ReplicaStatus {
     pub scrubbed: u64,
 }
 
+/// The gateway's row: how far the copies of all clients are.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct GatewayStatus {
+    /// Process that wrote the row; a gateway that died leaves its row behind.
+    pub pid: u64,
+    /// Epoch of the leader that has what the gateway held when it was greeted, and has given what the gateway lacked; 0
+    /// for none.
+    pub epoch: u64,
+    /// Clients that leader or warden have still to be told of, as come or as gone.
+    pub untold: u64,
+    /// Clients that it holds.
+    pub clients: u64,
+}
+
 /// The writing side of one row.
 #[derive(Clone, Debug)]
 pub struct ReplicaWords {
@@ -93,6 +108,26 @@ impl Board {
             mended: w[14],
             scrubbed: w[15],
         }
+    }
+
+    /// The gateway's row.
+    pub fn gateway(&self) -> GatewayStatus {
+        // Read first what is written last: a client that is seen was counted as untold before.
+        let clients = self.gateway_word(3).load(Ordering::Acquire);
+        let [pid, epoch, untold] = [0, 1, 2].map(|word| self.gateway_word(word).load(Ordering::Relaxed));
+        GatewayStatus { pid, epoch, untold, clients }
+    }
+
+    /// Writes the gateway's row.
+    pub fn publish_gateway(&self, status: &GatewayStatus) {
+        for (word, value) in [status.pid, status.epoch, status.untold].into_iter().enumerate() {
+            self.gateway_word(word).store(value, Ordering::Relaxed);
+        }
+        self.gateway_word(3).store(status.clients, Ordering::Release);
+    }
+
+    fn gateway_word(&self, word: usize) -> &AtomicU64 {
+        self.region.u64(REPLICAS_MAX as usize * BOARD_ROW_BYTES + 8 * word)
     }
 
     /// The writing side of the row of replica `number`, which must be below [`REPLICAS_MAX`].
@@ -149,5 +184,9 @@ mod tests {
         assert_eq!(board.replica(REPLICAS_MAX - 1), status);
         assert_eq!(board.replica(0), ReplicaStatus::default());
         assert_eq!(board.replica(REPLICAS_MAX), ReplicaStatus::default());
+        let gateway = GatewayStatus { pid: 1, epoch: 2, untold: 3, clients: 4 };
+        board.publish_gateway(&gateway);
+        assert_eq!(board.gateway(), gateway);
+        assert_eq!(board.replica(REPLICAS_MAX - 1), status);
     }
 }

@@ -16,7 +16,7 @@ pub mod sched;
 mod slot;
 mod table;
 
-pub use board::{Board, ReplicaStatus, ReplicaWords};
+pub use board::{Board, GatewayStatus, ReplicaStatus, ReplicaWords};
 pub use consult::{Consult, Question};
 pub use region::{Region, RegionError};
 pub use roots::{ROOT_BYTES, Roots};

@@ -34,7 +34,7 @@ pub const REPLICAS_MAX: u32 = 8;
 pub const BOARD_ROW_BYTES: usize = 512;
 
 /// Size of the board's memory.
-pub const BOARD_BYTES: usize = REPLICAS_MAX as usize * BOARD_ROW_BYTES;
+pub const BOARD_BYTES: usize = (REPLICAS_MAX as usize + 1) * BOARD_ROW_BYTES;
 
 /// Entries back to which a replica's roots can be compared.
 pub const ROOTS_WINDOW: usize = 1024;

@@ -139,6 +139,9 @@ pub struct Config {
     pub store_domid: DomId,
     /// The domain that is privileged besides domain 0.
     pub privileged_domid: DomId,
+    /// Permissions name only domains that are known, see [`crate::EntryRef::DomainKnown`]; entries for others have no
+    /// effect. False in logs and snapshots of older programs, where naming a domain made it known.
+    pub only_known: bool,
 }
 
 impl Default for Config {
@@ -149,6 +152,7 @@ impl Default for Config {
             features: feature::ALL,
             store_domid: DomId(0),
             privileged_domid: DomId(0),
+            only_known: true,
         }
     }
 }
@@ -178,6 +182,7 @@ impl Config {
             features: self.features,
             store_domid: self.store_domid.0.into(),
             privileged_domid: self.privileged_domid.0.into(),
+            only_known: self.only_known,
         }
     }
 
@@ -189,6 +194,7 @@ impl Config {
             features: wire.features,
             store_domid: DomId(wire.store_domid.try_into().ok()?),
             privileged_domid: DomId(wire.privileged_domid.try_into().ok()?),
+            only_known: wire.only_known,
         })
     }
 }
@@ -215,6 +221,8 @@ pub(crate) struct WireConfig {
     pub store_domid: u32,
     #[prost(uint32, tag = "5")]
     pub privileged_domid: u32,
+    #[prost(bool, tag = "6")]
+    pub only_known: bool,
 }
 
 #[cfg(test)]

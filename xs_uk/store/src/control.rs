@@ -229,7 +229,8 @@ impl Store {
         if let Some(error) = verdict {
             return Err(error);
         }
-        if !domid.is_real() {
+        let unknown = self.config.only_known && self.domains.get(domid).is_none();
+        if unknown || !domid.is_real() {
             return Err(XsError::ENOENT);
         }
         Ok(self.domains.know(domid, &self.config, self.index))

@@ -7,14 +7,18 @@ use std::{
 
 use xs_protocol::DomId;
 
-use crate::{Config, ConnId, Damage, Part, Quota, Quotas, config::QUOTAS, seal::seal_of, twin::Twin};
+use crate::{
+    Config, ConnId, Damage, Part, Quota, Quotas, config::QUOTAS, entry::HANDLE_BYTES, seal::seal_of, twin::Twin,
+};
 
-/// A domain. It is known from its introduction, or from the first time that a privileged client names it in
-/// permissions or sets its quota, as the toolstack does before it introduces a domain.
+/// A domain. It is known from its introduction, or from the first time that somebody names it in permissions or sets
+/// its quota while it exists, as the toolstack does before it introduces a domain.
 #[derive(Clone, Debug)]
 pub(crate) struct Domain {
     /// Log index at which it became known. Permissions set before that grant it nothing.
     pub generation: u64,
+    /// The hypervisor's handle of it; all zero if it has none or it was not asked for.
+    pub handle: [u8; HANDLE_BYTES],
     /// No quota limits it.
     pub privileged: bool,
     pub introduced: bool,
@@ -54,6 +58,22 @@ pub struct DomainInfo {
     pub features: u32,
     /// Log index since when this domain is known.
     pub generation: u64,
+    /// The hypervisor's handle of it; all zero if it has none or it was not asked for.
+    pub handle: [u8; HANDLE_BYTES],
+}
+
+impl DomainInfo {
+    /// Whether the hypervisor's domain of this number and `handle` is this one. After the introduction it always is:
+    /// toolstacks rename running domains.
+    pub fn is_same(&self, handle: &[u8; HANDLE_BYTES]) -> bool {
+        self.introduced || same_handle(&self.handle, handle)
+    }
+}
+
+/// Unknown handles tell nothing apart.
+fn same_handle(one: &[u8; HANDLE_BYTES], other: &[u8; HANDLE_BYTES]) -> bool {
+    let unknown = [0; HANDLE_BYTES];
+    one == other || *one == unknown || *other == unknown
 }
 
 /// What a domain uses.
@@ -75,6 +95,7 @@ impl Domain {
     pub fn new(domid: DomId, config: &Config, generation: u64) -> Domain {
         Domain {
             generation,
+            handle: [0; HANDLE_BYTES],
             privileged: config.is_privileged(domid),
             introduced: false,
             shutdown: false,
@@ -104,12 +125,13 @@ impl Domain {
         let conn = self.conn.map_or(u64::MAX, |conn| conn.0);
         let features = u64::from(self.features) << 32 | u64::from(self.port);
         let soft = u64::from(self.quotas.soft_memory_bytes);
+        let [high, low] = halves(&self.handle);
         let counters = [self.nodes, self.node_bytes, self.held_bytes];
-        let record = [self.generation, marks, conn, features, self.gfn, soft];
-        let mut numbers = [0; 9 + QUOTAS];
+        let record = [self.generation, marks, conn, features, self.gfn, soft, high, low];
+        let mut numbers = [0; 11 + QUOTAS];
         numbers[..3].copy_from_slice(&counters);
-        numbers[3..9].copy_from_slice(&record);
-        for (slot, quota) in numbers[9..].iter_mut().zip(Quota::ALL) {
+        numbers[3..11].copy_from_slice(&record);
+        for (slot, quota) in numbers[11..].iter_mut().zip(Quota::ALL) {
             *slot = self.quotas.get(quota).into();
         }
         seal_of(&numbers)
@@ -124,6 +146,11 @@ impl Domain {
         }
     }
 
+    /// Whether this is another domain than the one that the hypervisor has under the number and `handle`.
+    pub fn is_former(&self, handle: &[u8; HANDLE_BYTES]) -> bool {
+        !self.introduced && !same_handle(&self.handle, handle)
+    }
+
     pub fn memory_bytes(&self) -> u64 {
         self.node_bytes + self.held_bytes
     }
@@ -132,6 +159,11 @@ impl Domain {
         let max = &mut self.max[quota as usize];
         *max = value.max(*max);
     }
+}
+
+fn halves(handle: &[u8; HANDLE_BYTES]) -> [u64; 2] {
+    let (low, high) = handle.split_at(HANDLE_BYTES / 2);
+    [high, low].map(|half| half.iter().fold(0, |number, byte| number << 8 | u64::from(*byte)))
 }
 
 /// A change of what a domain uses.

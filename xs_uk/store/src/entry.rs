@@ -11,6 +11,9 @@ use crate::{Config, StoreError, config::WireConfig};
 const VERSION: u8 = 1;
 const NO_CONN: u64 = u64::MAX;
 
+/// Size of the hypervisor's handle of a domain, an UUID.
+pub const HANDLE_BYTES: usize = 16;
+
 /// A connection's id, unique for ever; the shell gives it. Events go to connections in the order of their ids.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ConnId(pub u64);
@@ -51,6 +54,10 @@ pub enum Entry {
     },
     DomainGone {
         domid: DomId,
+    },
+    DomainKnown {
+        domid: DomId,
+        handle: [u8; HANDLE_BYTES],
     },
     DiscardEvents {
         conn: ConnId,
@@ -106,6 +113,14 @@ pub enum EntryRef<'a> {
         /// The domain.
         domid: DomId,
     },
+    /// A domain that a later request names exists, though it was not introduced yet. Never logged for one that does not
+    /// exist: what names it then counts for nobody, whoever gets the number later (XSA-322, XSA-417).
+    DomainKnown {
+        /// The domain.
+        domid: DomId,
+        /// The hypervisor's handle of it, all zero if it has none. Another one than before means another domain.
+        handle: [u8; HANDLE_BYTES],
+    },
     /// Undelivered events of a stuck client, up to an ordinal, are dropped.
     DiscardEvents {
         /// The client.
@@ -129,6 +144,7 @@ mod kind {
     pub const DOMAIN_GONE: u8 = 6;
     pub const DISCARD_EVENTS: u8 = 7;
     pub const SET_CONFIG: u8 = 8;
+    pub const DOMAIN_KNOWN: u8 = 9;
 }
 
 impl Entry {
@@ -148,6 +164,7 @@ impl Entry {
             },
             Entry::DomainShutdown { domid } => EntryRef::DomainShutdown { domid: *domid },
             Entry::DomainGone { domid } => EntryRef::DomainGone { domid: *domid },
+            Entry::DomainKnown { domid, handle } => EntryRef::DomainKnown { domid: *domid, handle: *handle },
             Entry::DiscardEvents { conn, up_to } => EntryRef::DiscardEvents { conn: *conn, up_to: *up_to },
             Entry::SetConfig(config) => EntryRef::SetConfig(config.clone()),
             Entry::Noop => EntryRef::Noop,
@@ -180,6 +197,7 @@ impl<'a> EntryRef<'a> {
             }
             EntryRef::DomainShutdown { domid } => Entry::DomainShutdown { domid },
             EntryRef::DomainGone { domid } => Entry::DomainGone { domid },
+            EntryRef::DomainKnown { domid, handle } => Entry::DomainKnown { domid, handle },
             EntryRef::DiscardEvents { conn, up_to } => Entry::DiscardEvents { conn, up_to },
             EntryRef::SetConfig(config) => Entry::SetConfig(config),
             EntryRef::Noop => Entry::Noop,
@@ -207,6 +225,9 @@ impl<'a> EntryRef<'a> {
             }
             EntryRef::DomainShutdown { domid } => put(kind::DOMAIN_SHUTDOWN, &[&domid.0.to_le_bytes()]),
             EntryRef::DomainGone { domid } => put(kind::DOMAIN_GONE, &[&domid.0.to_le_bytes()]),
+            EntryRef::DomainKnown { domid, handle } => {
+                put(kind::DOMAIN_KNOWN, &[&domid.0.to_le_bytes(), handle]);
+            }
             EntryRef::DiscardEvents { conn, up_to } => {
                 put(kind::DISCARD_EVENTS, &[&conn.0.to_le_bytes(), &up_to.to_le_bytes()]);
             }
@@ -232,6 +253,9 @@ impl<'a> EntryRef<'a> {
             kind::REQUEST => reader.request()?,
             kind::DOMAIN_SHUTDOWN => EntryRef::DomainShutdown { domid: reader.domid()? },
             kind::DOMAIN_GONE => EntryRef::DomainGone { domid: reader.domid()? },
+            kind::DOMAIN_KNOWN => {
+                EntryRef::DomainKnown { domid: reader.domid()?, handle: reader.array("handle")? }
+            }
             kind::DISCARD_EVENTS => {
                 EntryRef::DiscardEvents { conn: reader.conn()?, up_to: reader.u64("up_to")? }
             }
@@ -384,7 +408,9 @@ mod tests {
                     ring_conn
                 }),
             domid.clone().prop_map(|domid| Entry::DomainShutdown { domid }),
-            domid.prop_map(|domid| Entry::DomainGone { domid }),
+            domid.clone().prop_map(|domid| Entry::DomainGone { domid }),
+            (domid, any::<[u8; HANDLE_BYTES]>())
+                .prop_map(|(domid, handle)| Entry::DomainKnown { domid, handle }),
             (conn, any::<u64>()).prop_map(|(conn, up_to)| Entry::DiscardEvents { conn, up_to }),
             any::<bool>()
                 .prop_map(|keep_orphans| Entry::SetConfig(Config { keep_orphans, ..Config::default() })),

@@ -126,8 +126,12 @@ impl Store {
         Ok(())
     }
 
-    /// The toolstack gives rights to domains before it introduces them; such domains become known here.
+    /// The toolstack gives rights to domains before it introduces them. In logs of older programs such domains become
+    /// known here; see [`crate::Config::only_known`].
     pub(crate) fn know_named_domains(&mut self, actor: &Actor, payload: &[u8]) {
+        if self.config.only_known {
+            return;
+        }
         let Some((_, list)) = request::split_first(payload) else { return };
         let Ok(perms) = perms::parse_list(list) else { return };
         for perm in perms {

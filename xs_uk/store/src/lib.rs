@@ -36,6 +36,7 @@ mod scrub;
 mod seal;
 mod snapshot;
 mod store;
+mod strangers;
 mod transact;
 mod transaction;
 mod tree;

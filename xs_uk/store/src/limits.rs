@@ -35,6 +35,9 @@ pub const CHANGE_REPLACES_BYTES: u64 = 8 << 10;
 pub const NODES_MAX: u64 = 1 << 22;
 /// Most bytes (as the quota `memory` counts them) of all nodes together.
 pub const NODE_BYTES_MAX: u64 = 1 << 30;
+/// Domains that the host is asked for because a guest's request names them. A guest's permissions are fewer, unless its
+/// quota was raised or taken away; what it names beyond has no effect.
+pub const GUEST_STRANGERS_MAX: usize = 16;
 /// Undelivered event bytes of a connection above which [`crate::Effect::Backlog`] tells the shell.
 pub const BACKLOG_BYTES: usize = 1 << 20;
 /// Undelivered event bytes of a privileged connection above which [`crate::Effect::Backlog`] tells the shell.

@@ -8,6 +8,7 @@ use crate::{
     ConnId, Damage, Effect, Peer, Store,
     connection::Connection,
     domain::{Deltas, Domain, DomainMut},
+    entry::HANDLE_BYTES,
     facts::Facts,
     limits,
     node::{Actor, Grant},
@@ -210,6 +211,25 @@ impl Store {
         drop(domain);
         self.fire_special(RELEASE_DOMAIN, domid, Who::ByDomain, effects);
         self.fire_special(RELEASE_DOMAIN, domid, Who::Plain, effects);
+    }
+
+    /// A domain exists that is about to be named. A former one of the number that was never introduced is gone.
+    pub(crate) fn domain_known(
+        &mut self,
+        domid: DomId,
+        handle: [u8; HANDLE_BYTES],
+        effects: &mut Vec<Effect>,
+    ) {
+        if !domid.is_real() {
+            return;
+        }
+        if self.domains.get(domid).is_some_and(|domain| domain.is_former(&handle)) {
+            self.domain_gone(domid, effects);
+        }
+        let mut domain = self.domains.know(domid, &self.config, self.index);
+        if domain.handle == [0; HANDLE_BYTES] {
+            domain.handle = handle;
+        }
     }
 
     /// A domain is gone or released: its connection, its nodes, its rights, then what is known of it.

@@ -134,6 +134,7 @@ impl Store {
             }
             EntryRef::DomainShutdown { domid } => self.domain_shutdown(domid, effects),
             EntryRef::DomainGone { domid } => self.domain_gone(domid, effects),
+            EntryRef::DomainKnown { domid, handle } => self.domain_known(domid, handle, effects),
             EntryRef::DiscardEvents { conn, up_to } => {
                 if let Some(conn) = self.conns.get_mut(&conn) {
                     conn.outbox.discard_events(up_to);
@@ -265,6 +266,7 @@ impl Store {
             conn: domain.conn,
             features: domain.features,
             generation: domain.generation,
+            handle: domain.handle,
         })
     }
 

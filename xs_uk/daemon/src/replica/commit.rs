@@ -95,6 +95,8 @@ impl Leader {
             Applied::Connect(conn) => self.resume(conn),
             Applied::Reset(conn) => self.complete_reset(conn),
             Applied::Domain(domid) => drop(self.ending.remove(&domid)),
+            // It may have died while the store did not know it yet, when nobody would have looked at it.
+            Applied::Known => self.look_again = true,
             Applied::Other => {}
         }
         Ok(())

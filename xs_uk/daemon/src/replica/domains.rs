@@ -2,9 +2,9 @@
 
 use hypervisor::{EventChannels, Port};
 use rustix::io::Errno;
-use xs_protocol::{DomId, MessageType, XsError, request, ring};
+use xs_protocol::{DomId, Header, XsError, ring};
 use xs_store::ConnId;
-use xs_store::entry::{Entry, EntryRef};
+use xs_store::entry::{Entry, EntryRef, HANDLE_BYTES};
 
 use super::commit::{Outcome, Wait, Waiting};
 use super::conn::{Conn, Transport, ring_announce, ring_begin};
@@ -47,17 +47,49 @@ impl Leader {
         }
     }
 
-    /// SET_FEATURE and SET_QUOTA may come before INTRODUCE, so whether the domain exists only the host can tell.
-    pub(super) fn names_no_domain(&self, kind: MessageType, payload: &[u8]) -> Option<XsError> {
-        if kind != MessageType::SET_FEATURE && kind != MessageType::SET_QUOTA {
-            return None;
+    /// Makes the domains known that a request names and that exist, before it is logged.
+    pub(super) fn make_known(
+        &mut self,
+        conn: ConnId,
+        header: &Header,
+        payload: &[u8],
+    ) -> Result<Outcome, Error> {
+        let mut outcome = Outcome::Applied;
+        for domid in self.machine.store.strangers(conn, header, payload) {
+            let Some(handle) = self.handle_of(domid) else { continue };
+            outcome = self.propose(&EntryRef::DomainKnown { domid, handle })?;
+            if !outcome.is_taken() {
+                break;
+            }
         }
-        let domid = request::domid(request::strings(payload).next()?).ok()?;
-        if self.machine.store.domain(domid).is_some() {
-            return None;
+        Ok(outcome)
+    }
+
+    /// Before a domain is introduced: what was given to another one of its number, whose death nobody has seen yet, is
+    /// not for it.
+    pub(super) fn forget_former(&mut self, conn: ConnId, payload: &[u8]) -> Result<Outcome, Error> {
+        let Ok((domid, ..)) = self.machine.store.introduce_args(conn, payload) else {
+            return Ok(Outcome::Applied);
+        };
+        let known = self.machine.store.domain(domid).filter(|known| !known.introduced);
+        let Some((known, handle)) = known.and_then(|known| Some((known, self.handle_of(domid)?))) else {
+            return Ok(Outcome::Applied);
+        };
+        if known.is_same(&handle) {
+            return Ok(Outcome::Applied);
         }
-        let state = self.host.domains.get(hypervisor::DomId(domid.0));
-        matches!(state, Ok(None)).then_some(XsError::ENOENT)
+        self.propose(&EntryRef::DomainKnown { domid, handle })
+    }
+
+    /// The handle of a domain that exists, be it about to die. One that cannot be asked for counts for nothing, which harms nobody.
+    fn handle_of(&self, domid: DomId) -> Option<[u8; HANDLE_BYTES]> {
+        match self.host.domains.get(hypervisor::DomId(domid.0)) {
+            Ok(state) => state.map(|state| state.handle),
+            Err(error) => {
+                tracing::warn!(%domid, %error, "cannot ask whether the domain exists");
+                None
+            }
+        }
     }
 
     fn map_ring(&mut self, domid: DomId, gfn: u64, remote: u32) -> Result<Conn, Error> {
@@ -161,9 +193,8 @@ impl Leader {
 
     /// VIRQ_DOM_EXC: some domain shut down or died; which, only a look at all of them tells.
     pub(super) fn look_at_domains(&mut self) -> Result<(), Error> {
-        let introduced: Vec<(DomId, bool)> =
-            self.machine.store.domains().map(|(domid, domain)| (domid, domain.shutdown)).collect();
-        for (domid, shutdown_known) in introduced {
+        let known: Vec<_> = self.machine.store.domains().collect();
+        for (domid, domain) in known {
             if domid.0 == 0 || self.ending.contains(&domid) {
                 continue;
             }
@@ -176,8 +207,11 @@ impl Leader {
             };
             let entry = match state {
                 None => Some(Entry::DomainGone { domid }),
-                Some(state) if state.dying => Some(Entry::DomainGone { domid }),
-                Some(state) if state.shutdown && !shutdown_known => Some(Entry::DomainShutdown { domid }),
+                Some(state) if state.dying && domain.introduced => Some(Entry::DomainGone { domid }),
+                Some(state) if !domain.is_same(&state.handle) => Some(Entry::DomainGone { domid }),
+                Some(state) if state.shutdown && domain.introduced && !domain.shutdown => {
+                    Some(Entry::DomainShutdown { domid })
+                }
                 Some(_) => None,
             };
             if let Some(entry) = entry {

@@ -60,6 +60,8 @@ pub(super) struct Leader {
     pub log_full: bool,
     /// Events are pending that the last turn left.
     pub events_left: bool,
+    /// The gateway had no room to be told that it has everything.
+    pub complete_untold: bool,
     /// Domains that were warned of.
     pub over_soft_quota: BTreeSet<xs_protocol::DomId>,
     /// A port may be bound that nobody noted.
@@ -147,6 +149,9 @@ impl Leader {
         self.sweep_ports();
         self.scrub()?;
         self.pay_owed()?;
+        if std::mem::take(&mut self.complete_untold) {
+            self.tell_complete()?;
+        }
         self.refuse_overdue()?;
         if std::mem::take(&mut self.look_again) {
             self.look_at_domains()?;
@@ -277,8 +282,12 @@ impl Leader {
         self.tell_closed()?;
         match &self.gateway {
             Some(gateway) => match gateway.send(&Endpoints::new(Said::Complete(true)), &[]) {
-                // Without it a gateway keeps slots that nobody uses; nothing else is wrong.
-                Ok(()) | Err(LinkError::WouldBlock | LinkError::Closed) => Ok(()),
+                // It is told when it reads again.
+                Err(LinkError::WouldBlock) => {
+                    self.complete_untold = true;
+                    Ok(())
+                }
+                Ok(()) | Err(LinkError::Closed) => Ok(()),
                 Err(error) => Err(error.into()),
             },
             None => Ok(()),

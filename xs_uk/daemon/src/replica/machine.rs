@@ -38,6 +38,8 @@ pub enum Applied {
     Reset(ConnId),
     /// A domain's shutdown or end.
     Domain(DomId),
+    /// A domain that was named became known.
+    Known,
     Other,
 }
 
@@ -286,6 +288,7 @@ fn concerns(entry: &EntryRef<'_>) -> Applied {
         EntryRef::Connect { conn, .. } => Applied::Connect(*conn),
         EntryRef::Reset { conn } => Applied::Reset(*conn),
         EntryRef::DomainShutdown { domid } | EntryRef::DomainGone { domid } => Applied::Domain(*domid),
+        EntryRef::DomainKnown { .. } => Applied::Known,
         _ => Applied::Other,
     }
 }

@@ -214,13 +214,17 @@ impl Leader {
             self.after_damage(conn, payload.len(), damage)?;
             return Ok(Answered::Yes);
         }
-        let (verdict, ring_conn) = match introduces {
+        let known = match introduces {
+            true => self.forget_former(conn.id, payload)?,
+            false => self.make_known(conn.id, &header, payload)?,
+        };
+        let (verdict, ring_conn) = match introduces && known.is_taken() {
             true => self.introduce(conn, payload)?,
-            false => (self.names_no_domain(header.kind, payload), None),
+            false => (None, None),
         };
         let (seq, size) = (conn.slot.record().seq + 1, HEADER_BYTES + payload.len());
         let entry = machine::request(conn.id, seq, header, payload, verdict, ring_conn);
-        let outcome = self.propose(&entry)?;
+        let outcome = if known.is_taken() { self.propose(&entry)? } else { known };
         if !outcome.is_taken()
             && let Some(ring) = ring_conn.filter(|ring| !self.machine.store.is_connected(*ring))
         {

@@ -80,6 +80,7 @@ pub(super) fn take_over(
         log_full: false,
         events_left: false,
         unswept: false,
+        complete_untold: false,
         over_soft_quota: BTreeSet::new(),
         fairness: Fairness::default(),
         alone: false,

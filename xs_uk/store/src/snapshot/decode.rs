@@ -188,6 +188,7 @@ fn decode_max(wire: &[u64]) -> [u64; QUOTAS] {
 fn decode_domain(domid: DomId, config: &Config, wire: &WireDomain) -> Domain {
     Domain {
         generation: wire.generation,
+        handle: wire.handle.as_slice().try_into().unwrap_or_default(),
         privileged: config.is_privileged(domid),
         introduced: wire.introduced,
         shutdown: wire.shutdown,

@@ -239,6 +239,7 @@ fn domain_to_wire(domid: DomId, domain: &Domain) -> WireDomain {
         nodes: domain.nodes,
         node_bytes: domain.node_bytes,
         max: domain.max.to_vec(),
+        handle: domain.handle.to_vec(),
     }
 }
 

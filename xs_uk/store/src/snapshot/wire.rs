@@ -103,6 +103,9 @@ pub(super) struct WireDomain {
     pub node_bytes: u64,
     #[prost(uint64, repeated, tag = "12")]
     pub max: Vec<u64>,
+    /// The hypervisor's handle; missing in snapshots of older programs.
+    #[prost(bytes = "vec", tag = "13")]
+    pub handle: Vec<u8>,
 }
 
 #[derive(Clone, PartialEq, Message)]

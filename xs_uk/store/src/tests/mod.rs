@@ -9,12 +9,16 @@ mod permissions;
 mod random;
 mod requests;
 mod snapshots;
+mod strangers;
 mod transactions;
 mod watches;
 mod xsa;
 
 use xs_protocol::{DomId, HEADER_BYTES, Header, MessageType, XsError};
 
+use std::collections::BTreeSet;
+
+use crate::entry::HANDLE_BYTES;
 use crate::{Config, ConnId, Effect, Entry, Kind, Peer, Route, Store};
 
 pub(crate) use xs_protocol::MessageType as T;
@@ -36,6 +40,10 @@ pub(crate) struct Rig {
     /// What each client got: replies and events, oldest first.
     pub inbox: Vec<(ConnId, Kind, Vec<u8>)>,
     pub audit: bool,
+    /// Domains that do not exist.
+    pub absent: BTreeSet<u16>,
+    /// The hypervisor's handle of every domain that exists.
+    pub handle: u8,
 }
 
 impl Rig {
@@ -53,6 +61,8 @@ impl Rig {
             log: Vec::new(),
             inbox: Vec::new(),
             audit: true,
+            absent: BTreeSet::new(),
+            handle: 1,
         };
         rig.apply(Entry::Connect { conn: TOOLS, peer: Peer::Socket });
         rig
@@ -87,6 +97,7 @@ impl Rig {
 
     /// Logs a request, whatever its route.
     pub fn log_request(&mut self, conn: ConnId, kind: MessageType, tx_id: u32, payload: &[u8]) -> Answer {
+        self.make_known(conn, &Self::header(kind, tx_id, payload), payload);
         self.seq += 1;
         self.next_conn += 1;
         self.apply(Entry::Request {
@@ -100,6 +111,14 @@ impl Rig {
         let at = self.inbox.iter().rposition(|(to, kind, _)| *to == conn && *kind == Kind::Reply);
         let (_, _, message) = self.inbox.remove(at.expect("every request has a reply"));
         answer(&message)
+    }
+
+    fn make_known(&mut self, conn: ConnId, header: &Header, payload: &[u8]) {
+        for domid in self.store.strangers(conn, header, payload) {
+            if !self.absent.contains(&domid.0) {
+                self.apply(Entry::DomainKnown { domid, handle: [self.handle; HANDLE_BYTES] });
+            }
+        }
     }
 
     /// Serves a request by its route.
