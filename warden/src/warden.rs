@@ -401,6 +401,9 @@ impl Warden {
             Some(Report::Clients(clients)) if service == ServiceId::Gateway => {
                 self.keeper.clients().keep(&clients.ids, descriptors);
             }
+            Some(Report::Clients(clients)) if service.replica().is_some() => {
+                self.keeper.take_from_leader(&clients.ids, descriptors);
+            }
             Some(Report::ClientsClosed(clients)) if service == ServiceId::Gateway => {
                 self.keeper.clients().close(&clients.ids);
             }

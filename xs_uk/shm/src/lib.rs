@@ -3,7 +3,7 @@
 //! What one process writes here its successor reads, at whatever instruction the writer was killed. So each step ends in
 //! one aligned store that makes it count, and whatever was written before that store is ignored without it.
 //!
-//! This crate holds the store's unsafe code: mapping, raw copies, `recvmmsg` and `sendmmsg`.
+//! This crate holds the store's unsafe code: mapping, raw copies, `recvmmsg` and `sendmmsg`, and [`split`].
 #![allow(unsafe_code)]
 
 mod board;
@@ -12,6 +12,7 @@ pub mod limits;
 mod region;
 mod roots;
 mod slot;
+mod split;
 mod table;
 
 pub use board::{Board, ReplicaStatus, ReplicaWords};
@@ -19,4 +20,5 @@ pub use consult::{Consult, Question};
 pub use region::{Region, RegionError};
 pub use roots::{ROOT_BYTES, Roots};
 pub use slot::{Kind, Received, Record, Sent, Slot, SlotError};
+pub use split::{Split, SplitError, duplicate, split};
 pub use table::{SlotId, SlotState, Table};
