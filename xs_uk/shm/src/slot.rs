@@ -33,6 +33,7 @@ pub(crate) mod layout {
     pub const GENERATION: usize = 32;
     pub const GFN: usize = 40;
     pub const HANDED: usize = 48;
+    pub const KNOWN: usize = 52;
     pub const VERSION: usize = 64;
     pub const RECORDS: [usize; 2] = [128, 192];
     pub const RX_BASE: usize = 256;

@@ -92,6 +92,16 @@ impl Table {
         Some((number, self.u32(id, layout::HANDED).load(Ordering::Acquire) != 0))
     }
 
+    /// Notes that the log has told of the connection.
+    pub fn set_known(&self, id: SlotId) {
+        self.u32(id, layout::KNOWN).store(1, Ordering::Release);
+    }
+
+    /// Whether the log has told of the connection. One that is not known to the store all the same has ended.
+    pub fn is_known(&self, id: SlotId) -> bool {
+        self.u32(id, layout::KNOWN).load(Ordering::Acquire) != 0
+    }
+
     /// Who leads, by a number that no other process of the store ever has; 0 before one has taken over.
     pub fn leader(&self) -> u64 {
         self.region.u64(LEADER).load(Ordering::Acquire)
@@ -358,9 +368,10 @@ mod tests {
         assert_eq!((other.leader(), other.leader_link(), other.is_accepting()), (9, Some(0), true));
         assert_eq!((other.state(id), other.descriptor(id)), (SlotState::Open, Some((0, false))));
         table.note_descriptor(id, 12, true);
-        assert_eq!(other.descriptor(id), Some((12, true)));
+        table.set_known(id);
+        assert_eq!((other.descriptor(id), other.is_known(id)), (Some((12, true)), true));
         table.free(id);
         table.allocate_socket().unwrap();
-        assert_eq!(other.descriptor(id), None);
+        assert_eq!((other.descriptor(id), other.is_known(id)), (None, false));
     }
 }

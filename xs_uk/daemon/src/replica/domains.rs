@@ -239,7 +239,10 @@ impl Leader {
 
     /// Ends a client's connection.
     pub(super) fn disconnect(&mut self, conn: Conn) -> Result<(), Error> {
-        self.propose_or_retry(&Entry::Disconnect { conn: conn.id })?;
+        // One that only read is not in the log, unless its opening is under way.
+        if conn.waiting.is_some() || self.machine.store.is_connected(conn.id) {
+            self.propose_or_retry(&Entry::Disconnect { conn: conn.id })?;
+        }
         self.let_go(conn)
     }
 

@@ -9,11 +9,10 @@ use hypervisor::{Host, Port};
 use xs_consensus::{CURSOR_BYTES, Cursor, LogError};
 use xs_shm::{ReplicaStatus, ReplicaWords, SlotId, Table};
 use xs_store::entry::Entry;
-use xs_store::{ConnId, Effect, Peer};
+use xs_store::{ConnId, Effect};
 
 use super::arrivals::Arrivals;
 use super::backlog::Backlog;
-use super::commit::{Wait, Waiting};
 use super::conn::{Conn, Flow, Transport};
 use super::machine::Machine;
 use super::repairs::Repairs;
@@ -327,8 +326,7 @@ impl Leader {
     /// Takes a client of a former leader, or one that was accepted for it, and gives it its turn.
     fn adopt_client(&mut self, conn: ConnId, fd: OwnedFd) -> Result<(), Error> {
         let slot_id = Table::slot_of(conn.0);
-        let record = self.table.slot(slot_id).record();
-        if !self.machine.store.is_connected(conn) && (record.seq > 0 || record.delivered > 0) {
+        if !self.machine.store.is_connected(conn) && self.table.is_known(slot_id) {
             // Its end is in the log; the former leader died before it could close it.
             return self.close_socket(conn.0, slot_id, fd, true);
         }
@@ -344,25 +342,14 @@ impl Leader {
         fd: OwnedFd,
         handed: bool,
     ) -> Result<(), Error> {
-        if !self.machine.store.is_connected(conn) {
-            let entry = Entry::Connect { conn, peer: Peer::Socket };
-            if !self.propose(&entry.as_ref())?.is_taken() {
-                // As with a daemon that has no memory left.
-                if self.log_limit.allow("refused_client") {
-                    tracing::warn!("the log takes nothing: a new client is refused");
-                }
-                return self.close_socket(conn.0, slot_id, fd, handed);
-            }
+        if self.machine.store.is_connected(conn) {
+            self.table.set_known(slot_id);
         }
         self.poller.add(&fd, conn.0, Interest::READ).map_err(Error::system("epoll_ctl"))?;
         let mut slot = self.table.slot(slot_id);
         self.skip_logged(conn, &mut slot);
         let transport = Transport::Socket { fd, interest: Interest::READ, handed };
-        let mut begun = Conn::new(conn, slot_id, slot, transport);
-        if !self.machine.store.is_connected(conn) {
-            begun.waiting = Some(Waiting::begin(Wait::Opening));
-        }
-        self.conns.insert(conn.0, begun);
+        self.conns.insert(conn.0, Conn::new(conn, slot_id, slot, transport));
         self.serve_conn(conn)
     }
 
