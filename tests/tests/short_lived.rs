@@ -5,8 +5,10 @@
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
+use rustix::process::{Pid, Resource, Rlimit, Signal, getrlimit, kill_process, setrlimit};
 use tests::Victim::{Follower, Gateway, Leader, Warden};
 use tests::{PairKiller, Stand, Victim};
+use xs_protocol::MessageType;
 
 const WORKERS: u64 = 3;
 
@@ -48,7 +50,10 @@ fn survive(victims: &[&[Victim]]) {
                 scope.spawn(move || count_up(stand, &format!("/c/{worker}"), stop))
             })
             .collect();
-        while Instant::now() < until && !killer.is_finished() && !workers.iter().any(|worker| worker.is_finished()) {
+        while Instant::now() < until
+            && !killer.is_finished()
+            && !workers.iter().any(|worker| worker.is_finished())
+        {
             std::thread::sleep(Duration::from_millis(20));
         }
         stop.store(true, Ordering::Relaxed);
@@ -68,4 +73,66 @@ fn under_kills_of_the_leader() {
 #[test]
 fn under_kills_of_the_gateway_and_of_others_beside_the_leader() {
     survive(&[&[Gateway], &[Leader, Warden], &[Leader, Follower], &[Gateway, Warden]]);
+}
+
+/// More than may be left for the heir: the leader waits for room with the gateway, clients wait to be accepted.
+#[test]
+fn a_crowd_that_stays_is_answered_and_outlives_the_leader() {
+    let stand = Stand::start(&[]);
+    stand.client().write("/a", "1").unwrap();
+    let signal = |name: &str, signal| {
+        let pid = pid_of(&stand, name);
+        kill_process(pid, signal).unwrap();
+    };
+    // For as long as the warden does not replace it nobody is handed over.
+    signal("gateway", Signal::STOP);
+    let mut crowd: Vec<_> = (0..600).map(|_| stand.client()).collect();
+    crowd.iter_mut().for_each(|client| assert_eq!(client.read("/a").unwrap(), "1"));
+    std::thread::sleep(Duration::from_millis(100));
+    signal("leader", Signal::KILL);
+    crowd.iter_mut().for_each(|client| client.write("/a", "2").unwrap());
+    assert_eq!(stand.client().read("/a").unwrap(), "2");
+}
+
+/// Nobody is accepted when all slots are taken; the leader does not spin meanwhile, and one that leaves makes room.
+#[test]
+fn a_client_too_many_waits_until_another_one_leaves() {
+    let limit = getrlimit(Resource::Nofile);
+    setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, maximum: limit.maximum }).unwrap();
+    let stand = Stand::start(&[]);
+    stand.client().write("/a", "1").unwrap();
+    let mut crowd: Vec<_> = (0..SLOTS).map(|_| stand.client()).collect();
+    crowd.iter_mut().for_each(|client| assert_eq!(client.read("/a").unwrap(), "1"));
+    let mut late = stand.client();
+    late.send(MessageType::READ, 0, b"/a\0").unwrap();
+    let before = cpu_ticks(pid_of(&stand, "leader"));
+    std::thread::sleep(Duration::from_secs(1));
+    assert!(
+        cpu_ticks(pid_of(&stand, "leader")) - before < 30,
+        "the leader is busy with a client that it cannot take"
+    );
+    crowd.iter_mut().take(2).for_each(|client| assert_eq!(client.read("/a").unwrap(), "1"));
+    drop(crowd.pop());
+    assert_eq!(late.answer().unwrap().payload, b"1");
+    let gone = pid_of(&stand, "leader");
+    kill_process(gone, Signal::KILL).unwrap();
+    crowd.iter_mut().for_each(|client| assert_eq!(client.read("/a").unwrap(), "1"));
+    assert_eq!(late.read("/a").unwrap(), "1");
+}
+
+/// Slots for sockets; of the other clients of a stand (its first look whether the store answers) none is left.
+const SLOTS: usize = 4096;
+
+fn pid_of(stand: &Stand, name: &str) -> Pid {
+    let status = stand.status();
+    let services = status["services"].as_array().unwrap();
+    let service = services.iter().find(|service| service["role"] == name).unwrap();
+    Pid::from_raw(i32::try_from(service["pid"].as_u64().unwrap()).unwrap()).unwrap()
+}
+
+/// Hundredths of a second that a process has run.
+fn cpu_ticks(pid: Pid) -> u64 {
+    let stat = std::fs::read_to_string(format!("/proc/{}/stat", pid.as_raw_nonzero())).unwrap();
+    let fields: Vec<&str> = stat.rsplit(')').next().unwrap().split_whitespace().collect();
+    fields[11..13].iter().map(|ticks| ticks.parse::<u64>().unwrap()).sum()
 }

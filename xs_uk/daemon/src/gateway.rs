@@ -15,8 +15,8 @@ use crate::deposit::Deposit;
 use crate::endpoints::{Endpoints, Said};
 use crate::error::{Error, take, take_optional};
 use crate::limits::{HANDOVER_BATCH, HEIR_WAIT};
-use crate::replica::heir::NO_ID;
 use crate::poller::{Interest, Poller};
+use crate::replica::heir::NO_ID;
 use crate::service::Service;
 
 const WARDEN: u64 = 0;
@@ -142,8 +142,7 @@ impl Gateway {
     /// Clients whose end a dead leader could not tell.
     fn forget_ended(&mut self) {
         let table = &self.table;
-        let ended: Vec<u64> =
-            self.clients.keys().copied().filter(|id| !is_in_table(table, *id)).collect();
+        let ended: Vec<u64> = self.clients.keys().copied().filter(|id| !is_in_table(table, *id)).collect();
         self.let_go(&ended);
     }
 

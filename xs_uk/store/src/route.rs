@@ -120,7 +120,7 @@ impl Store {
         payload: &[u8],
         out: &mut Vec<u8>,
     ) -> Result<(), Damage> {
-        let verified = self.conns.get(&conn).ok_or(XsError::EIO.into()).and_then(|state| {
+        let verified = self.conns.get(&conn).ok_or_else(|| XsError::EIO.into()).and_then(|state| {
             self.verify_client(conn, state)?;
             Ok(state)
         });

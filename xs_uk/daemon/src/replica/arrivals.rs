@@ -232,3 +232,35 @@ impl Leader {
             && self.table.state(slot_id) == xs_shm::SlotState::Open
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn arrivals() -> Arrivals {
+        let (a, b) = rustix::pipe::pipe().unwrap();
+        Arrivals::new(a, b, 1)
+    }
+
+    #[test]
+    fn clients_are_handed_over_when_they_have_stayed() {
+        let mut arrivals = arrivals();
+        assert_eq!((arrivals.wait(), arrivals.due()), (None, vec![]));
+        let long_ago = Instant::now().checked_sub(HANDOVER_DELAY).unwrap();
+        arrivals.unhanded.push_back((long_ago, 1));
+        arrivals.unhanded.push_back((Instant::now() + HANDOVER_DELAY, 2));
+        assert_eq!((arrivals.wait(), arrivals.due()), (Some(Duration::ZERO), vec![1]));
+        // A gateway that takes nothing is not asked in a loop.
+        arrivals.blocked = true;
+        assert_eq!(arrivals.wait(), None);
+    }
+
+    #[test]
+    fn at_the_bound_nobody_has_to_have_stayed() {
+        let mut arrivals = arrivals();
+        arrivals.expect(1..UNHANDED_MAX as u64);
+        assert_eq!(arrivals.due(), []);
+        arrivals.expect(1..=UNHANDED_MAX as u64);
+        assert_eq!(arrivals.due().len(), HANDOVER_BATCH);
+    }
+}

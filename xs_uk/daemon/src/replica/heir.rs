@@ -70,8 +70,7 @@ impl Estate<'_> {
     /// The clients that the gateway lacks.
     fn clients(&self) -> Result<Vec<(u64, OwnedFd)>, Error> {
         let sockets = self.table.used().filter(|(_, kind)| *kind == Kind::Socket);
-        let noted: Vec<_> =
-            sockets.filter_map(|(id, _)| Some((id, self.table.descriptor(id)?))).collect();
+        let noted: Vec<_> = sockets.filter_map(|(id, _)| Some((id, self.table.descriptor(id)?))).collect();
         let mut clients = Vec::new();
         for (id, (number, handed)) in &noted {
             if let Some(client) = (!handed).then(|| self.accepted(*number)).flatten() {
