@@ -132,6 +132,18 @@ impl Keeper {
         &mut self.clients
     }
 
+    /// Keeps clients that a leader without a gateway has, and gives them to a gateway that has begun already.
+    pub fn take_from_leader(&mut self, ids: &[u64], descriptors: Vec<OwnedFd>) {
+        let borrowed: Vec<BorrowedFd<'_>> = descriptors.iter().map(AsFd::as_fd).collect();
+        // One that has not begun yet gets them when it does, one that takes no orders is told of when it must obey one.
+        let _ = self.order(
+            ServiceId::Gateway,
+            Order::Clients(control::Connections { ids: ids.to_vec() }),
+            &borrowed,
+        );
+        self.clients.keep(ids, descriptors);
+    }
+
     /// Holds a snapshot that was handed in until the planner has decided about it.
     pub fn offer_snapshot(&mut self, offered: Option<(SnapshotTaken, OwnedFd)>) {
         self.snapshots.offer(offered);

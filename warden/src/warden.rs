@@ -407,6 +407,9 @@ impl Warden {
                 self.keeper.clients().keep(&clients.ids, descriptors);
                 self.count_clients();
             }
+            Some(Report::Clients(clients)) if service.replica().is_some() => {
+                self.keeper.take_from_leader(&clients.ids, descriptors);
+            }
             Some(Report::ClientsClosed(clients)) if service == ServiceId::Gateway => {
                 self.keeper.clients().close(&clients.ids);
                 self.count_clients();

@@ -1,6 +1,4 @@
-//! The gateway: accepts clients and gives each a slot. It reads and writes nothing.
-
-use std::rc::Rc;
+//! The gateway: holds clients for the next leader. It accepts, reads and writes nothing.
 
 use warden::planner::Input;
 
@@ -16,14 +14,8 @@ pub async fn run(env: &Env) -> Result<(), End> {
         kernel.inputs.push_back(Input::Ready { service: env.id, incarnation: env.incarnation, applied: 0 });
     });
     loop {
-        while let Some(socket) = env.with(|kernel| kernel.listening.pop_front()) {
-            env.with(|kernel| {
-                // The table is sized for far more clients than a world has.
-                let Some(slot) = kernel.table.allocate_socket() else { return };
-                let id = kernel.table.conn_id(slot);
-                kernel.held.insert(id, Rc::new(socket));
-            });
-            env.point("accepted").await?;
+        if env.with(|kernel| kernel.hear_heir()) {
+            env.point("heir heard").await?;
         }
         env.rest().await?;
     }

@@ -61,6 +61,18 @@ pub struct Snapshot {
     pub bytes: Vec<u8>,
 }
 
+/// What only a leader has open, and its heir after its death: they share a table of descriptors. That heir and gateway
+/// die within the same millisecond, which may close clients of that millisecond, does not happen here.
+#[derive(Debug, Default)]
+pub struct Estate {
+    /// Replica and incarnation.
+    pub leader: (u32, u64),
+    /// Accepted, and without a slot yet.
+    pub accepted: Option<UnixStream>,
+    /// By connection id.
+    pub unhanded: BTreeMap<u64, Rc<UnixStream>>,
+}
+
 /// The world's state.
 pub struct Kernel {
     /// What the world is like.
@@ -91,8 +103,10 @@ pub struct Kernel {
     pub orders: BTreeMap<u32, VecDeque<(u64, Order)>>,
     /// Clients that nobody has accepted.
     pub listening: VecDeque<UnixStream>,
-    /// Clients' sockets by connection id, as gateway, leader and warden hold them together.
+    /// Clients' sockets by connection id, as gateway and warden hold them together.
     pub held: BTreeMap<u64, Rc<UnixStream>>,
+    /// Clients' sockets that the leader has not given away.
+    pub estate: Estate,
     /// The snapshot last handed in.
     pub taken: Option<Snapshot>,
     /// Snapshots that are kept, newest first.
@@ -142,6 +156,7 @@ impl Kernel {
             orders: BTreeMap::new(),
             listening: VecDeque::new(),
             held: BTreeMap::new(),
+            estate: Estate::default(),
             taken: None,
             snapshots: Vec::new(),
             ready_clients: 0,
@@ -234,6 +249,39 @@ impl Kernel {
                 self.inputs.push_back(Input::Continued { service: *id, incarnation: proc.incarnation });
             }
         }
+    }
+
+    /// The gateway takes what a dead leader has left. True if there was something.
+    pub fn hear_heir(&mut self) -> bool {
+        let (replica, incarnation) = self.estate.leader;
+        if incarnation == 0 || self.is_current(ServiceId::Replica(replica), incarnation) {
+            return false;
+        }
+        let Estate { accepted, unhanded, .. } = std::mem::take(&mut self.estate);
+        let some = accepted.is_some() || !unhanded.is_empty();
+        self.held.extend(unhanded);
+        if let Some(socket) = accepted
+            && let Some(slot) = self.table.allocate_socket()
+        {
+            let id = self.table.conn_id(slot);
+            self.held.insert(id, Rc::new(socket));
+        }
+        some
+    }
+
+    /// A leader that has heard all that the gateway holds is the one that accepts. False as long as there may be more.
+    pub fn begin_to_accept(&mut self, replica: u32, incarnation: u64) -> bool {
+        let former = self.estate.leader;
+        if former.1 != 0 && former != (replica, incarnation) {
+            return false;
+        }
+        self.estate.leader = (replica, incarnation);
+        true
+    }
+
+    /// Whether somebody runs under this name.
+    pub fn is_alive(&self, id: ServiceId) -> bool {
+        self.procs.get(&id).is_some_and(|proc| proc.alive)
     }
 
     /// Whether this incarnation runs.

@@ -145,15 +145,17 @@ impl Link {
         let mut bytes = vec![0; MESSAGE_BYTES_MAX];
         let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(DESCRIPTORS_MAX))];
         let mut control = RecvAncillaryBuffer::new(&mut space);
-        let received = rustix::io::retry_on_intr(|| {
-            rustix::net::recvmsg(
-                &self.socket,
-                &mut [IoSliceMut::new(&mut bytes)],
-                &mut control,
-                RecvFlags::CMSG_CLOEXEC,
-            )
-        })
-        .map_err(closed_or)?;
+        let mut receive = || {
+            let into = &mut [IoSliceMut::new(&mut bytes)];
+            rustix::net::recvmsg(&self.socket, into, &mut control, RecvFlags::CMSG_CLOEXEC)
+        };
+        let received = loop {
+            match receive() {
+                // Told once, and first, of a peer that left something unread; what it sent comes all the same.
+                Err(rustix::io::Errno::INTR | rustix::io::Errno::CONNRESET) => {}
+                received => break received.map_err(closed_or)?,
+            }
+        };
         let descriptors = drain(&mut control);
         if received.flags.intersects(ReturnFlags::TRUNC | ReturnFlags::CTRUNC) {
             return Err(LinkError::TooLarge { bytes: received.bytes, descriptors: descriptors.len() });
@@ -245,6 +247,16 @@ mod tests {
         drop(a);
         assert!(matches!(b.receive::<ToService>(), Err(LinkError::Closed)));
         assert!(matches!(b.send(&lead(1), &[]), Err(LinkError::Closed)));
+    }
+
+    #[test]
+    fn what_a_gone_peer_sent_is_received_whatever_it_left_unread() {
+        let (a, b) = Link::pair().unwrap();
+        b.send(&lead(1), &[]).unwrap();
+        a.send(&lead(2), &[]).unwrap();
+        drop(a);
+        assert_eq!(b.receive::<ToService>().unwrap().message, lead(2));
+        assert!(matches!(b.receive::<ToService>(), Err(LinkError::Closed)));
     }
 
     #[test]

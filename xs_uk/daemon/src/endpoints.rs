@@ -1,13 +1,16 @@
 //! What the gateway and the leader say to each other. Protobuf; field numbers are never re-used.
 //!
 //! ```text
-//!   gateway                                leader
+//!   gateway                                leader, after its death its heir
 //!     Clients* EventChannels? Complete  ->        everything that the gateway holds
 //!                                       <-  Clients*, EventChannels   what a new gateway lacks
-//!                                       <-  Closed*, Complete
-//!     Clients                           ->        each new client
-//!                                       <-  Closed                    connections that ended
+//!                                       <-  Closed*, Complete         what it holds for nothing
+//!                                       <-  Clients                   new clients that stayed
+//!                                       <-  Closed                    of those, connections that ended
+//!                                       <-  Clients                   from the heir: what the gateway lacked
 //! ```
+//!
+//! A client from the heir without a connection id (0) was accepted and has no slot yet.
 
 use prost::{Message, Oneof};
 

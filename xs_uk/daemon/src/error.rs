@@ -58,6 +58,12 @@ pub enum Error {
         /// How long was waited.
         waited_ms: u128,
     },
+    /// No second process to share the descriptors with.
+    #[error("heir: {0}")]
+    Split(#[from] xs_shm::SplitError),
+    /// The process that keeps clients' descriptors if this one dies died first.
+    #[error("the heir is gone: a replica with one has to lead")]
+    HeirGone,
     /// A system call.
     #[error("{call}: {source}")]
     System {

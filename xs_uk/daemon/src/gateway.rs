@@ -1,24 +1,26 @@
-//! The gateway: stable owner of client endpoints. It accepts, keeps, hands over; it reads no request.
+//! The gateway: stable owner of client endpoints. It keeps them and hands them over; it reads no request.
+//!
+//! The leader accepts, and gives it the clients that stay. What the leader had still to give when it died comes from its
+//! heir, through the same link; so a link is read to its end before the next leader is given anything.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::BTreeMap;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use control::{Link, LinkError, Role, to_service};
-use rustix::net::SocketFlags;
 use xs_shm::limits::{SOCKETS_MAX, TABLE_BYTES};
-use xs_shm::{Board, GatewayStatus, Kind, Region, SlotState, Table};
+use xs_shm::{Board, GatewayStatus, Region, SlotState, Table};
 
 use crate::deposit::Deposit;
 use crate::endpoints::{Endpoints, Said};
 use crate::error::{Error, take, take_optional};
-use crate::limits::{ACCEPTS_PER_TURN_MAX, HANDOVER_BATCH};
+use crate::limits::{HANDOVER_BATCH, HEIR_WAIT};
 use crate::poller::{Interest, Poller};
+use crate::replica::heir::NO_ID;
 use crate::service::Service;
 
 const WARDEN: u64 = 0;
-const LISTENER: u64 = 1;
-const LEADER: u64 = 2;
+const LEADER: u64 = 1;
 
 /// With no event this long, look around all the same.
 const IDLE: Duration = Duration::from_secs(1);
@@ -26,12 +28,9 @@ const IDLE: Duration = Duration::from_secs(1);
 struct Gateway {
     service: Service,
     table: Table,
-    listener: OwnedFd,
-    listening: bool,
     leader: Option<Link>,
     clients: BTreeMap<u64, OwnedFd>,
     event_channels: Vec<OwnedFd>,
-    unsent: VecDeque<u64>,
     deposit: Deposit,
     poller: Poller,
     /// Where the warden sees how far the copies are.
@@ -45,7 +44,6 @@ struct Gateway {
 pub fn run() -> Result<(), Error> {
     let mut service = Service::start(Role::Gateway)?;
     let conns = take(&mut service.kept, control::names::CONNS)?;
-    let listener = take(&mut service.kept, control::names::LISTENER)?;
     let board = take_optional(&mut service.kept, control::names::BOARD).map(Board::open).transpose()?;
     let mut event_channels = Vec::new();
     while let Some(handle) =
@@ -53,18 +51,13 @@ pub fn run() -> Result<(), Error> {
     {
         event_channels.push(handle);
     }
-    rustix::io::ioctl_fionbio(&listener, true).map_err(Error::system("ioctl"))?;
     let poller = Poller::new().map_err(Error::system("epoll_create"))?;
     poller.add(&service.warden, WARDEN, Interest::READ).map_err(Error::system("epoll_ctl"))?;
-    poller.add(&listener, LISTENER, Interest::READ).map_err(Error::system("epoll_ctl"))?;
     let gateway = Gateway {
         table: Table::open(Region::open(conns, TABLE_BYTES)?),
-        listener,
-        listening: true,
         leader: None,
         clients: BTreeMap::new(),
         event_channels,
-        unsent: VecDeque::new(),
         deposit: Deposit::default(),
         poller,
         board,
@@ -80,7 +73,7 @@ impl Gateway {
     fn serve(mut self) -> Result<(), Error> {
         let mut ready = Vec::new();
         loop {
-            self.poller.wait(self.deposit.wait(IDLE), &mut ready).map_err(Error::system("epoll_wait"))?;
+            self.poller.wait(IDLE, &mut ready).map_err(Error::system("epoll_wait"))?;
             for word in &ready {
                 match *word {
                     WARDEN => {
@@ -88,15 +81,9 @@ impl Gateway {
                             return Ok(());
                         }
                     }
-                    LISTENER => self.accept()?,
                     _ => self.hear_leader()?,
                 }
             }
-            // What kept new clients out may have passed without one of ours leaving.
-            if ready.is_empty() && !self.listening {
-                self.listen(true)?;
-            }
-            self.send_unsent()?;
             self.deposit.hand_over(&self.service.warden, &self.clients)?;
             self.publish();
         }
@@ -107,7 +94,7 @@ impl Gateway {
         board.publish_gateway(&GatewayStatus {
             pid: std::process::id().into(),
             epoch: self.complete,
-            untold: (self.unsent.len() + self.deposit.untold()) as u64,
+            untold: self.deposit.untold() as u64,
             clients: self.clients.len() as u64,
         });
     }
@@ -134,59 +121,50 @@ impl Gateway {
         Ok(false)
     }
 
-    fn accept(&mut self) -> Result<(), Error> {
-        for _ in 0..ACCEPTS_PER_TURN_MAX {
-            let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
-            let client = match rustix::net::accept_with(&self.listener, flags) {
-                Ok(client) => client,
-                Err(rustix::io::Errno::AGAIN) => return Ok(()),
-                Err(rustix::io::Errno::MFILE | rustix::io::Errno::NFILE) => {
-                    tracing::warn!(clients = self.clients.len(), "no descriptor left for a new client");
-                    return self.listen(false);
-                }
-                // The client was gone before it was accepted.
-                Err(_) => continue,
-            };
-            let Some(slot) = self.table.allocate_socket() else {
-                tracing::warn!(clients = self.clients.len(), "all connection slots are in use");
-                drop(client);
-                return self.listen(false);
-            };
-            let id = self.table.conn_id(slot);
-            self.clients.insert(id, client);
-            self.unsent.push_back(id);
-            self.deposit.opened(id);
-        }
-        Ok(())
-    }
-
-    /// Full: new clients wait in the listening socket's queue until another one leaves.
-    fn listen(&mut self, listening: bool) -> Result<(), Error> {
-        if self.listening != listening {
-            self.listening = listening;
-            let interest = Interest { read: listening, write: false };
-            self.poller.modify(&self.listener, LISTENER, interest).map_err(Error::system("epoll_ctl"))?;
-        }
-        Ok(())
-    }
-
     /// Hands everything over to a new leader.
     fn greet_leader(&mut self, leader: Link) -> Result<(), Error> {
-        self.drop_leader();
+        self.hear_former_leader()?;
+        self.forget_ended();
         leader.set_nonblocking(false)?;
-        self.unsent.clear();
         let all: Vec<u64> = self.clients.keys().copied().collect();
-        let handed = self.hand_over(&leader, &all);
-        match handed {
-            Ok(()) => {}
-            // It died already; the warden promotes the next.
-            Err(LinkError::Closed) => return Ok(()),
+        match self.hand_over(&leader, &all) {
+            // It died already; the warden promotes the next. What its heir has sent is heard below.
+            Ok(()) | Err(LinkError::Closed) => {}
             Err(error) => return Err(error.into()),
         }
         leader.set_nonblocking(true)?;
         self.poller.add(&leader, LEADER, Interest::READ).map_err(Error::system("epoll_ctl"))?;
         self.leader = Some(leader);
         Ok(())
+    }
+
+    /// Hears the former leader's link to its end: until the leader and its heir are gone, or the leader has let it go
+    /// for the new link that it was given. An heir that takes too long is not heard any more.
+    fn hear_former_leader(&mut self) -> Result<(), Error> {
+        let (began, mut ready) = (Instant::now(), Vec::new());
+        let mut poller = Poller::new().map_err(Error::system("epoll_create"))?;
+        if let Some(leader) = &self.leader {
+            poller.add(leader, LEADER, Interest::READ).map_err(Error::system("epoll_ctl"))?;
+        }
+        while self.leader.is_some() {
+            self.hear_leader()?;
+            let Some(left) = HEIR_WAIT.checked_sub(began.elapsed()) else {
+                tracing::warn!("a former leader's link does not end");
+                self.drop_leader();
+                break;
+            };
+            if self.leader.is_some() {
+                poller.wait(left, &mut ready).map_err(Error::system("epoll_wait"))?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Clients whose end a dead leader could not tell.
+    fn forget_ended(&mut self) {
+        let table = &self.table;
+        let ended: Vec<u64> = self.clients.keys().copied().filter(|id| !is_in_table(table, *id)).collect();
+        self.let_go(&ended);
     }
 
     fn hand_over(&self, leader: &Link, ids: &[u64]) -> Result<(), LinkError> {
@@ -204,45 +182,14 @@ impl Gateway {
         ids.iter().filter_map(|id| self.clients.get(id)).map(AsFd::as_fd).collect()
     }
 
-    fn send_unsent(&mut self) -> Result<(), Error> {
-        while let (Some(id), Some(leader)) = (self.unsent.front().copied(), &self.leader) {
-            let descriptors = self.descriptors(&[id]);
-            if !descriptors.is_empty() {
-                match leader.send(&Endpoints::clients(vec![id]), &descriptors) {
-                    Ok(()) => {}
-                    Err(LinkError::WouldBlock) => return self.watch_leader(true),
-                    Err(LinkError::Closed) => {
-                        self.drop_leader();
-                        return Ok(());
-                    }
-                    Err(error) => return Err(error.into()),
-                }
-            }
-            self.unsent.pop_front();
-        }
-        self.watch_leader(false)
-    }
-
-    fn watch_leader(&self, write: bool) -> Result<(), Error> {
-        let Some(leader) = &self.leader else { return Ok(()) };
-        let interest = Interest { read: true, write };
-        self.poller.modify(leader, LEADER, interest).map_err(Error::system("epoll_ctl"))
-    }
-
     fn hear_leader(&mut self) -> Result<(), Error> {
         while let Some(leader) = &self.leader {
             match leader.receive::<Endpoints>() {
                 Ok(packet) => match packet.message.said {
-                    Some(Said::Closed(closed)) => self.let_go(&closed.ids)?,
-                    Some(Said::Clients(clients)) => {
-                        self.adopt(&clients.ids, packet.descriptors);
-                        clients.ids.iter().for_each(|id| self.deposit.opened(*id));
-                    }
+                    Some(Said::Closed(closed)) => self.let_go(&closed.ids),
+                    Some(Said::Clients(clients)) => self.take_new(clients.ids, packet.descriptors),
                     Some(Said::EventChannels(_)) => self.keep_event_channels(packet.descriptors),
-                    Some(Said::Complete(_)) => {
-                        self.free_lost();
-                        self.complete = self.greeted;
-                    }
+                    Some(Said::Complete(_)) => self.complete = self.greeted,
                     _ => {}
                 },
                 Err(LinkError::WouldBlock) => return Ok(()),
@@ -253,16 +200,22 @@ impl Gateway {
         Ok(())
     }
 
-    fn let_go(&mut self, ids: &[u64]) -> Result<(), Error> {
-        for id in ids {
-            self.clients.remove(id);
-            self.deposit.closed(&[*id]);
-            let slot = Table::slot_of(*id);
-            if self.table.conn_id(slot) == *id && self.table.state(slot) == SlotState::Closed {
-                self.table.free(slot);
-            }
-        }
-        self.listen(true)
+    fn take_new(&mut self, ids: Vec<u64>, descriptors: Vec<OwnedFd>) {
+        let ids: Vec<u64> = ids.into_iter().map(|id| if id == NO_ID { self.new_id() } else { id }).collect();
+        self.adopt(&ids, descriptors);
+        ids.iter().filter(|id| self.clients.contains_key(id)).for_each(|id| self.deposit.opened(*id));
+    }
+
+    /// A slot for a client that was accepted by a leader that is dead. The next one touches no slot before it has heard
+    /// all that we hold, and it hears nothing before the former one's link has ended. The leader accepts nobody for whom
+    /// there is no slot, so there is one.
+    fn new_id(&self) -> u64 {
+        self.table.allocate_socket().map_or(NO_ID, |slot| self.table.conn_id(slot))
+    }
+
+    fn let_go(&mut self, ids: &[u64]) {
+        ids.iter().for_each(|id| drop(self.clients.remove(id)));
+        self.deposit.closed(ids);
     }
 
     /// A gateway that starts anew gets the clients back from the warden and from the leader. Gives those that it does
@@ -270,11 +223,7 @@ impl Gateway {
     fn adopt(&mut self, ids: &[u64], descriptors: Vec<OwnedFd>) -> Vec<u64> {
         let mut refused = Vec::new();
         for (id, client) in ids.iter().zip(descriptors) {
-            let slot = Table::slot_of(*id);
-            let ours = slot.0 < SOCKETS_MAX
-                && self.table.conn_id(slot) == *id
-                && self.table.state(slot) != SlotState::Free;
-            if ours {
+            if is_in_table(&self.table, *id) {
                 self.clients.insert(*id, client);
             } else {
                 refused.push(*id);
@@ -294,24 +243,16 @@ impl Gateway {
         self.event_channels = handles;
     }
 
-    /// The leader gave back all that it holds. What neither of us holds was lost with a former gateway and leader.
-    fn free_lost(&mut self) {
-        let lost: Vec<_> = self
-            .table
-            .used()
-            .filter(|(_, _, kind)| *kind == Kind::Socket)
-            .map(|(slot, _, _)| slot)
-            .filter(|slot| !self.clients.contains_key(&self.table.conn_id(*slot)))
-            .collect();
-        for slot in lost {
-            self.table.free(slot);
-        }
-    }
-
     fn drop_leader(&mut self) {
         if let Some(leader) = self.leader.take() {
             // A closed descriptor leaves the poller by itself; a failure here changes nothing.
             let _ = self.poller.remove(&leader);
         }
     }
+}
+
+/// Whether this connection lives, as far as the table knows.
+fn is_in_table(table: &Table, id: u64) -> bool {
+    let slot = Table::slot_of(id);
+    slot.0 < SOCKETS_MAX && table.conn_id(slot) == id && table.state(slot) == SlotState::Open
 }

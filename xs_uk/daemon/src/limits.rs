@@ -48,9 +48,6 @@ pub const HANDOVER_WAIT: Duration = Duration::from_secs(2);
 /// Descriptors in one packet between gateway and leader.
 pub const HANDOVER_BATCH: usize = 100;
 
-/// Clients that the gateway accepts before it looks at other work.
-pub const ACCEPTS_PER_TURN_MAX: usize = 64;
-
 /// How long the parent waits for the store to serve when it goes to the background.
 pub const DAEMON_START_WAIT: Duration = Duration::from_secs(30);
 
@@ -77,12 +74,18 @@ pub const CONFLICT_HOLD_MAX: Duration = Duration::from_secs(1);
 /// Refusals of one client further apart than this are not in a row.
 pub const CONFLICT_ROW: Duration = Duration::from_secs(5);
 
-/// How long after a client came the gateway gives a copy of it to the warden. So long the death of gateway and leader at
-/// once closes it.
-pub const DEPOSIT_DELAY: Duration = Duration::from_millis(1);
+/// How long a client has to stay before the leader gives it to the gateway.
+pub const HANDOVER_DELAY: Duration = Duration::from_millis(1);
 
-/// Arrivals of clients that are remembered until the warden was told; more than there are slots.
-pub const ARRIVALS_MAX: usize = 2 * xs_shm::limits::SOCKETS_MAX as usize;
+/// Clients that the gateway lacks, at most. Beyond it new ones wait in the listening socket's queue.
+pub const UNHANDED_MAX: usize = 256;
+
+/// How long the gateway waits for what the heir of a dead leader sends. Far longer than that takes.
+pub const HEIR_WAIT: Duration = Duration::from_millis(500);
+
+/// How long an heir waits for a gateway that takes nothing.
+pub const HEIR_SEND_WAIT: Duration = Duration::from_secs(1);
+
 /// How long etcd may take from its start to its first answer. It may have to read a long log.
 pub const MEMBER_START_WAIT: Duration = Duration::from_secs(25);
 

@@ -3,8 +3,8 @@
 //! What one process writes here its successor reads, at whatever instruction the writer was killed. So each step ends in
 //! one aligned store that makes it count, and whatever was written before that store is ignored without it.
 //!
-//! This crate holds the store's unsafe code: mapping, raw copies, `recvmmsg`, `sendmmsg` and
-//! `sched_setscheduler`.
+//! This crate holds the store's unsafe code: mapping, raw copies, `recvmmsg`, `sendmmsg`,
+//! `sched_setscheduler` and [`split`].
 #![allow(unsafe_code)]
 
 mod board;
@@ -14,6 +14,7 @@ mod region;
 mod roots;
 pub mod sched;
 mod slot;
+mod split;
 mod table;
 
 pub use board::{Board, GatewayStatus, ReplicaStatus, ReplicaWords};
@@ -21,4 +22,5 @@ pub use consult::{Consult, Question};
 pub use region::{Region, RegionError};
 pub use roots::{ROOT_BYTES, Roots};
 pub use slot::{Kind, Received, Record, Sent, Slot, SlotError};
+pub use split::{Split, SplitError, duplicate, split};
 pub use table::{SlotId, SlotState, Table};

@@ -29,8 +29,11 @@ pub(crate) mod layout {
     pub const DOMID: usize = 16;
     pub const LOCAL_PORT: usize = 20;
     pub const REMOTE_PORT: usize = 24;
+    pub const DESCRIPTOR: usize = 28;
     pub const GENERATION: usize = 32;
     pub const GFN: usize = 40;
+    pub const HANDED: usize = 48;
+    pub const KNOWN: usize = 52;
     pub const VERSION: usize = 64;
     pub const RECORDS: [usize; 2] = [128, 192];
     pub const RX_BASE: usize = 256;

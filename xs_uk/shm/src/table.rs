@@ -1,16 +1,18 @@
 //! The connection table: which slots are in use, and by whom.
 //!
 //! ```text
-//!            allocate            close              free
-//!   FREE ------------> OPEN ------------> CLOSED ---------> FREE (generation + 1)
-//!         gateway: sockets     leader              gateway: sockets
-//!         leader: rings                            leader: rings
+//!            allocate          free
+//!   FREE ------------> OPEN ----------> FREE (generation + 1)
 //! ```
 //!
-//! A connection id is `generation << 16 | slot`, so an id is never used twice and names its slot.
+//! The leader alone does both. Between two leaders it is the gateway, which then gives a slot to a client that was
+//! accepted for the former one and got none.
+//!
+//! //! A connection id is `generation << 16 | slot`, so an id is never used twice and names its slot.
 
+use std::os::fd::RawFd;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicU32, Ordering, compiler_fence};
 
 use crate::limits::{SLOT_BYTES, SLOT_HEADER_BYTES, SLOTS_MAX, SOCKETS_MAX, TABLE_BYTES, TABLE_HEADER_BYTES};
 use crate::region::Region;
@@ -27,16 +29,16 @@ pub enum SlotState {
     Free,
     /// A connection.
     Open,
-    /// A connection that the leader ended, whose descriptor the gateway still holds.
-    Closed,
 }
 
 const FREE: u32 = 0;
 const OPEN: u32 = 1;
-const CLOSED: u32 = 2;
 const SLOT_BITS: u32 = 16;
 const VIRQ_PORT: usize = 8;
 const BINDING: usize = 12;
+const LEADER: usize = 24;
+const LEADER_LINK: usize = 32;
+const ACCEPTING: usize = 36;
 
 const _: () = assert!(SLOTS_MAX <= 1 << SLOT_BITS);
 
@@ -44,21 +46,93 @@ const _: () = assert!(SLOTS_MAX <= 1 << SLOT_BITS);
 #[derive(Clone, Debug)]
 pub struct Table {
     region: Arc<Region>,
+    /// No slot for a socket below this one is free, as far as this process knows.
+    vacant: Arc<AtomicU32>,
 }
 
 impl Table {
     /// Uses a region of at least [`TABLE_BYTES`]; zeroed memory is an empty table.
     pub fn open(region: Region) -> Self {
         assert!(region.length_bytes() >= TABLE_BYTES, "the region is too small for the table");
-        Self { region: Arc::new(region) }
+        Self { region: Arc::new(region), vacant: Arc::default() }
     }
 
-    /// Takes a free slot for a client socket. `None` if all are taken. Only the gateway calls this.
+    /// Takes a free slot for a client socket whose descriptor nobody notes. `None` if all are taken.
     pub fn allocate_socket(&self) -> Option<SlotId> {
-        let id = self.first_free(0..SOCKETS_MAX)?;
+        let id = self.vacant_socket()?;
         self.begin(id, Kind::Socket);
         self.set_state(id, OPEN);
         Some(id)
+    }
+
+    /// A slot that [`Self::take_socket`] can take.
+    pub fn vacant_socket(&self) -> Option<SlotId> {
+        let hint = self.vacant.load(Ordering::Relaxed);
+        let id = self.first_free(hint..SOCKETS_MAX).or_else(|| self.first_free(0..hint))?;
+        self.vacant.store(id.0, Ordering::Relaxed);
+        Some(id)
+    }
+
+    /// Takes a free slot for a client socket that is open under this number in the caller, and that nobody else has.
+    pub fn take_socket(&self, id: SlotId, descriptor: RawFd) {
+        self.begin(id, Kind::Socket);
+        self.note_descriptor(id, descriptor, false);
+        self.set_state(id, OPEN);
+    }
+
+    /// Notes under which number a client socket is open in the leader, and whether the gateway has it too.
+    pub fn note_descriptor(&self, id: SlotId, descriptor: RawFd, handed: bool) {
+        self.u32(id, layout::HANDED).store(u32::from(handed), Ordering::Release);
+        self.u32(id, layout::DESCRIPTOR).store(number_word(descriptor), Ordering::Release);
+    }
+
+    /// What [`Self::note_descriptor`] noted; `None` before it did.
+    pub fn descriptor(&self, id: SlotId) -> Option<(RawFd, bool)> {
+        let number = word_number(self.u32(id, layout::DESCRIPTOR).load(Ordering::Acquire))?;
+        Some((number, self.u32(id, layout::HANDED).load(Ordering::Acquire) != 0))
+    }
+
+    /// Notes that the log has told of the connection.
+    pub fn set_known(&self, id: SlotId) {
+        self.u32(id, layout::KNOWN).store(1, Ordering::Release);
+    }
+
+    /// Whether the log has told of the connection. One that is not known to the store all the same has ended.
+    pub fn is_known(&self, id: SlotId) -> bool {
+        self.u32(id, layout::KNOWN).load(Ordering::Acquire) != 0
+    }
+
+    /// Who leads, by a number that no other process of the store ever has; 0 before one has taken over.
+    pub fn leader(&self) -> u64 {
+        self.region.u64(LEADER).load(Ordering::Acquire)
+    }
+
+    /// The caller leads. What is noted of descriptors from here on is its own.
+    pub fn set_leader(&self, leader: u64) {
+        self.region.u64(LEADER).store(leader, Ordering::Release);
+    }
+
+    /// The number under which the link to the gateway is open in the leader.
+    pub fn leader_link(&self) -> Option<RawFd> {
+        word_number(self.region.u32(LEADER_LINK).load(Ordering::Acquire))
+    }
+
+    /// Notes under which number the link to the gateway is open.
+    pub fn set_leader_link(&self, descriptor: Option<RawFd>) {
+        self.region.u32(LEADER_LINK).store(descriptor.map_or(0, number_word), Ordering::Release);
+    }
+
+    /// Whether the leader is between accepting a client and giving it its slot.
+    pub fn is_accepting(&self) -> bool {
+        self.region.u32(ACCEPTING).load(Ordering::Acquire) != 0
+    }
+
+    /// Notes that a client is about to be accepted, or that it has its slot now.
+    pub fn set_accepting(&self, accepting: bool) {
+        // Neither this store nor that of a slot may pass the system call between them.
+        compiler_fence(Ordering::SeqCst);
+        self.region.u32(ACCEPTING).store(u32::from(accepting), Ordering::Release);
+        compiler_fence(Ordering::SeqCst);
     }
 
     /// Takes a free slot for a domain's ring. `None` if all are taken. Only the leader calls this.
@@ -104,7 +178,6 @@ impl Table {
     pub fn state(&self, id: SlotId) -> SlotState {
         match self.u32(id, layout::STATE).load(Ordering::Acquire) {
             OPEN => SlotState::Open,
-            CLOSED => SlotState::Closed,
             _ => SlotState::Free,
         }
     }
@@ -134,23 +207,20 @@ impl Table {
         (again == version && self.conn_id(id) == conn_id).then_some(delivered)
     }
 
-    /// The leader ended the connection.
-    pub fn close(&self, id: SlotId) {
-        self.set_state(id, CLOSED);
-    }
-
-    /// The slot may be used again.
+    /// The connection is over: the slot may be used again.
     pub fn free(&self, id: SlotId) {
         self.set_state(id, FREE);
+        if id.0 < SOCKETS_MAX {
+            self.vacant.fetch_min(id.0, Ordering::Relaxed);
+        }
     }
 
-    /// Slots in use (open or closed), in order.
-    pub fn used(&self) -> impl Iterator<Item = (SlotId, SlotState, Kind)> + '_ {
+    /// Slots in use, in order.
+    pub fn used(&self) -> impl Iterator<Item = (SlotId, Kind)> + '_ {
         let high = [self.high_water(0), self.high_water(1)];
         (0..high[0]).chain(SOCKETS_MAX..SOCKETS_MAX + high[1]).map(SlotId).filter_map(|id| {
-            let state = self.state(id);
             let kind = if id.0 < SOCKETS_MAX { Kind::Socket } else { Kind::Ring };
-            (state != SlotState::Free).then_some((id, state, kind))
+            (self.state(id) != SlotState::Free).then_some((id, kind))
         })
     }
 
@@ -208,7 +278,7 @@ impl Table {
         self.u32(id, layout::STATE).store(state, Ordering::Release);
     }
 
-    fn u32(&self, id: SlotId, offset: usize) -> &std::sync::atomic::AtomicU32 {
+    fn u32(&self, id: SlotId, offset: usize) -> &AtomicU32 {
         self.region.u32(base(id) + offset)
     }
 
@@ -217,11 +287,20 @@ impl Table {
     }
 }
 
+/// A descriptor's number as a word in which 0 is none.
+fn number_word(descriptor: RawFd) -> u32 {
+    u32::try_from(descriptor).map_or(0, |number| number + 1)
+}
+
+fn word_number(word: u32) -> Option<RawFd> {
+    word.checked_sub(1).and_then(|number| RawFd::try_from(number).ok())
+}
+
 fn base(id: SlotId) -> usize {
     TABLE_HEADER_BYTES + id.0 as usize * SLOT_BYTES
 }
 
-const _: () = assert!(layout::END <= SLOT_HEADER_BYTES && 24 <= TABLE_HEADER_BYTES);
+const _: () = assert!(layout::END <= SLOT_HEADER_BYTES && ACCEPTING + 4 <= TABLE_HEADER_BYTES);
 
 #[cfg(test)]
 mod tests {
@@ -229,6 +308,12 @@ mod tests {
 
     fn table() -> Table {
         Table::open(Region::create("conns", TABLE_BYTES).unwrap())
+    }
+
+    impl Table {
+        fn clone_of_another_process(&self) -> Self {
+            Self { region: self.region.clone(), vacant: Arc::default() }
+        }
     }
 
     #[test]
@@ -240,7 +325,6 @@ mod tests {
         assert_eq!(table.delivered(first), Some(0));
         table.slot(id).commit(0, 0, Some(9));
         assert_eq!(table.delivered(first), Some(9));
-        table.close(id);
         table.free(id);
         assert_eq!(table.allocate_socket(), Some(id));
         assert_ne!(table.conn_id(id), first);
@@ -262,5 +346,32 @@ mod tests {
         }
         assert_eq!(table.allocate_ring(1, 1, 1, 1), None);
         assert_eq!(table.used().count(), SLOTS_MAX as usize);
+        // Another process may free one and take it: what this one believes of free slots is only where it looks first.
+        let other = table.clone_of_another_process();
+        other.free(SlotId(7));
+        assert_eq!(table.vacant_socket(), Some(SlotId(7)));
+        table.take_socket(SlotId(7), 3);
+        assert_eq!((table.vacant_socket(), other.vacant_socket()), (None, None));
+    }
+
+    #[test]
+    fn what_the_leader_notes_of_descriptors_is_there_for_another_process() {
+        let table = table();
+        assert_eq!((table.leader(), table.leader_link(), table.is_accepting()), (0, None, false));
+        table.set_leader(9);
+        table.set_leader_link(Some(0));
+        table.set_accepting(true);
+        let id = table.vacant_socket().unwrap();
+        assert_eq!(table.state(id), SlotState::Free);
+        table.take_socket(id, 0);
+        let other = table.clone_of_another_process();
+        assert_eq!((other.leader(), other.leader_link(), other.is_accepting()), (9, Some(0), true));
+        assert_eq!((other.state(id), other.descriptor(id)), (SlotState::Open, Some((0, false))));
+        table.note_descriptor(id, 12, true);
+        table.set_known(id);
+        assert_eq!((other.descriptor(id), other.is_known(id)), (Some((12, true)), true));
+        table.free(id);
+        table.allocate_socket().unwrap();
+        assert_eq!((other.descriptor(id), other.is_known(id)), (None, false));
     }
 }

@@ -36,19 +36,22 @@ impl Store {
             return;
         }
         match peer {
-            Peer::Socket => {
-                let actor = Actor {
-                    domid: self.config.store_domid,
-                    privileged: true,
-                    generation: 0,
-                    target: None,
-                    features: self.config.features,
-                };
-                self.conns.insert(id, Connection::new(peer, actor));
-            }
+            Peer::Socket => drop(self.conns.insert(id, self.fresh_socket())),
             Peer::Domain(domid) if domid.is_real() => self.introduce_domain(domid, id, 0, 0, effects),
             Peer::Domain(_) => effects.push(Effect::Close(id)),
         }
+    }
+
+    /// A client of the socket that has done nothing yet.
+    pub(crate) fn fresh_socket(&self) -> Connection {
+        let actor = Actor {
+            domid: self.config.store_domid,
+            privileged: true,
+            generation: 0,
+            target: None,
+            features: self.config.features,
+        };
+        Connection::new(Peer::Socket, actor)
     }
 
     pub(crate) fn disconnect(&mut self, id: ConnId) {
@@ -83,20 +86,8 @@ impl Store {
     /// # Errors
     /// What the client is to be told, `EACCES` if it is not privileged.
     pub fn introduce_args(&self, conn: ConnId, payload: &[u8]) -> Result<(DomId, u64, u32), XsError> {
-        if !self.conns.get(&conn).is_some_and(|conn| conn.actor.privileged) {
-            return Err(XsError::EACCES);
-        }
-        let (count, [domid, gfn, port]) = request::vector::<3>(payload);
-        if count < 3 {
-            return Err(XsError::EINVAL);
-        }
-        let domid = request::domid(domid)?;
-        let port = u32::try_from(request::atoi(port)).map_err(|_| XsError::EINVAL)?;
-        if port == 0 || !domid.is_real() {
-            return Err(XsError::EINVAL);
-        }
-        let gfn = std::str::from_utf8(gfn).ok().and_then(|gfn| gfn.trim().parse::<i64>().ok());
-        Ok((domid, gfn.unwrap_or(0).cast_unsigned(), port))
+        let actor = self.conns.get(&conn).map(|conn| &conn.actor);
+        introduce_args(actor.ok_or(XsError::EACCES)?, payload)
     }
 
     pub(crate) fn introduce(
@@ -361,4 +352,22 @@ impl Store {
             self.queue_event(conn, text.as_bytes(), &token, effects);
         }
     }
+}
+
+/// See [`Store::introduce_args`].
+pub(crate) fn introduce_args(actor: &Actor, payload: &[u8]) -> Result<(DomId, u64, u32), XsError> {
+    if !actor.privileged {
+        return Err(XsError::EACCES);
+    }
+    let (count, [domid, gfn, port]) = request::vector::<3>(payload);
+    if count < 3 {
+        return Err(XsError::EINVAL);
+    }
+    let domid = request::domid(domid)?;
+    let port = u32::try_from(request::atoi(port)).map_err(|_| XsError::EINVAL)?;
+    if port == 0 || !domid.is_real() {
+        return Err(XsError::EINVAL);
+    }
+    let gfn = std::str::from_utf8(gfn).ok().and_then(|gfn| gfn.trim().parse::<i64>().ok());
+    Ok((domid, gfn.unwrap_or(0).cast_unsigned(), port))
 }

@@ -2,7 +2,9 @@
 
 use xs_protocol::{DOMID_SELF, DomId, Header, MessageType as T, XsError, message, path, perms, request};
 
-use crate::{ConnId, Damage, Store, connection::Connection, control, ops, ops::Refusal};
+use crate::{
+    ConnId, Damage, Store, connection::Connection, control, manage::introduce_args, ops, ops::Refusal,
+};
 
 /// How a request is to be served.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -84,6 +86,15 @@ impl Store {
     /// How a request is to be served now. A route is good until the next entry is applied.
     pub fn route(&self, conn: ConnId, header: &Header, payload: &[u8]) -> Route {
         let Some(state) = self.conns.get(&conn) else { return Route::Read };
+        self.route_of(state, header, payload)
+    }
+
+    /// As [`Store::route`], for a client of the socket whose `Connect` is not in the log: what is no read needs it first.
+    pub fn route_fresh(&self, header: &Header, payload: &[u8]) -> Route {
+        self.route_of(&self.fresh_socket(), header, payload)
+    }
+
+    fn route_of(&self, state: &Connection, header: &Header, payload: &[u8]) -> Route {
         let Ok(tx_id) = admit(state, header) else { return Route::Read };
         match (class(header.kind), header.kind) {
             (Some(Class::NodeRead), _) if tx_id == 0 => Route::Read,
@@ -91,7 +102,7 @@ impl Store {
             (_, T::TRANSACTION_START) if tx_id != 0 => Route::Read,
             (_, T::TRANSACTION_END) if tx_id == 0 => Route::Read,
             (_, T::CONTROL) if control::only_looks(payload) => Route::Read,
-            (_, T::INTRODUCE) if self.introduce_args(conn, payload).is_ok() => Route::Introduce,
+            (_, T::INTRODUCE) if introduce_args(&state.actor, payload).is_ok() => Route::Introduce,
             (_, T::INTRODUCE) => Route::Read,
             _ => Route::Log,
         }
@@ -109,25 +120,44 @@ impl Store {
         payload: &[u8],
         out: &mut Vec<u8>,
     ) -> Result<(), Damage> {
+        let verified = self.conns.get(&conn).ok_or_else(|| XsError::EIO.into()).and_then(|state| {
+            self.verify_client(conn, state)?;
+            Ok(state)
+        });
+        match verified {
+            Ok(state) => self.read_as(state, header, payload, out),
+            Err(refusal) => refuse(refusal, header, out),
+        }
+    }
+
+    /// As [`Store::read`], for a client of the socket whose `Connect` is not in the log.
+    ///
+    /// # Errors
+    /// As [`Store::read`].
+    pub fn read_fresh(&self, header: &Header, payload: &[u8], out: &mut Vec<u8>) -> Result<(), Damage> {
+        self.read_as(&self.fresh_socket(), header, payload, out)
+    }
+
+    fn read_as(
+        &self,
+        conn: &Connection,
+        header: &Header,
+        payload: &[u8],
+        out: &mut Vec<u8>,
+    ) -> Result<(), Damage> {
         let start = out.len();
         let Err(refusal) = self.try_read(conn, header, payload, out) else { return Ok(()) };
         out.truncate(start);
-        if let Refusal::Damage(damage) = refusal {
-            return Err(*damage);
-        }
-        message::push_error(out, header, refusal.error());
-        Ok(())
+        refuse(refusal, header, out)
     }
 
     fn try_read(
         &self,
-        id: ConnId,
+        conn: &Connection,
         header: &Header,
         payload: &[u8],
         out: &mut Vec<u8>,
     ) -> Result<(), Refusal> {
-        let conn = self.conns.get(&id).ok_or(XsError::EIO)?;
-        self.verify_client(id, conn)?;
         let tx_id = admit(conn, header)?;
         match header.kind {
             T::READ | T::DIRECTORY | T::DIRECTORY_PART | T::GET_PERMS => {
@@ -141,7 +171,7 @@ impl Store {
             }
             T::CONTROL => Ok(self.control_look(header, payload, out)?),
             T::INTRODUCE => {
-                self.introduce_args(id, payload)?;
+                introduce_args(&conn.actor, payload)?;
                 Err(XsError::EIO.into())
             }
             T::GET_DOMAIN_PATH => {
@@ -200,6 +230,15 @@ impl Store {
     pub(crate) fn known_domain(&self, domid: DomId) -> Result<&crate::domain::Domain, XsError> {
         self.domains.get(domid).ok_or(XsError::ENOENT)
     }
+}
+
+/// A refusal as an answer, unless nothing may be answered.
+fn refuse(refusal: Refusal, header: &Header, out: &mut Vec<u8>) -> Result<(), Damage> {
+    if let Refusal::Damage(damage) = refusal {
+        return Err(*damage);
+    }
+    message::push_error(out, header, refusal.error());
+    Ok(())
 }
 
 /// Whether TRANSACTION_END commits.

@@ -1,7 +1,10 @@
 //! The leader; as the daemon's `takeover.rs`, `requests.rs` and `commit.rs`.
 
 use std::collections::BTreeMap;
+use std::os::unix::net::UnixStream;
+use std::rc::Rc;
 
+use warden::ids::ServiceId;
 use warden::planner::Input;
 use xs_protocol::{HEADER_BYTES, Header, MESSAGE_MAX, MessageType};
 use xs_shm::{Slot, SlotState, Table};
@@ -46,6 +49,7 @@ pub async fn lead(env: &Env, mut machine: Machine, epoch: u64) -> Result<(), End
     let (conns, effects) = (BTreeMap::new(), Vec::new());
     let env = env.clone();
     let mut leader = Leader { env, machine, table, epoch, conns, effects, snapshot_asked: false, mutant };
+    leader.begin_to_accept().await?;
     leader.adopt().await?;
     leader.env.point("adopted").await?;
     let (service, incarnation) = (leader.env.id, leader.env.incarnation);
@@ -61,13 +65,14 @@ pub async fn lead(env: &Env, mut machine: Machine, epoch: u64) -> Result<(), End
 impl Leader {
     async fn serve(&mut self) -> Result<(), End> {
         loop {
-            self.adopt().await?;
+            self.accept().await?;
             self.take_committed().await?;
             let ids: Vec<u64> = self.conns.keys().copied().collect();
             for id in ids {
                 self.serve_conn(ConnId(id)).await?;
             }
             self.refuse_overdue().await?;
+            self.hand_over().await?;
             self.obey()?;
             self.machine.report();
             self.env.rest().await?;
@@ -102,31 +107,67 @@ impl Leader {
         Ok(())
     }
 
-    /// Takes the clients that are there and not known yet.
+    /// The gateway gives a leader nothing before the former one's heir is heard to its end.
+    async fn begin_to_accept(&mut self) -> Result<(), End> {
+        let (replica, incarnation) = (self.env.replica(), self.env.incarnation);
+        while !self.env.with(|kernel| kernel.begin_to_accept(replica, incarnation)) {
+            self.env.rest().await?;
+        }
+        Ok(())
+    }
+
+    async fn accept(&mut self) -> Result<(), End> {
+        while self.env.with(|kernel| kernel.is_alive(ServiceId::Gateway)) {
+            let Some(socket) = self.env.with(|kernel| kernel.listening.pop_front()) else { break };
+            self.env.with(|kernel| kernel.estate.accepted = Some(socket));
+            self.env.point("accepted").await?;
+            let begun = self.env.with(|kernel| {
+                // The table is sized for far more clients than a world has.
+                let (socket, slot) = (kernel.estate.accepted.take()?, kernel.table.allocate_socket()?);
+                let (id, socket) = (kernel.table.conn_id(slot), Rc::new(socket));
+                kernel.estate.unhanded.insert(id, socket.clone());
+                Some((id, socket))
+            });
+            let Some((id, socket)) = begun else { break };
+            self.env.point("has its slot").await?;
+            self.begin_client(id, socket).await?;
+        }
+        Ok(())
+    }
+
+    /// Gives the gateway the clients that it lacks.
+    async fn hand_over(&mut self) -> Result<(), End> {
+        let handed = self.env.with(|kernel| {
+            let gateway = kernel.is_alive(ServiceId::Gateway);
+            let unhanded =
+                if gateway { std::mem::take(&mut kernel.estate.unhanded) } else { BTreeMap::new() };
+            let some = !unhanded.is_empty();
+            kernel.held.extend(unhanded);
+            some
+        });
+        if handed {
+            self.env.point("handed over").await?;
+        }
+        Ok(())
+    }
+
+    /// Takes the clients that the gateway holds.
     async fn adopt(&mut self) -> Result<(), End> {
         let held = self.env.with(|kernel| kernel.held.clone());
         for (id, socket) in held {
-            let slot_id = Table::slot_of(id);
-            if self.conns.contains_key(&id) || self.table.state(slot_id) != SlotState::Open {
-                continue;
+            if self.table.state(Table::slot_of(id)) == SlotState::Open {
+                self.begin_client(id, socket).await?;
             }
-            let conn = ConnId(id);
-            let mut waiting = None;
-            if !self.machine.store.is_connected(conn) {
-                let entry = Entry::Connect { conn, peer: Peer::Socket };
-                match self.machine.propose(&entry, &mut self.effects).await? {
-                    Outcome::Applied => {}
-                    Outcome::Submitted => waiting = Some(Wait::Opening),
-                    Outcome::Full | Outcome::Unavailable => continue,
-                }
-            }
-            let mut slot = self.table.slot(slot_id);
-            self.skip_logged(conn, &mut slot);
-            self.env.point("slot mended").await?;
-            self.conns.insert(id, Conn { id: conn, slot, socket, waiting });
-            self.settle().await?;
         }
         Ok(())
+    }
+
+    async fn begin_client(&mut self, id: u64, socket: Rc<UnixStream>) -> Result<(), End> {
+        let (conn, mut slot) = (ConnId(id), self.table.slot(Table::slot_of(id)));
+        self.skip_logged(conn, &mut slot);
+        self.env.point("slot mended").await?;
+        self.conns.insert(id, Conn { id: conn, slot, socket, waiting: None });
+        self.settle().await
     }
 
     /// A request that was logged, but whose slot does not know it yet: it is done, only the slot catches up.
@@ -216,9 +257,18 @@ impl Leader {
             return Ok(Answered::Later);
         }
         let size = HEADER_BYTES + payload.len();
-        if self.machine.store.route(conn.id, &header, &payload) == Route::Read {
+        let store = &self.machine.store;
+        let fresh = !store.is_connected(conn.id);
+        let route = match fresh {
+            true => store.route_fresh(&header, &payload),
+            false => store.route(conn.id, &header, &payload),
+        };
+        if route == Route::Read {
             let mut reply = Vec::new();
-            let read = self.machine.store.read(conn.id, &header, &payload, &mut reply);
+            let read = match fresh {
+                true => store.read_fresh(&header, &payload, &mut reply),
+                false => store.read(conn.id, &header, &payload, &mut reply),
+            };
             read.map_err(|damage| End::Failed(format!("damage: {damage:?}")))?;
             conn.slot.stage(&reply);
             self.env.point("read").await?;
@@ -226,7 +276,26 @@ impl Leader {
             self.env.point("committed").await?;
             return Ok(Answered::Yes);
         }
-        self.submit(conn, header, payload).await
+        match if fresh { self.open(conn).await? } else { Outcome::Applied } {
+            Outcome::Applied => self.submit(conn, header, payload).await,
+            Outcome::Submitted | Outcome::Full => Ok(Answered::Later),
+            Outcome::Unavailable => {
+                conn.stage_eio();
+                conn.slot.commit(size, 1, None);
+                Ok(Answered::Yes)
+            }
+        }
+    }
+
+    /// Logs a client's opening, before the first of its requests that needs the log.
+    async fn open(&mut self, conn: &mut Conn) -> Result<Outcome, End> {
+        let entry = Entry::Connect { conn: conn.id, peer: Peer::Socket };
+        let outcome = self.machine.propose(&entry, &mut self.effects).await?;
+        if outcome == Outcome::Submitted {
+            conn.waiting = Some(Wait::Opening);
+        }
+        self.env.point("opened").await?;
+        Ok(outcome)
     }
 
     async fn submit(&mut self, conn: &mut Conn, header: Header, payload: Vec<u8>) -> Result<Answered, End> {

@@ -92,7 +92,12 @@ impl Leader {
                     None => {}
                 }
             }
-            Applied::Connect(conn) => self.resume(conn),
+            Applied::Connect(conn) => {
+                if let Some(conn) = self.conns.get(&conn.0) {
+                    self.table.set_known(conn.slot_id);
+                }
+                self.resume(conn);
+            }
             Applied::Reset(conn) => self.complete_reset(conn),
             Applied::Domain(domid) => drop(self.ending.remove(&domid)),
             // It may have died while the store did not know it yet, when nobody would have looked at it.

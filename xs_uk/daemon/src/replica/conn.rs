@@ -27,10 +27,12 @@ pub enum Flow {
 pub enum Transport {
     /// A client of the Unix socket.
     Socket {
-        /// Its descriptor; the gateway holds another.
+        /// Its descriptor.
         fd: OwnedFd,
         /// What the poller watches it for.
         interest: Interest,
+        /// The gateway holds another; before that the heir alone does.
+        handed: bool,
     },
     /// A domain's ring.
     Ring {

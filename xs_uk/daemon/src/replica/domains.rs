@@ -273,21 +273,24 @@ impl Leader {
 
     /// Ends a client's connection.
     pub(super) fn disconnect(&mut self, conn: Conn) -> Result<(), Error> {
-        self.propose_or_retry(&Entry::Disconnect { conn: conn.id })?;
+        // One that only read is not in the log, unless its opening is under way.
+        if conn.waiting.is_some() || self.machine.store.is_connected(conn.id) {
+            self.propose_or_retry(&Entry::Disconnect { conn: conn.id })?;
+        }
         self.let_go(conn)
     }
 
     fn let_go(&mut self, conn: Conn) -> Result<(), Error> {
         self.fairness.forget(conn.id.0);
         match conn.transport {
-            Transport::Socket { fd, interest } => {
-                self.poller
-                    .change(&fd, conn.id.0, interest, Interest::NONE)
-                    .map_err(Error::system("epoll_ctl"))?;
-                // The gateway's copy of the descriptor must not keep the client waiting for its end.
-                let _ = rustix::net::shutdown(&fd, rustix::net::Shutdown::Both);
-                self.table.close(conn.slot_id);
-                self.closed.push(conn.id.0);
+            Transport::Socket { fd, interest, handed } => {
+                // What nobody else holds leaves the poller as it is closed.
+                if handed {
+                    self.poller
+                        .change(&fd, conn.id.0, interest, Interest::NONE)
+                        .map_err(Error::system("epoll_ctl"))?;
+                }
+                self.close_socket(conn.id.0, conn.slot_id, fd, handed)?;
             }
             Transport::Ring { page, port, .. } => {
                 self.by_port.remove(&port.0);

@@ -1,18 +1,18 @@
 //! The leader: one loop that serves all endpoints.
 
 use std::collections::{BTreeSet, HashMap, VecDeque};
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsRawFd, OwnedFd};
 use std::time::{Duration, Instant};
 
 use control::{Link, LinkError, Tether, to_service};
 use hypervisor::{Host, Port};
 use xs_consensus::{CURSOR_BYTES, Cursor, LogError};
-use xs_shm::{Kind, ReplicaStatus, ReplicaWords, SlotId, SlotState, Table};
+use xs_shm::{ReplicaStatus, ReplicaWords, SlotId, Table};
 use xs_store::entry::Entry;
-use xs_store::{ConnId, Effect, Peer};
+use xs_store::{ConnId, Effect};
 
+use super::arrivals::Arrivals;
 use super::backlog::Backlog;
-use super::commit::{Outcome, Wait, Waiting};
 use super::conn::{Conn, Flow, Transport};
 use super::machine::Machine;
 use super::repairs::Repairs;
@@ -31,6 +31,8 @@ pub(super) const WARDEN: u64 = 0;
 pub(super) const GATEWAY: u64 = 1;
 pub(super) const EVENTS: u64 = 2;
 pub(super) const ENGINE: u64 = 3;
+pub(super) const LISTENER: u64 = 4;
+pub(super) const HEIR: u64 = 5;
 
 pub(super) struct Leader {
     pub machine: Machine,
@@ -39,13 +41,16 @@ pub(super) struct Leader {
     pub status: ReplicaStatus,
     pub warden: Tether,
     pub gateway: Option<Link>,
+    pub arrivals: Arrivals,
+    /// The gateway has not been told yet that it has all that it lacked.
+    pub complete_untold: bool,
     pub host: Host,
     pub poller: Poller,
     pub conns: HashMap<u64, Conn>,
     pub by_port: HashMap<u32, ConnId>,
     /// Connections with work left that no descriptor brings back.
     pub queue: VecDeque<ConnId>,
-    /// Connections that ended and of which the gateway does not know yet.
+    /// Connections that ended and whose descriptors the gateway holds.
     pub closed: Vec<u64>,
     pub effects: Vec<Effect>,
     pub reply: Vec<u8>,
@@ -60,8 +65,6 @@ pub(super) struct Leader {
     pub log_full: bool,
     /// Events are pending that the last turn left.
     pub events_left: bool,
-    /// The gateway had no room to be told that it has everything.
-    pub complete_untold: bool,
     /// Domains that were warned of.
     pub over_soft_quota: BTreeSet<xs_protocol::DomId>,
     /// A port may be bound that nobody noted.
@@ -100,6 +103,7 @@ impl Leader {
             let idle = self.queue.is_empty() && !self.events_left;
             let wait = if idle { LEADER_BEAT } else { Duration::ZERO };
             let wait = self.until_hold_ends().map_or(wait, |end| wait.min(end));
+            let wait = self.arrivals.wait().map_or(wait, |due| wait.min(due));
             self.poller.wait(wait, &mut ready).map_err(Error::system("epoll_wait"))?;
             for word in &ready {
                 match *word {
@@ -111,6 +115,8 @@ impl Leader {
                     GATEWAY => self.hear_gateway()?,
                     EVENTS => self.hear_events()?,
                     ENGINE => self.take_committed()?,
+                    LISTENER => self.accept()?,
+                    HEIR => return Err(self.resign()),
                     conn => self.serve_conn(ConnId(conn))?,
                 }
             }
@@ -122,6 +128,8 @@ impl Leader {
                 let Some(id) = self.queue.pop_front() else { break };
                 self.serve_conn(id)?;
             }
+            self.hand_over_due()?;
+            self.tell_complete()?;
             self.tell_closed()?;
             if beat.elapsed() >= LEADER_BEAT {
                 beat = Instant::now();
@@ -146,12 +154,11 @@ impl Leader {
         let store = &self.machine.store;
         self.status.nodes = store.domains().map(|(domid, _)| store.usage(domid).nodes).sum();
         self.status.log_bytes = self.machine.used_bytes();
+        self.arrivals.try_again();
+        self.listen_again()?;
         self.sweep_ports();
         self.scrub()?;
         self.pay_owed()?;
-        if std::mem::take(&mut self.complete_untold) {
-            self.tell_complete()?;
-        }
         self.refuse_overdue()?;
         if std::mem::take(&mut self.look_again) {
             self.look_at_domains()?;
@@ -191,7 +198,7 @@ impl Leader {
             match packet.message.order {
                 Some(to_service::Order::Lead(_)) => {
                     if let Some(fd) = packet.descriptors.into_iter().next() {
-                        self.try_greet_gateway(Link::from_fd(fd));
+                        self.try_greet_gateway(Link::from_fd(fd))?;
                     }
                 }
                 Some(to_service::Order::TakeSnapshot(_)) => {
@@ -233,73 +240,45 @@ impl Leader {
     }
 
     /// A gateway that dies or stalls while it greets is no reason to end: nobody else holds the clients' descriptors.
-    fn try_greet_gateway(&mut self, gateway: Link) {
+    fn try_greet_gateway(&mut self, gateway: Link) -> Result<(), Error> {
         if let Err(error) = self.greet_gateway(gateway) {
             tracing::warn!(%error, "the new gateway failed while it took over");
-            self.drop_gateway();
+            self.drop_gateway()?;
         }
+        Ok(())
     }
 
-    /// A gateway that started anew: it says what it holds (nothing), and gets back what we hold.
+    /// A gateway that started anew, or a fresh link to the one that was there: it says what it holds, and gets what it
+    /// lacks. It waits for the end of the former link first.
     fn greet_gateway(&mut self, gateway: Link) -> Result<(), Error> {
         let began = Instant::now();
-        let (clients, _) = super::takeover::receive_endpoints(&gateway)?;
-        let lacking: Vec<u64> = self
-            .conns
-            .values()
-            .filter(|conn| !conn.is_ring() && !clients.iter().any(|(id, _)| *id == conn.id.0))
-            .map(|conn| conn.id.0)
-            .collect();
-        for batch in lacking.chunks(HANDOVER_BATCH) {
-            let descriptors: Vec<_> = batch.iter().filter_map(|id| self.client_fd(*id)).collect();
-            gateway.send(&Endpoints::clients(batch.to_vec()), &descriptors)?;
+        let former = self.gateway.replace(gateway);
+        // Whatever happens from here on, the heir speaks to the new one.
+        self.note_link();
+        if let Some(former) = former {
+            let _ = self.poller.remove(&former);
         }
-        self.deposit_events(&gateway)?;
-        gateway.set_nonblocking(true)?;
-        self.drop_gateway();
-        self.poller.add(&gateway, GATEWAY, Interest::READ).map_err(Error::system("epoll_ctl"))?;
-        self.gateway = Some(gateway);
-        // Clients that came while there was no leader to tell.
-        for (id, fd) in clients {
-            self.adopt_client(id, fd)?;
+        let Some(gateway) = &self.gateway else { return Ok(()) };
+        let (clients, _) = super::takeover::receive_endpoints(gateway)?;
+        self.poller.add(gateway, GATEWAY, Interest::READ).map_err(Error::system("epoll_ctl"))?;
+        self.hand_over_lacking(&clients)?;
+        if let Some(gateway) = &self.gateway {
+            self.deposit_events(gateway)?;
+            gateway.set_nonblocking(true)?;
         }
-        self.closed = self.closed_slots();
-        self.tell_complete()?;
+        self.closed.clear();
+        self.take_clients(clients)?;
+        self.tell_closed()?;
+        self.complete_untold = true;
+        self.listen_again()?;
         self.report_leading(self.status.epoch, began.elapsed())
     }
 
-    /// Connections that ended and whose slots the gateway has still to free.
-    pub(super) fn closed_slots(&self) -> Vec<u64> {
-        self.table
-            .used()
-            .filter(|(_, state, kind)| *state == SlotState::Closed && *kind == Kind::Socket)
-            .map(|(id, _, _)| self.table.conn_id(id))
-            .collect()
-    }
-
-    /// The gateway has now all that we hold, and knows what ended.
-    pub(super) fn tell_complete(&mut self) -> Result<(), Error> {
-        self.tell_closed()?;
-        match &self.gateway {
-            Some(gateway) => match gateway.send(&Endpoints::new(Said::Complete(true)), &[]) {
-                // It is told when it reads again.
-                Err(LinkError::WouldBlock) => {
-                    self.complete_untold = true;
-                    Ok(())
-                }
-                Ok(()) | Err(LinkError::Closed) => Ok(()),
-                Err(error) => Err(error.into()),
-            },
-            None => Ok(()),
-        }
-    }
-
-    fn client_fd(&self, id: u64) -> Option<std::os::fd::BorrowedFd<'_>> {
-        use std::os::fd::AsFd;
-        match &self.conns.get(&id)?.transport {
-            Transport::Socket { fd, .. } => Some(fd.as_fd()),
-            Transport::Ring { .. } => None,
-        }
+    fn hand_over_lacking(&mut self, had: &[(u64, OwnedFd)]) -> Result<(), Error> {
+        let had: BTreeSet<u64> = had.iter().map(|(id, _)| *id).collect();
+        let sockets = self.conns.values().filter(|conn| !conn.is_ring());
+        self.arrivals.expect(sockets.map(|conn| conn.id.0).filter(|id| !had.contains(id)));
+        self.hand_over_all()
     }
 
     /// Leaves the event-channel handles with the gateway, so that they outlive us.
@@ -308,77 +287,92 @@ impl Leader {
         Ok(gateway.send(&said, &self.host.events.handles())?)
     }
 
+    /// After the greeting a gateway says nothing more; it may end.
     fn hear_gateway(&mut self) -> Result<(), Error> {
         while let Some(gateway) = &self.gateway {
             match gateway.receive::<Endpoints>() {
-                Ok(packet) => {
-                    if let Some(Said::Clients(clients)) = packet.message.said {
-                        for (id, fd) in clients.ids.into_iter().zip(packet.descriptors) {
-                            self.adopt_client(id, fd)?;
-                        }
-                    }
-                }
+                Ok(packet) => tracing::warn!(message = ?packet.message, "the gateway says what it must not"),
                 Err(LinkError::WouldBlock) => return Ok(()),
-                Err(LinkError::Closed) => self.drop_gateway(),
+                Err(LinkError::Closed) => {
+                    self.leave_to_warden()?;
+                    self.drop_gateway()?;
+                }
                 Err(error) => return Err(error.into()),
             }
         }
         Ok(())
     }
 
-    fn drop_gateway(&mut self) {
+    fn drop_gateway(&mut self) -> Result<(), Error> {
         if let Some(gateway) = self.gateway.take() {
+            self.note_link();
             // A closed descriptor leaves the poller by itself; a failure here changes nothing.
             let _ = self.poller.remove(&gateway);
         }
+        self.listen(false)
     }
 
-    /// Takes a client's socket, new or of a former leader, and gives it its first turn.
-    pub(super) fn adopt_client(&mut self, id: u64, fd: OwnedFd) -> Result<(), Error> {
-        let slot_id = Table::slot_of(id);
-        let ours = slot_id.0 < xs_shm::limits::SOCKETS_MAX
-            && self.table.conn_id(slot_id) == id
-            && self.table.state(slot_id) == SlotState::Open;
-        if !ours || self.conns.contains_key(&id) {
-            return Ok(());
-        }
-        let conn = ConnId(id);
-        let connected = self.machine.store.is_connected(conn);
-        let record = self.table.slot(slot_id).record();
-        if !connected && (record.seq > 0 || record.delivered > 0) {
-            // Its end is in the log; the former leader died before it could close it.
-            let _ = rustix::net::shutdown(&fd, rustix::net::Shutdown::Both);
-            self.table.close(slot_id);
-            self.closed.push(id);
-            return Ok(());
-        }
-        if !connected {
-            let entry = Entry::Connect { conn, peer: Peer::Socket };
-            match self.propose(&entry.as_ref())? {
-                Outcome::Applied | Outcome::Submitted => {}
-                Outcome::Full | Outcome::Unavailable => return self.refuse_client(slot_id, id),
+    /// Takes clients that the gateway holds.
+    pub(super) fn take_clients(&mut self, clients: Vec<(u64, OwnedFd)>) -> Result<(), Error> {
+        for (id, fd) in clients {
+            if self.conns.contains_key(&id) {
+                continue;
+            }
+            if self.is_in_table(id) {
+                self.adopt_client(ConnId(id), fd)?;
+            } else {
+                self.closed.push(id);
             }
         }
-        self.poller.add(&fd, id, Interest::READ).map_err(Error::system("epoll_ctl"))?;
+        Ok(())
+    }
+
+    /// Takes a client of a former leader, or one that was accepted for it, and gives it its turn.
+    fn adopt_client(&mut self, conn: ConnId, fd: OwnedFd) -> Result<(), Error> {
+        let slot_id = Table::slot_of(conn.0);
+        if !self.machine.store.is_connected(conn) && self.table.is_known(slot_id) {
+            // Its end is in the log; the former leader died before it could close it.
+            return self.close_socket(conn.0, slot_id, fd, true);
+        }
+        self.table.note_descriptor(slot_id, fd.as_raw_fd(), true);
+        self.begin_client(conn, slot_id, fd, true)
+    }
+
+    /// Begins to serve a client that has its slot. `handed`: the gateway has it too.
+    pub(super) fn begin_client(
+        &mut self,
+        conn: ConnId,
+        slot_id: SlotId,
+        fd: OwnedFd,
+        handed: bool,
+    ) -> Result<(), Error> {
+        if self.machine.store.is_connected(conn) {
+            self.table.set_known(slot_id);
+        }
+        self.poller.add(&fd, conn.0, Interest::READ).map_err(Error::system("epoll_ctl"))?;
         let mut slot = self.table.slot(slot_id);
         self.skip_logged(conn, &mut slot);
-        let transport = Transport::Socket { fd, interest: Interest::READ };
-        let mut adopted = Conn::new(conn, slot_id, slot, transport);
-        if !self.machine.store.is_connected(conn) {
-            adopted.waiting = Some(Waiting::begin(Wait::Opening));
-        }
-        self.conns.insert(id, adopted);
+        let transport = Transport::Socket { fd, interest: Interest::READ, handed };
+        self.conns.insert(conn.0, Conn::new(conn, slot_id, slot, transport));
         self.serve_conn(conn)
     }
 
-    /// A log that takes nothing: the client sees its connection closed, as with a daemon that has no memory left.
-    fn refuse_client(&mut self, slot_id: SlotId, id: u64) -> Result<(), Error> {
-        if self.log_limit.allow("refused_client") {
-            tracing::warn!("the log takes nothing: a new client is refused");
+    /// The end of a client's connection, which is nobody's in the table before its descriptor is closed.
+    pub(super) fn close_socket(
+        &mut self,
+        id: u64,
+        slot_id: SlotId,
+        fd: OwnedFd,
+        handed: bool,
+    ) -> Result<(), Error> {
+        if handed {
+            // The gateway's copy of the descriptor must not keep the client waiting for its end.
+            let _ = rustix::net::shutdown(&fd, rustix::net::Shutdown::Both);
+            self.closed.push(id);
         }
-        self.table.close(slot_id);
-        self.closed.push(id);
-        Ok(())
+        self.table.free(slot_id);
+        drop(fd);
+        self.listen_again()
     }
 
     fn hear_events(&mut self) -> Result<(), Error> {
@@ -403,7 +397,7 @@ impl Leader {
     }
 
     pub(super) fn set_interest(&mut self, conn: &mut Conn, flow: Flow) -> Result<(), Error> {
-        let Transport::Socket { fd, interest } = &mut conn.transport else { return Ok(()) };
+        let Transport::Socket { fd, interest, .. } = &mut conn.transport else { return Ok(()) };
         // A client that takes no answers is not heard either: its requests wait in its own socket.
         // Nobody is heard while the log has no room: a snapshot that makes some gives everybody a turn.
         let deaf = conn.deaf && conn.waiting.is_some();
@@ -413,7 +407,7 @@ impl Leader {
         self.poller.change(fd, conn.id.0, before, wanted).map_err(Error::system("epoll_ctl"))
     }
 
-    fn tell_closed(&mut self) -> Result<(), Error> {
+    pub(super) fn tell_closed(&mut self) -> Result<(), Error> {
         let Some(gateway) = &self.gateway else { return Ok(()) };
         while !self.closed.is_empty() {
             let batch: Vec<u64> = self.closed.iter().take(HANDOVER_BATCH).copied().collect();

@@ -1,11 +1,13 @@
 //! A replica: follows the log until it is told to lead, then serves.
 
+mod arrivals;
 mod backlog;
 mod commands;
 mod commit;
 mod conn;
 mod court;
 mod domains;
+pub mod heir;
 mod holds;
 mod leader;
 mod machine;
@@ -33,6 +35,7 @@ use crate::limits::{
 use crate::poller::{Interest, Poller};
 use crate::service::{Service, note_at, report, report_with};
 use crate::snapshot;
+use arrivals::Arrivals;
 use court::Court;
 use machine::Machine;
 
@@ -64,6 +67,7 @@ struct Follower {
     service: Service,
     machine: Machine,
     table: Table,
+    arrivals: Arrivals,
     words: ReplicaWords,
     status: ReplicaStatus,
     kick: Option<OwnedFd>,
@@ -74,11 +78,15 @@ struct Follower {
 const WARDEN: u64 = 0;
 const KICK: u64 = 1;
 const ENGINE: u64 = 2;
+const HEIR: u64 = 3;
 
 /// Runs the role until the warden says stop.
 pub fn run(options: ReplicaOptions) -> Result<(), Error> {
-    let service = Service::start(Role::Replica)?;
-    let mut follower = Follower::start(service, &options)?;
+    let mut service = Service::start(Role::Replica)?;
+    let conns = take(&mut service.kept, control::names::CONNS)?;
+    let table = Table::open(Region::open(conns, TABLE_BYTES)?);
+    let arrivals = appoint_heir(&mut service, &table)?;
+    let mut follower = Follower::start(service, table, arrivals, &options)?;
     loop {
         let (epoch, gateway) = match follower.follow()? {
             Promoted::Stop => return Ok(()),
@@ -95,8 +103,8 @@ pub fn run(options: ReplicaOptions) -> Result<(), Error> {
             }
             Err(error) => return Err(error),
         };
-        let Follower { service, machine, table, words, status, kick, .. } = follower;
-        let parts = takeover::Parts { service, machine, table, words, status, kick, options };
+        let Follower { service, machine, table, words, status, kick, arrivals, .. } = follower;
+        let parts = takeover::Parts { service, machine, table, words, status, kick, arrivals, options };
         return takeover::take_over(parts, epoch, gateway, held, began)?.run();
     }
 }
@@ -106,6 +114,16 @@ fn set_policy(policy: Policy) {
     if let Err(error) = xs_shm::sched::set_policy(policy) {
         tracing::debug!(%error, ?policy, "scheduling policy");
     }
+}
+
+/// The heir has to come before anything else: a process is split while it has one thread and little memory.
+fn appoint_heir(service: &mut Service, table: &Table) -> Result<Arrivals, Error> {
+    let listener = take(&mut service.kept, control::names::LISTENER)?;
+    rustix::io::ioctl_fionbio(&listener, true).map_err(Error::system("ioctl"))?;
+    // Starts are counted by service.
+    let leader = service.begin.incarnation << 8 | u64::from(service.begin.replica + 1);
+    let heir = heir::appoint(&heir::Estate { table, listener: &listener, leader })?;
+    Ok(Arrivals::new(listener, heir, leader))
 }
 
 /// Tells the warden of damage that ends us: of a log that cannot be read, so that it does not start us again before there
@@ -126,9 +144,13 @@ fn told<T>(warden: &control::Tether, applied: u64, result: Result<T, Error>) -> 
 }
 
 impl Follower {
-    fn start(mut service: Service, options: &ReplicaOptions) -> Result<Self, Error> {
+    fn start(
+        mut service: Service,
+        table: Table,
+        arrivals: Arrivals,
+        options: &ReplicaOptions,
+    ) -> Result<Self, Error> {
         let board = Board::open(take(&mut service.kept, control::names::BOARD)?)?;
-        let conns = take(&mut service.kept, control::names::CONNS)?;
         let log = take(&mut service.kept, control::names::LOG)?;
         let (cursor, store) = load(&mut service, options)?;
         let kick = take_optional(&mut service.kept, control::names::KICK);
@@ -140,7 +162,8 @@ impl Follower {
         let engine = options.engine.open(&options.rundir, Region::open(log, 1)?, cursor)?;
         let mut follower = Self {
             words: board.words(service.begin.replica),
-            table: Table::open(Region::open(conns, TABLE_BYTES)?),
+            table,
+            arrivals,
             machine: Machine::new(engine, store, court),
             status: ReplicaStatus::default(),
             service,
@@ -169,9 +192,13 @@ impl Follower {
         if let Some(wake) = self.machine.wake_fd() {
             poller.add(wake, ENGINE, Interest::READ).map_err(Error::system("epoll_ctl"))?;
         }
+        poller.add(&self.arrivals.heir, HEIR, Interest::READ).map_err(Error::system("epoll_ctl"))?;
         let (mut ready, mut pause) = (Vec::new(), Duration::ZERO);
         loop {
             poller.wait(pause, &mut ready).map_err(Error::system("epoll_wait"))?;
+            if ready.contains(&HEIR) {
+                return Err(Error::HeirGone);
+            }
             if ready.contains(&WARDEN)
                 && let Some(promoted) = self.take_orders()?
             {

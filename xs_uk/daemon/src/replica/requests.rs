@@ -8,7 +8,7 @@ use control::Severity;
 use xs_consensus::LogError;
 use xs_protocol::{HEADER_BYTES, Header, MESSAGE_MAX};
 use xs_store::entry::{Entry, EntryRef};
-use xs_store::{ConnId, Effect, Route};
+use xs_store::{ConnId, Effect, Peer, Route};
 
 use super::commit::{Outcome, Wait, Waiting};
 use super::conn::{Conn, Flow};
@@ -181,10 +181,20 @@ impl Leader {
     }
 
     fn execute(&mut self, conn: &mut Conn, header: Header, payload: &[u8]) -> Result<Answered, Error> {
-        match self.machine.store.route(conn.id, &header, payload) {
+        let store = &self.machine.store;
+        let fresh = !conn.is_ring() && !store.is_connected(conn.id);
+        let route = match fresh {
+            true => store.route_fresh(&header, payload),
+            false => store.route(conn.id, &header, payload),
+        };
+        match route {
             Route::Read => {
                 self.reply.clear();
-                if let Err(damage) = self.machine.store.read(conn.id, &header, payload, &mut self.reply) {
+                let read = match fresh {
+                    true => store.read_fresh(&header, payload, &mut self.reply),
+                    false => store.read(conn.id, &header, payload, &mut self.reply),
+                };
+                if let Err(damage) = read {
                     self.after_damage(conn, payload.len(), damage)?;
                     return Ok(Answered::Yes);
                 }
@@ -192,10 +202,38 @@ impl Leader {
                 conn.slot.commit(HEADER_BYTES + payload.len(), 1, None);
                 self.status.reads += 1;
             }
-            route => return self.submit(conn, route, header, payload),
+            route if !fresh => return self.submit(conn, route, header, payload),
+            _ => match self.open(conn)? {
+                Outcome::Applied if self.machine.store.is_connected(conn.id) => {
+                    return self.execute(conn, header, payload);
+                }
+                // A store with too many connections has it closed.
+                Outcome::Applied => return Ok(Answered::Later),
+                Outcome::Submitted | Outcome::Full => return Ok(Answered::Later),
+                Outcome::Unavailable => self.refuse_request(conn, HEADER_BYTES + payload.len()),
+            },
         }
         self.status.requests += 1;
         Ok(Answered::Yes)
+    }
+
+    /// Logs a client's opening, before the first of its requests that needs the log. Most clients only read: of them no
+    /// replica has to know.
+    fn open(&mut self, conn: &mut Conn) -> Result<Outcome, Error> {
+        let outcome = self.propose(&EntryRef::Connect { conn: conn.id, peer: Peer::Socket })?;
+        match outcome {
+            Outcome::Applied => self.table.set_known(conn.slot_id),
+            Outcome::Submitted => conn.waiting = Some(Waiting::begin(Wait::Opening)),
+            Outcome::Full | Outcome::Unavailable => {}
+        }
+        Ok(outcome)
+    }
+
+    fn refuse_request(&mut self, conn: &mut Conn, size: usize) {
+        self.status.refused += 1;
+        self.note_refusal(conn.id);
+        conn.stage_eio();
+        conn.slot.commit(size, 1, None);
     }
 
     /// Logs a request.
@@ -244,12 +282,7 @@ impl Leader {
                 return Ok(Answered::Later);
             }
             Outcome::Full => return Ok(Answered::Later),
-            Outcome::Unavailable => {
-                self.status.refused += 1;
-                self.note_refusal(conn.id);
-                conn.stage_eio();
-                conn.slot.commit(size, 1, None);
-            }
+            Outcome::Unavailable => self.refuse_request(conn, size),
         }
         self.status.requests += 1;
         Ok(Answered::Yes)

@@ -12,8 +12,9 @@ use xs_store::ConnId;
 use xs_store::entry::Entry;
 
 use super::ReplicaOptions;
+use super::arrivals::Arrivals;
 use super::conn::{Conn, Transport};
-use super::leader::{ENGINE, EVENTS, GATEWAY, Leader, SnapshotState, WARDEN};
+use super::leader::{ENGINE, EVENTS, GATEWAY, HEIR, Leader, SnapshotState, WARDEN};
 use super::machine::Machine;
 use super::repairs::Repairs;
 use super::told;
@@ -33,6 +34,7 @@ pub(super) struct Parts {
     pub words: ReplicaWords,
     pub status: ReplicaStatus,
     pub kick: Option<OwnedFd>,
+    pub arrivals: Arrivals,
     pub options: ReplicaOptions,
 }
 
@@ -47,7 +49,7 @@ pub(super) fn take_over(
     held: Held,
     began: Instant,
 ) -> Result<Leader, Error> {
-    let Parts { service, mut machine, table, words, mut status, kick, options } = parts;
+    let Parts { service, mut machine, table, words, mut status, kick, arrivals, options } = parts;
     status.epoch = epoch;
     let fenced = fence(&service.warden, &mut machine, epoch, &words, &mut status);
     told(&service.warden, machine.index(), fenced)?;
@@ -63,6 +65,7 @@ pub(super) fn take_over(
         status,
         warden: service.warden,
         gateway: None,
+        arrivals,
         host,
         poller,
         conns: HashMap::new(),
@@ -80,7 +83,7 @@ pub(super) fn take_over(
         log_full: false,
         events_left: false,
         unswept: false,
-        complete_untold: false,
+        complete_untold: true,
         over_soft_quota: BTreeSet::new(),
         fairness: Fairness::default(),
         alone: false,
@@ -105,6 +108,7 @@ pub(super) fn take_over(
     leader.gateway = Some(gateway);
     leader.take_clients(clients)?;
     leader.forget_lost()?;
+    leader.begin_to_accept()?;
     leader.look_at_domains()?;
     leader.seed_backlog();
     leader.deliver_all()?;
@@ -174,6 +178,7 @@ impl Leader {
             .add(self.host.events.wait_fd(), EVENTS, Interest::READ)
             .map_err(Error::system("epoll_ctl"))?;
         self.poller.add(gateway, GATEWAY, Interest::READ).map_err(Error::system("epoll_ctl"))?;
+        self.poller.add(&self.arrivals.heir, HEIR, Interest::READ).map_err(Error::system("epoll_ctl"))?;
         if let Some(wake) = self.machine.wake_fd() {
             self.poller.add(wake, ENGINE, Interest::READ).map_err(Error::system("epoll_ctl"))?;
         }
@@ -197,8 +202,8 @@ impl Leader {
         if !std::mem::take(&mut self.unswept) {
             return;
         }
-        let rings = self.table.used().filter(|(_, _, kind)| *kind == Kind::Ring);
-        let mut known: BTreeSet<u32> = rings.map(|(id, _, _)| self.port_of(id).0).collect();
+        let rings = self.table.used().filter(|(_, kind)| *kind == Kind::Ring);
+        let mut known: BTreeSet<u32> = rings.map(|(id, _)| self.port_of(id).0).collect();
         known.insert(self.table.virq_port());
         let last = known.last().map_or(0, |port| port.saturating_add(PORTS_SWEPT));
         for port in (1..=last).filter(|port| !known.contains(port)) {
@@ -222,7 +227,7 @@ impl Leader {
 
     fn take_rings(&mut self, fresh_host: bool) -> Result<(), Error> {
         let rings: Vec<SlotId> =
-            self.table.used().filter(|(_, _, kind)| *kind == Kind::Ring).map(|(id, _, _)| id).collect();
+            self.table.used().filter(|(_, kind)| *kind == Kind::Ring).map(|(id, _)| id).collect();
         for slot_id in rings {
             let id = ConnId(self.table.conn_id(slot_id));
             if self.machine.store.is_connected(id) {
@@ -301,13 +306,6 @@ impl Leader {
         slot.commit(size, 1, None);
     }
 
-    fn take_clients(&mut self, clients: Vec<(u64, OwnedFd)>) -> Result<(), Error> {
-        for (id, fd) in clients {
-            self.adopt_client(id, fd)?;
-        }
-        Ok(())
-    }
-
     /// Connections of the store without an endpoint end.
     fn forget_lost(&mut self) -> Result<(), Error> {
         let lost: Vec<ConnId> = self
@@ -322,8 +320,26 @@ impl Leader {
         for conn in lost {
             self.propose_or_retry(&Entry::Disconnect { conn })?;
         }
-        self.closed = self.closed_slots();
-        self.tell_complete()
+        self.free_lost();
+        self.tell_closed()
+    }
+
+    /// Slots of clients that neither the gateway nor anybody else had any more.
+    fn free_lost(&self) {
+        let sockets = self.table.used().filter(|(_, kind)| *kind == Kind::Socket);
+        let lost: Vec<SlotId> = sockets
+            .map(|(slot_id, _)| slot_id)
+            .filter(|slot_id| !self.conns.contains_key(&self.table.conn_id(*slot_id)))
+            .collect();
+        lost.into_iter().for_each(|slot_id| self.table.free(slot_id));
+    }
+
+    /// From here on there are clients that the gateway lacks, and the heir knows them by what this process notes.
+    fn begin_to_accept(&mut self) -> Result<(), Error> {
+        self.note_link();
+        self.table.set_accepting(false);
+        self.table.set_leader(self.arrivals.leader);
+        self.listen(true)
     }
 
     fn deliver_all(&mut self) -> Result<(), Error> {

@@ -1,0 +1,138 @@
+//! A client that connects, asks and leaves gets its answer, whoever dies meanwhile: also one that the leader had only
+//! just accepted, or that was asking for its first answer, when it was killed.
+#![allow(clippy::unwrap_used, reason = "a test fails by a panic")]
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use rustix::process::{Pid, Resource, Rlimit, Signal, getrlimit, kill_process, setrlimit};
+use tests::Victim::{Follower, Gateway, Leader, Warden};
+use tests::{PairKiller, Stand, Victim};
+use xs_protocol::MessageType;
+
+const WORKERS: u64 = 3;
+
+/// `PPVMM_TEST_SECONDS` makes the runs longer than in CI.
+fn load_time() -> Duration {
+    let seconds = std::env::var("PPVMM_TEST_SECONDS").ok().and_then(|text| text.parse().ok());
+    Duration::from_secs(seconds.unwrap_or(8))
+}
+
+/// `PPVMM_TEST_SEED` makes other pauses between the kills.
+fn seed() -> u64 {
+    std::env::var("PPVMM_TEST_SEED").ok().and_then(|text| text.parse().ok()).unwrap_or(1)
+}
+
+/// Counts up under its own path, with a fresh client for each read and each write; gives the number of clients.
+fn count_up(stand: &Stand, path: &str, stop: &AtomicBool) -> u64 {
+    stand.client().write(path, "0").unwrap();
+    let (mut count, mut clients) = (0_u64, 1);
+    while !stop.load(Ordering::Relaxed) {
+        for _ in 0..8 {
+            assert_eq!(stand.client().read(path).unwrap(), count.to_string(), "client {clients}");
+            clients += 1;
+        }
+        count += 1;
+        stand.client().write(path, &count.to_string()).unwrap();
+        clients += 1;
+    }
+    clients
+}
+
+fn survive(victims: &[&[Victim]]) {
+    let stand = Stand::start(&["--respawn"]);
+    let (stop, until) = (AtomicBool::new(false), Instant::now() + load_time());
+    let (rounds, clients) = std::thread::scope(|scope| {
+        let killer = scope.spawn(|| PairKiller::new(&stand, victims, seed()).run(&stop));
+        let workers: Vec<_> = (0..WORKERS)
+            .map(|worker| {
+                let (stand, stop) = (&stand, &stop);
+                scope.spawn(move || count_up(stand, &format!("/c/{worker}"), stop))
+            })
+            .collect();
+        while Instant::now() < until
+            && !killer.is_finished()
+            && !workers.iter().any(|worker| worker.is_finished())
+        {
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        stop.store(true, Ordering::Relaxed);
+        let clients: u64 = workers.into_iter().map(|worker| worker.join().unwrap()).sum();
+        (killer.join().unwrap(), clients)
+    });
+    stand.run_stock("xenstore-control", &["check"]);
+    assert!(rounds > 3 && clients > 100, "{rounds} rounds, {clients} clients");
+    eprintln!("{victims:?}: {rounds} rounds, {clients} clients, each of them answered");
+}
+
+#[test]
+fn under_kills_of_the_leader() {
+    survive(&[&[Leader]]);
+}
+
+#[test]
+fn under_kills_of_the_gateway_and_of_others_beside_the_leader() {
+    survive(&[&[Gateway], &[Leader, Warden], &[Leader, Follower], &[Gateway, Warden]]);
+}
+
+/// More than may be left for the heir: the leader waits for room with the gateway, clients wait to be accepted.
+#[test]
+fn a_crowd_that_stays_is_answered_and_outlives_the_leader() {
+    let stand = Stand::start(&[]);
+    stand.client().write("/a", "1").unwrap();
+    let signal = |name: &str, signal| {
+        let pid = pid_of(&stand, name);
+        kill_process(pid, signal).unwrap();
+    };
+    // For as long as the warden does not replace it nobody is handed over.
+    signal("gateway", Signal::STOP);
+    let mut crowd: Vec<_> = (0..600).map(|_| stand.client()).collect();
+    crowd.iter_mut().for_each(|client| assert_eq!(client.read("/a").unwrap(), "1"));
+    std::thread::sleep(Duration::from_millis(100));
+    signal("leader", Signal::KILL);
+    crowd.iter_mut().for_each(|client| client.write("/a", "2").unwrap());
+    assert_eq!(stand.client().read("/a").unwrap(), "2");
+}
+
+/// Nobody is accepted when all slots are taken; the leader does not spin meanwhile, and one that leaves makes room.
+#[test]
+fn a_client_too_many_waits_until_another_one_leaves() {
+    let limit = getrlimit(Resource::Nofile);
+    setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, maximum: limit.maximum }).unwrap();
+    let stand = Stand::start(&[]);
+    stand.client().write("/a", "1").unwrap();
+    let mut crowd: Vec<_> = (0..SLOTS).map(|_| stand.client()).collect();
+    crowd.iter_mut().for_each(|client| assert_eq!(client.read("/a").unwrap(), "1"));
+    let mut late = stand.client();
+    late.send(MessageType::READ, 0, b"/a\0").unwrap();
+    let before = cpu_ticks(pid_of(&stand, "leader"));
+    std::thread::sleep(Duration::from_secs(1));
+    assert!(
+        cpu_ticks(pid_of(&stand, "leader")) - before < 30,
+        "the leader is busy with a client that it cannot take"
+    );
+    crowd.iter_mut().take(2).for_each(|client| assert_eq!(client.read("/a").unwrap(), "1"));
+    drop(crowd.pop());
+    assert_eq!(late.answer().unwrap().payload, b"1");
+    let gone = pid_of(&stand, "leader");
+    kill_process(gone, Signal::KILL).unwrap();
+    crowd.iter_mut().for_each(|client| assert_eq!(client.read("/a").unwrap(), "1"));
+    assert_eq!(late.read("/a").unwrap(), "1");
+}
+
+/// Slots for sockets; of the other clients of a stand (its first look whether the store answers) none is left.
+const SLOTS: usize = 4096;
+
+fn pid_of(stand: &Stand, name: &str) -> Pid {
+    let status = stand.status();
+    let services = status["services"].as_array().unwrap();
+    let service = services.iter().find(|service| service["role"] == name).unwrap();
+    Pid::from_raw(i32::try_from(service["pid"].as_u64().unwrap()).unwrap()).unwrap()
+}
+
+/// Hundredths of a second that a process has run.
+fn cpu_ticks(pid: Pid) -> u64 {
+    let stat = std::fs::read_to_string(format!("/proc/{}/stat", pid.as_raw_nonzero())).unwrap();
+    let fields: Vec<&str> = stat.rsplit(')').next().unwrap().split_whitespace().collect();
+    fields[11..13].iter().map(|ticks| ticks.parse::<u64>().unwrap()).sum()
+}
