@@ -207,3 +207,5 @@ pub enum Output {
     /// End the watch.
     Unwatch,
 }
+        /// How long it may take to begin.
+        timeout: Duration,

@@ -23,7 +23,7 @@ use crate::channel::Connector;
 use crate::convert;
 use crate::core::WatchEvent;
 use crate::engine::Shared;
-use crate::limits::{ANSWER_BYTES_MAX, WATCH_TIMEOUT};
+use crate::limits::ANSWER_BYTES_MAX;
 
 /// What the driver needs to make clients.
 pub(crate) struct Reach {
@@ -119,14 +119,14 @@ impl Driver {
         match output {
             Output::Call { id, request, timeout } => self.call(id, request, timeout),
             Output::Unwatch => self.watch = None,
-            Output::Watch { id, key, end, revision } => {
+            Output::Watch { id, key, end, revision, timeout } => {
                 let options = WatchOptions::new()
                     .with_range(end)
                     .with_start_revision(revision)
                     .with_filters([WatchFilterType::NoDelete])
                     .with_fragment();
                 let client = client(self.reach.clone(), self.current, self.cells[self.current].clone());
-                self.watch = Some(Watch { id, next: Box::pin(open_watch(client, key, options)) });
+                self.watch = Some(Watch { id, next: Box::pin(open_watch(client, key, options, timeout)) });
             }
         }
     }
@@ -222,9 +222,10 @@ async fn open_watch(
         let client = client.await.ok()?;
         let mut watch = client.watch_client().max_decoding_message_size(ANSWER_BYTES_MAX);
         let (requests, responses) = watch.watch(key, Some(options)).await.ok()?.split();
+    limit: Duration,
         Some((Stream { _requests: requests, responses, _client: client }, Vec::new()))
     };
-    timeout(WATCH_TIMEOUT, open).await.ok().flatten()
+    timeout(limit, open).await.ok().flatten()
 }
 
 async fn next_message(mut stream: Stream) -> Option<(Stream, Vec<KeyValue>)> {

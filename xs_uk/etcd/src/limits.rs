@@ -41,10 +41,10 @@ pub const RETRY_MAX: Duration = Duration::from_millis(500);
 /// Pause between the end of a watch and the next one.
 pub const WATCH_PAUSE: Duration = Duration::from_millis(50);
 
-/// Longest wait for a watch to begin.
+/// Longest wait for a watch to begin, unless calls may take longer.
 pub const WATCH_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// Longest wait for one answer, after the time limit doubled with each attempt.
+/// Longest wait for one answer after the time limit doubled with each attempt, unless the first one is longer.
 pub const CALL_TIMEOUT_MAX: Duration = Duration::from_secs(4);
 
 /// Longest wait for a member that defragments.

@@ -4,7 +4,7 @@ use super::reader::{Broken, Taken};
 use super::{Core, Role, Watch};
 use crate::batch::Batch;
 use crate::call::{Found, KeyValue, Output, Slot};
-use crate::limits::WATCH_PAUSE;
+use crate::limits::{WATCH_PAUSE, WATCH_TIMEOUT};
 use crate::manifest::Manifest;
 
 impl Core {
@@ -129,7 +129,10 @@ impl Core {
                 self.watch = Watch::Open { id: self.watches };
                 let keys = &self.config.keys;
                 let revision = self.watch_from;
-                Some(Output::Watch { id: self.watches, key: keys.log(0), end: keys.log_end(), revision })
+                // A channel that is made anew, and the call.
+                let timeout = WATCH_TIMEOUT.max(4 * self.config.call_timeout);
+                let (id, key, end) = (self.watches, keys.log(0), keys.log_end());
+                Some(Output::Watch { id, key, end, revision, timeout })
             }
             _ => None,
         }

@@ -267,7 +267,9 @@ impl World {
                 match output {
                     Output::Call { id, request, .. } => self.calls.push((engine, id, request)),
                     Output::Unwatch => node.watch = None,
-                    Output::Watch { id, key, end, revision } => node.watch = Some((id, key, end, revision)),
+                    Output::Watch { id, key, end, revision, .. } => {
+                        node.watch = Some((id, key, end, revision))
+                    }
                 }
             }
             let Some((id, key, end, revision)) = &mut node.watch else { continue };
