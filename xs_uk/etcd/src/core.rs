@@ -374,13 +374,15 @@ impl Core {
         }
         self.poll_watch()
     }
+        self.wake |= self.health.settle(now);
 
     /// When to poll again although nothing was heard.
     pub fn deadline(&self) -> Option<Duration> {
         let begins = Slot::ALL.into_iter().filter_map(|slot| self.begins_at(slot)).min();
         let unavailable = self.appender.waiting_since.map(|since| since + self.config.unavailable_after);
-        let unavailable = unavailable.filter(|at| *at > self.now);
-        begins.into_iter().chain(unavailable).chain(self.watch_at()).min()
+        let turns = self.health.turns_at(self.appender.waiting_since, &self.config);
+        let waits = unavailable.into_iter().chain([turns]).filter(|at| *at > self.now);
+        begins.into_iter().chain(waits).chain(self.watch_at()).chain(self.health.settles_at()).min()
     }
 
     /// When the next call on a line is to begin.

@@ -9,8 +9,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use etcd_client::{
-    AlarmAction, AlarmOptions, AlarmType, Client, ConnectOptions, MaintenanceClient, WatchFilterType,
-    WatchOptions, WatchResponseStream,
+    AlarmAction, AlarmOptions, AlarmType, Client, CompactionOptions, ConnectOptions, MaintenanceClient,
+    ResponseHeader, WatchFilterType, WatchOptions, WatchResponseStream,
 };
 use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
@@ -188,8 +188,13 @@ async fn perform(
             let response = kv.txn(convert::txn(compare, then, otherwise)).await;
             convert::txn_answer(response.map_err(convert::error)?)
         }
-        Request::Compact { revision } => {
-            kv.compact(revision, None).await.map_err(convert::error).map(|_| Answer::Done)
+        Request::Revision { key } => {
+            let found = kv.get(key, None).await.map_err(convert::error)?;
+            Ok(Answer::Revision(found.header().map_or(0, ResponseHeader::revision)))
+        }
+        Request::Compact { revision, physical } => {
+            let options = physical.then(|| CompactionOptions::new().with_physical());
+            kv.compact(revision, options).await.map_err(convert::error).map(|_| Answer::Done)
         }
         Request::Status { .. } => {
             let status = maintenance.status().await.map_err(convert::error)?;
@@ -217,12 +222,12 @@ async fn open_watch(
     client: impl Future<Output = Result<Client, CallError>>,
     key: Vec<u8>,
     options: WatchOptions,
+    limit: Duration,
 ) -> Option<(Stream, Vec<KeyValue>)> {
     let open = async {
         let client = client.await.ok()?;
         let mut watch = client.watch_client().max_decoding_message_size(ANSWER_BYTES_MAX);
         let (requests, responses) = watch.watch(key, Some(options)).await.ok()?.split();
-    limit: Duration,
         Some((Stream { _requests: requests, responses, _client: client }, Vec::new()))
     };
     timeout(limit, open).await.ok().flatten()
