@@ -133,6 +133,8 @@ impl EngineArgs {
 
     /// The same flags for a child.
     pub fn to_args(&self) -> Vec<OsString> {
+        // The leader kicks its followers.
+        options.watch = false;
         let engine = self.engine.to_possible_value().map(|value| value.get_name().to_owned());
         let mut list: Vec<OsString> = vec![
             "--engine".into(),
@@ -234,7 +236,7 @@ mod tests {
         for good in ["", "--etcd-election-ms 100", "--etcd-heartbeat-ms 10000 --etcd-election-ms 50000"] {
             assert_eq!(line(good).map(|line| line.engine.validate()).unwrap(), Ok(()), "{good}");
         }
-        for bad in ["--etcd-election-ms 99", "--etcd-heartbeat-ms 41", "--etcd-prefix x"] {
+        for bad in ["--etcd-election-ms 99", "--etcd-heartbeat-ms 41", "--etcd-call-timeout-ms 0"] {
             assert!(line(bad).is_ok_and(|line| line.engine.validate().is_err()), "{bad}");
         }
         for bad in ["--etcd-heartbeat-ms 10001", "--etcd-election-ms 50001", "--etcd-heartbeat-ms 0"] {

@@ -167,6 +167,9 @@ impl Follower {
                 return Ok(promoted);
             }
             let more = self.advance().and_then(|more| self.look_after(more));
+            if ready.contains(&KICK) {
+                self.machine.expect_more();
+            }
             pause = told(&self.service.warden, self.machine.index(), more)?;
         }
     }

@@ -58,7 +58,10 @@ impl Core {
     pub(super) fn request(&mut self, slot: Slot) -> Request {
         match slot {
             Slot::Claim => self.claim(),
-            Slot::Read => self.read(),
+            Slot::Read => {
+                self.expecting = false;
+                self.read()
+            }
             Slot::Append => {
                 let Role::Leading { me, fence } = self.role else {
                     unreachable!("only a leader's line is due")

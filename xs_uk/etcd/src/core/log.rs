@@ -33,7 +33,7 @@ impl Core {
             // The watch ought to have told.
             self.stop_watching();
         }
-        self.behind = page.more;
+        self.behind = page.more || std::mem::take(&mut self.expecting);
         self.watch_from = revision + 1;
         self.next_poll = self.now + self.config.poll_interval;
         if !page.more {
@@ -103,7 +103,8 @@ impl Core {
 
     /// When a watch is to begin.
     pub(super) fn watch_at(&self) -> Option<std::time::Duration> {
-        let wanted = self.role == Role::Following
+        let wanted = self.config.watch
+            && self.role == Role::Following
             && self.watch == Watch::None
             && !self.behind
             && self.broken.is_none()

@@ -77,6 +77,7 @@ fn config() -> CoreConfig {
         status_interval: Duration::from_secs(1),
         unavailable_after: Duration::from_secs(2),
         log_bytes_max: 1 << 20,
+        watch: true,
     }
 }
 
@@ -93,6 +94,17 @@ impl World {
         }
     }
 
+    /// Two cores that have no watch.
+    pub fn without_watch() -> Self {
+        let mut world = Self::new(2);
+        for node in &mut world.nodes {
+            node.core = Core::new(CoreConfig { watch: false, ..config() }, Cursor::default());
+        }
+        world.step(&Step::Lead { engine: 0 });
+        world.settle(|world| world.nodes[0].core.is_leading().unwrap());
+        world
+    }
+
     /// One core, which leads.
     pub fn leading(log_bytes_max: u64) -> Self {
         let mut world = Self::new(1);
@@ -105,6 +117,10 @@ impl World {
 
     pub fn core(&mut self) -> &mut Core {
         &mut self.nodes[0].core
+    }
+
+    pub fn follower(&mut self) -> &mut Core {
+        &mut self.nodes[1].core
     }
 
     /// Delivers all calls that can be made without waiting.
