@@ -66,7 +66,7 @@ pub enum Command {
     /// Ask whether a service serves: exit status 0 if so, else 4.
     #[command(after_help = exit::HELP)]
     Health {
-        /// xs_uk or warden; all of it if left out.
+        /// xs_uk, xs_uk.engine (what keeps its log) or warden; all of it if left out.
         #[arg(default_value = "", hide_default_value = true)]
         service: String,
     },

@@ -78,6 +78,11 @@ impl EngineArgs {
         self.etcd_options(Path::new("/")).validate().map_err(|error| error.to_string())
     }
 
+    /// Which engine it is.
+    pub fn name(&self) -> String {
+        self.engine.to_possible_value().map(|value| value.get_name().to_owned()).unwrap_or_default()
+    }
+
     /// How long a request may wait for the engine.
     pub fn request_wait(&self) -> Duration {
         Duration::from_millis(self.request_wait_ms)
@@ -128,17 +133,16 @@ impl EngineArgs {
         }
         options.prefix = format!("{}{}/", options.prefix, self.group_id);
         options.unavailable_after_ms = self.request_wait_ms;
+        // The leader kicks its followers.
+        options.watch = false;
         options
     }
 
     /// The same flags for a child.
     pub fn to_args(&self) -> Vec<OsString> {
-        // The leader kicks its followers.
-        options.watch = false;
-        let engine = self.engine.to_possible_value().map(|value| value.get_name().to_owned());
         let mut list: Vec<OsString> = vec![
             "--engine".into(),
-            engine.unwrap_or_default().into(),
+            self.name().into(),
             "--request-wait-ms".into(),
             self.request_wait_ms.to_string().into(),
             "--etcd-members".into(),

@@ -126,6 +126,15 @@ pub const CONSULT_PAUSE: Duration = Duration::from_micros(20);
 /// How often a replica that is to lead tells that it waits for the engine.
 pub const ENGINE_WAIT_NOTE: Duration = Duration::from_millis(500);
 
+/// How often the warden is told of the engine at most, as long as only figures change.
+pub const ENGINE_TOLD_PAUSE: Duration = Duration::from_secs(1);
+
+/// How often the warden is told of the engine although nothing changes.
+pub const ENGINE_TOLD_AGAIN: Duration = Duration::from_secs(5);
+
+/// Characters of a warning of the engine that are passed on.
+pub const ENGINE_WORDS_MAX: usize = 300;
+
 /// How often replicas look again whose roots differ, until it is clear who is right.
 pub const DISPUTE_PAUSE: Duration = Duration::from_millis(2);
 

@@ -14,6 +14,7 @@ use xs_store::{ConnId, Effect, Peer};
 use super::backlog::Backlog;
 use super::commit::{Outcome, Wait, Waiting};
 use super::conn::{Conn, Flow, Transport};
+use super::engine_told::EngineTold;
 use super::machine::Machine;
 use super::repairs::Repairs;
 use super::send_snapshot;
@@ -75,6 +76,7 @@ pub(super) struct Leader {
     /// How long a request may wait for the engine.
     pub request_wait: Duration,
     pub repairs: Repairs,
+    pub engine_told: EngineTold,
 }
 
 /// When the next snapshot is due.
@@ -144,6 +146,7 @@ impl Leader {
         let store = &self.machine.store;
         self.status.nodes = store.domains().map(|(domid, _)| store.usage(domid).nodes).sum();
         self.status.log_bytes = self.machine.used_bytes();
+        self.engine_told.tell(&self.warden, &self.machine.engine_state())?;
         self.sweep_ports();
         self.scrub()?;
         self.pay_owed()?;

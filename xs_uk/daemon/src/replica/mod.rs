@@ -6,6 +6,7 @@ mod commit;
 mod conn;
 mod court;
 mod domains;
+mod engine_told;
 mod holds;
 mod leader;
 mod machine;
@@ -166,10 +167,10 @@ impl Follower {
             {
                 return Ok(promoted);
             }
-            let more = self.advance().and_then(|more| self.look_after(more));
             if ready.contains(&KICK) {
                 self.machine.expect_more();
             }
+            let more = self.advance().and_then(|more| self.look_after(more));
             pause = told(&self.service.warden, self.machine.index(), more)?;
         }
     }
