@@ -139,7 +139,7 @@ impl Up {
         match (self.etcd_heartbeat_ms, self.etcd_election_ms) {
             (None, None) => None,
             (Some(heartbeat), election) => {
-                Some((heartbeat, election.unwrap_or((10 * heartbeat).min(ELECTION_MS_MAX))))
+                Some((heartbeat, election.unwrap_or_else(|| (10 * heartbeat).min(ELECTION_MS_MAX))))
             }
             (None, Some(election)) => Some(((election / 10).max(1), election)),
         }
