@@ -33,6 +33,22 @@ fn quick_lines_have_figures_of_all_three() {
 }
 
 #[test]
+fn bare_puts_to_etcd_are_measured_beside_our_store() {
+    let lines = "sync-write-8,pipe-write,tx-rmw,sync-read-1";
+    let output = bench(&[
+        "--quick", "--rounds", "1", "-o", "json", "--engine", "etcd", "--stores", "xs_uk", "--lines", lines,
+    ]);
+    assert!(output.status.success(), "{output:?}");
+    let report: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+    for line in report["lines"].as_array().unwrap() {
+        for figure in line["figures"].as_array().unwrap() {
+            let ratio = figure["bare_etcd"]["ratio"].as_f64();
+            assert_eq!(ratio.is_some_and(|ratio| ratio > 0.0), line["name"] != "sync-read-1", "{line}");
+        }
+    }
+}
+
+#[test]
 fn a_ratio_that_nobody_reaches_fails_with_1_and_nonsense_with_2() {
     let output = bench(&["--quick", "--rounds", "1", "--lines", "sync-read-1", "--require", "1000"]);
     assert_eq!(output.status.code(), Some(1), "{output:?}");

@@ -3,6 +3,7 @@
 use std::fmt;
 
 use crate::ids::ServiceId;
+use crate::limits::DETAIL_BYTES_MAX;
 
 pub use control::Severity;
 
@@ -61,6 +62,8 @@ pub enum Kind {
     SnapshotDropped,
     /// A replica that cannot read the log waits for a snapshot behind the damage.
     RestartHeld,
+    /// The engine that keeps the store's log fares otherwise than before.
+    EngineChanged,
     /// A service reported it under this name.
     Noted(String),
 }
@@ -95,6 +98,7 @@ impl Kind {
             Self::ReplicaRebuilt => "replica_rebuilt",
             Self::SnapshotDropped => "snapshot_dropped",
             Self::RestartHeld => "restart_held",
+            Self::EngineChanged => "engine_changed",
             Self::Noted(name) => name,
         }
     }
@@ -192,6 +196,14 @@ impl Event {
             takeover_us: None,
             detail: String::new(),
         }
+    }
+}
+
+/// A text of a report, short enough to be passed on.
+pub(crate) fn cut(text: String) -> String {
+    match text.char_indices().nth(DETAIL_BYTES_MAX) {
+        None => text,
+        Some((at, _)) => text[..at].to_owned(),
     }
 }
 

@@ -16,6 +16,7 @@
 //! ```
 #![forbid(unsafe_code)]
 
+pub mod engine;
 mod error;
 pub mod event;
 pub mod flip;

@@ -87,6 +87,9 @@ pub const EVENTS_KEPT_MAX: usize = 4_096;
 /// Events by which a reader may fall behind before it is told that it lagged.
 pub const EVENTS_BEHIND_MAX: usize = 1_024;
 
+/// Members and warnings of an engine that are passed on.
+pub const ENGINE_PARTS_MAX: usize = 32;
+
 /// Longest text of a report that is passed on in an event, in bytes.
 pub const DETAIL_BYTES_MAX: usize = 1_024;
 

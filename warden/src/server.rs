@@ -17,6 +17,7 @@ use tonic::{Request, Response, Status};
 use tonic_health::ServingStatus;
 use tonic_health::server::HealthReporter;
 
+use crate::engine::EngineView;
 use crate::error::Error;
 use crate::flip::{FlipSpec, Flipped};
 use crate::ids::{ServiceId, Target};
@@ -217,13 +218,12 @@ fn bind_loopback(address: SocketAddr) -> Result<TcpListener, Error> {
 pub async fn serve(
     sockets: Sockets,
     api: Api,
-    serving: watch::Receiver<bool>,
+    watched: Watched,
     stop: watch::Receiver<bool>,
 ) -> Result<(), Error> {
     let (health, health_service) = tonic_health::server::health_reporter();
-    let now = *serving.borrow();
-    report(&health, now).await;
-    tokio::spawn(follow_health(health, serving));
+    watched.report(&health).await;
+    tokio::spawn(follow_health(health, watched));
     let build = |api: Api| -> Result<_, Error> {
         let reflection = tonic_reflection::server::Builder::configure()
             .register_encoded_file_descriptor_set(api::FILE_DESCRIPTOR_SET)
@@ -274,18 +274,44 @@ async fn stopped(mut stop: watch::Receiver<bool>) {
     let _ = stop.wait_for(|stop| *stop).await;
 }
 
-async fn follow_health(health: HealthReporter, mut serving: watch::Receiver<bool>) {
-    while serving.changed().await.is_ok() {
-        let now = *serving.borrow_and_update();
-        report(&health, now).await;
+/// What `grpc.health.v1` tells of.
+#[derive(Clone, Debug)]
+pub struct Watched {
+    /// Whether a leader serves.
+    pub serving: watch::Receiver<bool>,
+    /// The engine that keeps its log.
+    pub engine: watch::Receiver<EngineView>,
+}
+
+impl Watched {
+    /// False once the warden's loop is gone.
+    async fn changed(&mut self) -> bool {
+        let changed = tokio::select! {
+            changed = self.serving.changed() => changed,
+            changed = self.engine.changed() => changed,
+        };
+        changed.is_ok()
     }
-    report(&health, false).await;
+
+    async fn report(&self, health: &HealthReporter) {
+        let (serving, engine) = (*self.serving.borrow(), self.engine.borrow().is_healthy());
+        report(health, serving, engine).await;
+    }
+}
+
+async fn follow_health(health: HealthReporter, mut watched: Watched) {
+    while watched.changed().await {
+        watched.report(&health).await;
+    }
+    report(&health, false, false).await;
     health.set_service_status("warden", ServingStatus::NotServing).await;
 }
 
-async fn report(health: &HealthReporter, serving: bool) {
-    let status = if serving { ServingStatus::Serving } else { ServingStatus::NotServing };
-    health.set_service_status("", status).await;
-    health.set_service_status("xs_uk", status).await;
+/// An engine that is not well does not end the service of the store as a whole: what needs no log goes on.
+async fn report(health: &HealthReporter, serving: bool, engine: bool) {
+    let status = |well: bool| if well { ServingStatus::Serving } else { ServingStatus::NotServing };
+    health.set_service_status("", status(serving)).await;
+    health.set_service_status("xs_uk", status(serving)).await;
+    health.set_service_status("xs_uk.engine", status(engine)).await;
     health.set_service_status("warden", ServingStatus::Serving).await;
 }

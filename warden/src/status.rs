@@ -7,6 +7,7 @@ use api::v1;
 use tokio::sync::watch;
 use xs_shm::{Board, GatewayStatus, ReplicaStatus};
 
+use crate::engine::EngineView;
 use crate::ids::{ServiceId, TimeUs};
 use crate::planner::{Planner, ServiceView, State};
 
@@ -38,6 +39,7 @@ impl From<&Planner> for View {
 #[derive(Debug)]
 pub struct StatusSource {
     pub(crate) view: watch::Receiver<View>,
+    pub(crate) engine: watch::Receiver<EngineView>,
     pub(crate) board: Arc<OnceLock<Board>>,
     pub(crate) profile: String,
     pub(crate) injection: bool,
@@ -70,6 +72,7 @@ impl StatusSource {
             services: view.services.iter().map(|service| self.service(service, view.epoch)).collect(),
             snapshot_index: view.snapshot_index,
             warden_rss_bytes: rss_bytes(std::process::id()),
+            engine: self.engine.borrow().status(),
         }
     }
 

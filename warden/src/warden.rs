@@ -12,21 +12,20 @@ use tokio::sync::{mpsc, watch};
 use tokio::time::MissedTickBehavior;
 use xs_shm::Board;
 
+use crate::engine::EngineView;
 use crate::error::Error;
-use crate::event::{Event, Kind, Severity};
+use crate::event::{Event, Kind, Severity, cut};
 use crate::flip::Flips;
 use crate::ids::{ServiceId, Target, TimeUs};
 use crate::journal::{Journal, unix_ms};
 use crate::keeper::{Greeting, Heard, Keeper, News, welcome};
-use crate::limits::{
-    ASLEEP_MS, BOARD_PERIOD_MS, DETAIL_BYTES_MAX, MEMBERS_MAX, NOTED_PER_SECOND_MAX, QUEUE_MAX, REPLICAS_MAX,
-};
+use crate::limits::{ASLEEP_MS, BOARD_PERIOD_MS, MEMBERS_MAX, NOTED_PER_SECOND_MAX, QUEUE_MAX, REPLICAS_MAX};
 use crate::planner::{Action, Fault, Found, Input, Planner, Recorded, ServiceView};
 use crate::proc::Run;
 use crate::pulse::{Look, Pulses};
 use crate::rate::Rate;
 use crate::rundir::RunDir;
-use crate::server::{self, Api, Ask, Sockets};
+use crate::server::{self, Api, Ask, Sockets, Watched};
 use crate::spec::{GroupSpec, WardenSpec};
 use crate::state::{ServiceState, State};
 use crate::status::{StatusSource, View};
@@ -41,6 +40,7 @@ pub struct Warden {
     journal: Arc<Journal>,
     view: watch::Sender<View>,
     serving: watch::Sender<bool>,
+    engine: watch::Sender<EngineView>,
     news: mpsc::Receiver<News>,
     asks: mpsc::Receiver<Ask>,
     asker: mpsc::Sender<Ask>,
@@ -115,8 +115,10 @@ impl Warden {
         open_board(&keeper, &board)?;
         let view = watch::Sender::new(View::from(&planner));
         let journal = Arc::new(Journal::after(found.map_or(0, |found| found.last_event_id), started_us));
+        let engine = watch::Sender::new(EngineView::default());
         let status = Arc::new(StatusSource {
             view: view.subscribe(),
+            engine: engine.subscribe(),
             board: board.clone(),
             profile: spec.profile,
             injection: spec.injection,
@@ -133,6 +135,7 @@ impl Warden {
             journal,
             view,
             serving: watch::Sender::new(false),
+            engine,
             news,
             asks,
             asker,
@@ -160,7 +163,8 @@ impl Warden {
     pub async fn run(mut self) -> Result<(), Error> {
         let (stop_grpc, grpc_stopped) = watch::channel(false);
         let grpc = self.sockets.take().map(|sockets| {
-            tokio::spawn(server::serve(sockets, self.api.clone(), self.serving.subscribe(), grpc_stopped))
+            let watched = Watched { serving: self.serving.subscribe(), engine: self.engine.subscribe() };
+            tokio::spawn(server::serve(sockets, self.api.clone(), watched, grpc_stopped))
         });
         self.step(Input::Tick);
         let mut board = tokio::time::interval(Duration::from_millis(BOARD_PERIOD_MS));
@@ -403,6 +407,12 @@ impl Warden {
                     self.note(service, Severity::Warning, Kind::Injected, what);
                 }
             }
+            // A former leader's view is of no interest.
+            Some(Report::Engine(engine)) => {
+                if service.replica().is_some() && service.replica() == self.planner.leader() {
+                    self.take_engine(service, engine);
+                }
+            }
             Some(Report::Clients(clients)) if service == ServiceId::Gateway => {
                 self.keeper.clients().keep(&clients.ids, descriptors);
                 self.count_clients();
@@ -427,6 +437,14 @@ impl Warden {
     fn count_clients(&mut self) {
         let count = u64::try_from(self.keeper.clients().count()).unwrap_or(u64::MAX);
         self.api.status.clients.store(count, Ordering::Relaxed);
+    }
+
+    fn take_engine(&mut self, service: ServiceId, engine: control::Engine) {
+        let mut event = None;
+        self.engine.send_modify(|view| event = view.take(engine, unix_ms()));
+        if let Some((severity, detail)) = event {
+            self.note(service, severity, Kind::EngineChanged, detail);
+        }
     }
 
     fn pass_on(&mut self, service: ServiceId, noted: control::Noted) {
@@ -585,13 +603,6 @@ fn adopt(found: &State, keeper: &mut Keeper, replicas: u32, members: u32) -> Res
     }
     let recorded = Recorded { epoch: found.epoch, leader: found.leader, services };
     Ok(Planner::adopted(replicas, members, &recorded, TimeUs(0)))
-}
-
-fn cut(text: String) -> String {
-    match text.char_indices().nth(DETAIL_BYTES_MAX) {
-        None => text,
-        Some((at, _)) => text[..at].to_owned(),
-    }
 }
 
 /// Opens the board as soon as it is kept.

@@ -10,7 +10,7 @@
 . /payload/scenarios/lib/common.sh
 option_rounds=5 option_creates=3 option_engine=embedded option_against=oxenstored
 parse_options "$@"
-xs_uk_flags+=(--engine "$option_engine")
+engine_is "$option_engine"
 
 # The least in which the builder of a PV guest can place the kernel.
 guest_memory_mib=128

@@ -45,6 +45,7 @@ pub fn open(env: &Env, cursor: Cursor) -> Result<Box<dyn Consensus>, End> {
                 keep_alive_interval_ms: 500,
                 keep_alive_timeout_ms: 500,
                 poll_interval_ms: 200,
+                watch: seed.is_multiple_of(2),
                 ..EtcdOptions::default()
             };
             let nonce = seed ^ (u64::from(env.replica()) << 32) ^ env.incarnation;

@@ -6,7 +6,8 @@ use std::path::{Path, PathBuf};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use hypervisor::{HostSpec, Profile};
 
-use crate::exit;
+use crate::exit::{self, Failure};
+use crate::limits::{ELECTION_MS_MAX, HEARTBEAT_MS_MAX, HEARTBEATS_MIN};
 
 /// Brings up, watches and harms the fault-tolerant dom0 services.
 #[derive(Debug, Parser)]
@@ -68,7 +69,7 @@ pub enum Command {
     /// Ask whether a service serves: exit status 0 if so, else 4.
     #[command(after_help = exit::HELP)]
     Health {
-        /// xs_uk or warden; all of it if left out.
+        /// xs_uk, xs_uk.engine (what keeps its log) or warden; all of it if left out.
         #[arg(default_value = "", hide_default_value = true)]
         service: String,
     },
@@ -110,6 +111,12 @@ pub struct Up {
     /// Where the store's own etcd keeps its data; default: in the run directory, which is in memory on most hosts.
     #[arg(long, value_name = "DIR")]
     pub etcd_data: Option<PathBuf>,
+    /// Pause between heartbeats of the store's own etcd [default: as xs_uk has it]. Slow machines need more.
+    #[arg(long, value_name = "MS", value_parser = clap::value_parser!(u32).range(1..=i64::from(HEARTBEAT_MS_MAX)))]
+    pub etcd_heartbeat_ms: Option<u32>,
+    /// Without a heartbeat for so long the store's own etcd elects another leader [default: 10 heartbeats].
+    #[arg(long, value_name = "MS", value_parser = clap::value_parser!(u32).range(1..=i64::from(ELECTION_MS_MAX)))]
+    pub etcd_election_ms: Option<u32>,
     /// The etcd to use, such as http://10.0.0.1:2379; certificates and passwords: see xs_uk --help, and give them behind --
     #[arg(long, value_name = "URL", value_delimiter = ',')]
     pub etcd_endpoints: Vec<String>,
@@ -133,6 +140,32 @@ impl Up {
         if self.engine == Engine::Etcd && self.etcd_endpoints.is_empty() { self.etcd_members } else { 0 }
     }
 
+    /// Heartbeat and election timeout, in milliseconds, if either was given.
+    fn etcd_times_ms(&self) -> Option<(u32, u32)> {
+        match (self.etcd_heartbeat_ms, self.etcd_election_ms) {
+            (None, None) => None,
+            (Some(heartbeat), election) => {
+                Some((heartbeat, election.unwrap_or_else(|| (10 * heartbeat).min(ELECTION_MS_MAX))))
+            }
+            (None, Some(election)) => Some(((election / 10).max(1), election)),
+        }
+    }
+
+    /// Checks what clap does not.
+    ///
+    /// # Errors
+    /// [`Failure::Usage`].
+    pub fn validate(&self) -> Result<(), Failure> {
+        match self.etcd_times_ms() {
+            Some((heartbeat, election)) if election < HEARTBEATS_MIN * heartbeat => {
+                Err(Failure::Usage(format!(
+                    "--etcd-election-ms {election} is less than {HEARTBEATS_MIN} heartbeats of {heartbeat} ms"
+                )))
+            }
+            _ => Ok(()),
+        }
+    }
+
     /// What the store's services must know of the engine.
     pub fn engine_args(&self) -> Vec<OsString> {
         if self.engine == Engine::Embedded {
@@ -143,6 +176,10 @@ impl Up {
         list.push(self.etcd_members.to_string().into());
         if let Some(data) = &self.etcd_data {
             list.extend(["--etcd-data".into(), data.into()]);
+        }
+        if let Some((heartbeat, election)) = self.etcd_times_ms() {
+            list.extend(["--etcd-heartbeat-ms".into(), heartbeat.to_string().into()]);
+            list.extend(["--etcd-election-ms".into(), election.to_string().into()]);
         }
         if !self.etcd_endpoints.is_empty() {
             list.extend(["--etcd-endpoints".into(), self.etcd_endpoints.join(",").into()]);
@@ -246,6 +283,35 @@ mod tests {
         assert_eq!(default_rundir(0, false, session), Path::new("/run/user/7/ppvmm"));
         assert_eq!(default_rundir(0, false, None), Path::new("/tmp/ppvmm-0"));
         assert_eq!(default_rundir(7, false, Some("".into())), Path::new("/tmp/ppvmm-7"));
+    }
+
+    #[test]
+    fn heartbeat_and_election_fit_each_other() {
+        let up = |line: &str| match Cli::try_parse_from(
+            format!("ppvmm up --engine etcd {line}").split_whitespace(),
+        ) {
+            Ok(Cli { command: Command::Up(up), .. }) => Some(up),
+            _ => None,
+        };
+        for (line, times) in [
+            ("", None),
+            ("--etcd-heartbeat-ms 500", Some((500, 5000))),
+            ("--etcd-heartbeat-ms 10000", Some((10_000, 50_000))),
+            ("--etcd-election-ms 50000", Some((5000, 50_000))),
+            ("--etcd-election-ms 5", Some((1, 5))),
+        ] {
+            let up = up(line).unwrap();
+            up.validate().unwrap();
+            assert_eq!(up.etcd_times_ms(), times, "{line}");
+            let told = up.engine_args().contains(&"--etcd-election-ms".into());
+            assert_eq!(told, times.is_some());
+        }
+        for line in ["--etcd-heartbeat-ms 500 --etcd-election-ms 2499", "--etcd-election-ms 4"] {
+            assert!(up(line).unwrap().validate().is_err(), "{line}");
+        }
+        for line in ["--etcd-heartbeat-ms 10001", "--etcd-election-ms 50001"] {
+            assert!(up(line).is_none(), "{line}");
+        }
     }
 
     #[test]

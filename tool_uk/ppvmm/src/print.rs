@@ -2,7 +2,7 @@
 
 use std::fmt::Write;
 
-use api::v1::{self, Event, ServiceStatus, StatusResponse, events_response::Item};
+use api::v1::{self, EngineStatus, Event, ServiceStatus, StatusResponse, events_response::Item};
 use serde::Serialize;
 
 /// Version of the JSON shapes. Members may be added without a new one.
@@ -22,7 +22,37 @@ struct StatusJson<'a> {
     warden_clients: u32,
     handed_over: bool,
     warden: WardenJson,
+    engine: Option<EngineJson<'a>>,
     services: Vec<ServiceJson<'a>>,
+}
+
+#[derive(Serialize)]
+struct EngineJson<'a> {
+    name: &'a str,
+    health: String,
+    waited_ms: u64,
+    since_ms: i64,
+    latency_us: Option<u64>,
+    version: Option<&'a str>,
+    leader_changes: u64,
+    members: Vec<MemberJson<'a>>,
+    warnings: Vec<EngineWarningJson<'a>>,
+}
+
+#[derive(Serialize)]
+struct MemberJson<'a> {
+    endpoint: &'a str,
+    reachable: bool,
+    version: Option<&'a str>,
+    leads: bool,
+    db_bytes: u64,
+    db_used_bytes: u64,
+}
+
+#[derive(Serialize)]
+struct EngineWarningJson<'a> {
+    kind: &'a str,
+    detail: &'a str,
 }
 
 #[derive(Serialize)]
@@ -93,8 +123,40 @@ pub fn status_json(status: &StatusResponse) -> serde_json::Result<String> {
         warden_clients: status.warden_clients,
         handed_over: status.handed_over,
         warden: WardenJson { pid: status.warden_pid, rss_bytes: status.warden_rss_bytes },
+        engine: status.engine.as_ref().map(engine_json),
         services: status.services.iter().map(service_json).collect(),
     })
+}
+
+fn engine_json(engine: &EngineStatus) -> EngineJson<'_> {
+    let warnings = engine.warnings.iter();
+    EngineJson {
+        name: &engine.name,
+        health: engine_health(engine),
+        waited_ms: engine.waited_ms,
+        since_ms: engine.since_ms,
+        latency_us: engine.latency_us,
+        version: some(&engine.version),
+        leader_changes: engine.leader_changes,
+        members: engine.members.iter().map(member_json).collect(),
+        warnings: warnings.map(|one| EngineWarningJson { kind: &one.kind, detail: &one.detail }).collect(),
+    }
+}
+
+fn member_json(member: &v1::EngineMember) -> MemberJson<'_> {
+    MemberJson {
+        endpoint: &member.endpoint,
+        reachable: member.reachable,
+        version: some(&member.version),
+        leads: member.leads,
+        db_bytes: member.db_bytes,
+        db_used_bytes: member.db_used_bytes,
+    }
+}
+
+/// `ENGINE_HEALTH_NO_QUORUM` as `no_quorum`.
+fn engine_health(engine: &EngineStatus) -> String {
+    engine.health().as_str_name().trim_start_matches("ENGINE_HEALTH_").to_lowercase()
 }
 
 fn service_json(service: &ServiceStatus) -> ServiceJson<'_> {
@@ -134,6 +196,12 @@ pub fn status_table(status: &StatusResponse, now_ms: i64) -> String {
         status.warden_pid,
         mib(status.warden_rss_bytes),
     );
+    if let Some(engine) = &status.engine {
+        let _ = writeln!(text, "{}", engine_line(engine));
+        for warning in &engine.warnings {
+            let _ = writeln!(text, "  warning: {}", warning.detail);
+        }
+    }
     let head = [
         "NAME",
         "ROLE",
@@ -158,6 +226,22 @@ pub fn status_table(status: &StatusResponse, now_ms: i64) -> String {
         let _ = writeln!(text, "{}", cells.collect::<Vec<_>>().join("  ").trim_end());
     }
     text
+}
+
+fn engine_line(engine: &EngineStatus) -> String {
+    let version = some(&engine.version).map(|version| format!(" {version}")).unwrap_or_default();
+    let reachable = engine.members.iter().filter(|member| member.reachable).count();
+    let leader = engine.members.iter().find(|member| member.leads);
+    let parts = [
+        Some(format!("engine {}{version}: {}", engine.name, engine_health(engine).replace('_', " "))),
+        (engine.waited_ms > 0).then(|| format!("for {} ms", engine.waited_ms)),
+        (!engine.members.is_empty())
+            .then(|| format!("{reachable} of {} members reachable", engine.members.len())),
+        leader.filter(|_| engine.members.len() > 1).map(|member| format!("led by {}", member.endpoint)),
+        (engine.leader_changes > 0).then(|| format!("{} changes of leader", engine.leader_changes)),
+        engine.latency_us.map(|us| format!("last append {us} µs")),
+    ];
+    parts.into_iter().flatten().collect::<Vec<_>>().join(", ")
 }
 
 fn row(service: &ServiceStatus, now_ms: i64) -> [String; 12] {
@@ -302,6 +386,32 @@ mod tests {
             services: vec![gateway, leader],
             snapshot_index: 1000,
             warden_rss_bytes: 1024 * 1024,
+            engine: Some(engine()),
+        }
+    }
+
+    fn engine() -> EngineStatus {
+        let member = |number: u32| v1::EngineMember {
+            endpoint: format!("http://m{number}"),
+            reachable: number == 1,
+            version: "3.4.23".into(),
+            leads: number == 1,
+            db_bytes: 8192,
+            db_used_bytes: 4096,
+        };
+        EngineStatus {
+            name: "etcd".into(),
+            health: v1::EngineHealth::NoQuorum.into(),
+            waited_ms: 2100,
+            since_ms: 1_000_000,
+            latency_us: Some(150),
+            version: "3.4.23".into(),
+            members: vec![member(0), member(1)],
+            warnings: vec![v1::EngineWarning {
+                kind: "failing".into(),
+                detail: "calls fail: timeout".into(),
+            }],
+            leader_changes: 1,
         }
     }
 
@@ -329,6 +439,8 @@ mod tests {
     fn the_status_table_is_golden() {
         let golden = "\
 NOT SERVING, epoch 7, profile local, up 16m45s, warden 0.1.0 (pid 42, 1.0 MiB), fault injection enabled
+engine etcd 3.4.23: no quorum, for 2100 ms, 1 of 2 members reachable, led by http://m1, 1 changes of leader, last append 150 µs
+  warning: calls fail: timeout
 NAME       ROLE     STATE        SINCE  PID   RESTARTS  APPLIED  REQUESTS  CLIENTS  RINGS  MEMORY   LAST DEATH
 gateway    gateway  down         1m45s  -     0         0        0         0        0      0.0 MiB  -
 replica/1  leader   taking over  5s     4243  2         1234     99        4        2      5.5 MiB  signal 9 (SIGKILL)
@@ -343,6 +455,14 @@ replica/1  leader   taking over  5s     4243  2         1234     99        4    
             "injection_enabled": true, "snapshot_index": 1000,
             "gateway_clients": 7, "warden_clients": 6, "handed_over": false,
             "warden": {"pid": 42, "rss_bytes": 1_048_576},
+            "engine": {"name": "etcd", "health": "no_quorum", "waited_ms": 2100, "since_ms": 1_000_000,
+                "latency_us": 150, "version": "3.4.23", "leader_changes": 1,
+                "members": [
+                    {"endpoint": "http://m0", "reachable": false, "version": "3.4.23", "leads": false,
+                     "db_bytes": 8192, "db_used_bytes": 4096},
+                    {"endpoint": "http://m1", "reachable": true, "version": "3.4.23", "leads": true,
+                     "db_bytes": 8192, "db_used_bytes": 4096}],
+                "warnings": [{"kind": "failing", "detail": "calls fail: timeout"}]},
             "services": [
                 {"name": "gateway", "role": "gateway", "replica": null, "pid": 0, "state": "down", "epoch": 0,
                  "applied": 0, "incarnation": 0, "restarts": 0, "since_ms": 900_000, "last_death": null,

@@ -43,6 +43,7 @@ impl Files {
 
 /// Starts what does not run, and waits until the store is served.
 pub async fn up(rundir: &Path, args: &Up) -> anyhow::Result<String> {
+    args.validate()?;
     let mut builder = std::fs::DirBuilder::new();
     builder.recursive(true).mode(0o700).create(rundir).with_context(|| rundir.display().to_string())?;
     let files = Files { rundir: rundir.canonicalize()? };

@@ -6,11 +6,13 @@
 //! A child finds its end of the pair at the descriptor number in the environment variable [`LINK_ENV`].
 #![forbid(unsafe_code)]
 
+mod engine;
 pub mod limits;
 mod link;
 mod message;
 mod tether;
 
+pub use engine::{Engine, EngineHealth, EngineMember, EngineWarning};
 pub use link::{Link, LinkError, Packet};
 pub use message::{
     Begin, Connections, Damaged, FromService, Hello, Lead, LeaderChanged, Leading, Locate, Located, Mistrust,

@@ -121,7 +121,7 @@ pub struct SnapshotKept {
 #[derive(Clone, PartialEq, Message)]
 pub struct FromService {
     /// What is reported.
-    #[prost(oneof = "from_service::Report", tags = "1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12")]
+    #[prost(oneof = "from_service::Report", tags = "1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13")]
     pub report: Option<from_service::Report>,
 }
 
@@ -168,6 +168,9 @@ pub mod from_service {
         /// Answer to [`Locate`].
         #[prost(message, tag = "12")]
         Located(Located),
+        /// Of the replica that leads, or is about to: how its engine fares. Told when it changes, and now and then.
+        #[prost(message, tag = "13")]
+        Engine(crate::Engine),
     }
 }
 

@@ -44,6 +44,12 @@ pub enum Error {
     /// A daemon.
     #[error(transparent)]
     Daemon(#[from] peers::Error),
+    /// etcd, asked by a plain client.
+    #[error("etcd: {0}")]
+    Etcd(#[from] etcd_client::Error),
+    /// The channel to etcd.
+    #[error(transparent)]
+    EtcdChannel(#[from] xs_etcd::EtcdError),
     /// A guest's ring.
     #[error(transparent)]
     Guest(#[from] sim_guest::Error),

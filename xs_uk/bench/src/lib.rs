@@ -7,6 +7,7 @@
 #![forbid(unsafe_code)]
 
 mod args;
+mod bare;
 mod client;
 mod error;
 mod figure;

@@ -23,5 +23,11 @@ pub const LATENCIES_MAX: usize = 4 << 20;
 /// How often a transaction is tried anew before the measurement fails.
 pub const TRIES_MAX: u32 = 10_000;
 
+/// What a bare put to etcd stores: as many bytes as a WRITE of a device's state has with its envelope.
+pub const BARE_VALUE: [u8; 160] = [7; 160];
+
+/// The socket of our store's own etcd, in its run directory.
+pub const ETCD_SOCKET: &str = "etcd/localhost:1000";
+
 /// What is stored where a value is needed.
 pub const VALUE: &[u8] = b"0123456789abcdef";

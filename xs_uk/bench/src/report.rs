@@ -11,6 +11,9 @@ use crate::figure::{Better, Figure, median};
 use crate::lines::Line;
 use crate::stores::Store;
 
+/// What bare puts are called among the stores.
+const BARE: &str = "bare etcd";
+
 /// All that was measured.
 #[derive(Debug, Serialize)]
 pub struct Report {
@@ -52,6 +55,18 @@ struct FigureReport {
     best_peer: Option<&'static str>,
     /// Over 1 if we are better than the best peer.
     ratio: Option<f64>,
+    /// The same of bare puts to our store's etcd, if the engine is etcd and there is a like.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    bare_etcd: Option<BareReport>,
+}
+
+/// What bare puts to etcd give.
+#[derive(Debug, Default, Serialize)]
+struct BareReport {
+    values: Vec<f64>,
+    median: f64,
+    /// Over 1 if our store is better than bare puts.
+    ratio: Option<f64>,
 }
 
 impl Report {
@@ -74,24 +89,46 @@ impl Report {
     pub fn table(&self) -> String {
         let Machine { processors, model, kernel } = &self.machine;
         let mut text = format!("{processors} x {model}, {kernel}\n\n");
-        let mut row = |words: [&str; 7]| {
-            let [line, figure, unit, ours, c, ocaml, ratio] = words;
-            let _ = writeln!(
-                text,
-                "{line:<15} {figure:<19} {unit:<4} {ours:>11} {c:>11} {ocaml:>11}  {ratio:>7}"
-            );
+        let figures = self.lines.iter().flat_map(|line| &line.figures);
+        let with_bare = figures.clone().any(|figure| figure.bare_etcd.is_some());
+        let mut row = |words: [&str; 9]| {
+            let [line, figure, unit, ours, c, ocaml, ratio, bare, to_bare] = words;
+            let row = format!("{line:<15} {figure:<19} {unit:<4} {ours:>11} {c:>11} {ocaml:>11}  {ratio:>7}");
+            let _ = match with_bare {
+                true => writeln!(text, "{row} {bare:>11}  {to_bare:>7}"),
+                false => writeln!(text, "{row}"),
+            };
         };
-        row(["line", "figure", "unit", "xs_uk", "xenstored", "oxenstored", "ratio"]);
+        row(["line", "figure", "unit", "xs_uk", "xenstored", "oxenstored", "ratio", "bare etcd", "ratio"]);
         for line in &self.lines {
             for (at, figure) in line.figures.iter().enumerate() {
                 let values = Store::ALL.map(|store| figure.medians.get(store.name()).map(|v| number(*v)));
                 let [ours, c, ocaml] = values.map(|value| value.unwrap_or_else(|| "-".into()));
-                let ratio = figure.ratio.map_or_else(|| "-".into(), |ratio| format!("{ratio:.2}"));
+                let told =
+                    |ratio: Option<f64>| ratio.map_or_else(|| "-".into(), |ratio| format!("{ratio:.2}"));
+                let (ratio, bare) = (told(figure.ratio), figure.bare_etcd.as_ref());
+                let to_bare = told(bare.and_then(|bare| bare.ratio));
+                let bare = bare.map_or_else(|| "-".into(), |bare| number(bare.median));
                 let name = if at == 0 { line.name } else { "" };
-                row([name, figure.figure.name, figure.figure.unit, &ours, &c, &ocaml, &ratio]);
+                row([
+                    name,
+                    figure.figure.name,
+                    figure.figure.unit,
+                    &ours,
+                    &c,
+                    &ocaml,
+                    &ratio,
+                    &bare,
+                    &to_bare,
+                ]);
             }
         }
         text.push_str("\nMedians of the rounds. Ratio: to the best peer, over 1 where xs_uk is better.\n");
+        if with_bare {
+            text.push_str(
+                "Bare etcd: puts of a plain client to the same etcd, as many under way as the line has requests.\n",
+            );
+        }
         text
     }
 
@@ -99,8 +136,10 @@ impl Report {
     pub fn problems(&self, require: Option<f64>) -> Vec<String> {
         let mut problems = Vec::new();
         for line in &self.lines {
-            if let Some(failures) = line.failures.get(Store::Ours.name()) {
-                problems.push(format!("{}: xs_uk failed: {}", line.name, failures.join("; ")));
+            for who in [Store::Ours.name(), BARE] {
+                if let Some(failures) = line.failures.get(who) {
+                    problems.push(format!("{}: {who} failed: {}", line.name, failures.join("; ")));
+                }
             }
             let Some(require) = require else { continue };
             for figure in line.figures.iter().filter(|figure| figure.figure.main) {
@@ -132,12 +171,25 @@ impl LineReport {
             Err(error) => self.failures.entry(store.name()).or_default().push(error.to_string()),
         }
     }
+
+    /// Adds what bare puts to our store's etcd gave in the same round.
+    pub fn add_bare(&mut self, values: Option<Result<Vec<f64>, Error>>) {
+        match values {
+            Some(Ok(values)) => {
+                for (figure, value) in self.figures.iter_mut().zip(values) {
+                    figure.add_bare(value);
+                }
+            }
+            Some(Err(error)) => self.failures.entry(BARE).or_default().push(error.to_string()),
+            None => {}
+        }
+    }
 }
 
 impl FigureReport {
     fn new(figure: Figure) -> Self {
         let (values, medians) = (BTreeMap::new(), BTreeMap::new());
-        Self { figure, values, medians, best_peer: None, ratio: None }
+        Self { figure, values, medians, best_peer: None, ratio: None, bare_etcd: None }
     }
 
     fn add(&mut self, store: Store, value: f64) {
@@ -157,14 +209,30 @@ impl FigureReport {
             Better::Lower => there.min_by(|a, b| a.1.total_cmp(&b.1)),
         };
         self.best_peer = best.map(|(peer, _)| peer);
-        self.ratio = best.zip(self.medians.get(Store::Ours.name())).and_then(|((_, theirs), ours)| {
-            let ratio = match self.figure.better {
-                Better::Higher => ours / theirs,
-                Better::Lower => theirs / ours,
-            };
-            ratio.is_finite().then_some(ratio)
-        });
+        self.ratio = best
+            .zip(self.medians.get(Store::Ours.name()))
+            .and_then(|((_, theirs), ours)| ratio(self.figure.better, *ours, theirs));
+        let ours = self.medians.get(Store::Ours.name());
+        if let (Some(bare), Some(ours)) = (&mut self.bare_etcd, ours) {
+            bare.ratio = ratio(self.figure.better, *ours, bare.median);
+        }
     }
+
+    fn add_bare(&mut self, value: f64) {
+        let bare = self.bare_etcd.get_or_insert_default();
+        bare.values.push(value);
+        bare.median = median(&bare.values).unwrap_or_default();
+        self.compare();
+    }
+}
+
+/// Over 1 if ours is better.
+fn ratio(better: Better, ours: f64, theirs: f64) -> Option<f64> {
+    let ratio = match better {
+        Better::Higher => ours / theirs,
+        Better::Lower => theirs / ours,
+    };
+    ratio.is_finite().then_some(ratio)
 }
 
 impl Machine {
@@ -229,6 +297,22 @@ mod tests {
         report.lines[0].add(Store::Xenstored, Err(Error::Thread));
         assert!(report.problems(None).is_empty());
         report.lines[0].add(Store::Ours, Err(Error::Thread));
+        assert_eq!(report.problems(None).len(), 1);
+    }
+
+    #[test]
+    fn bare_puts_to_etcd_stand_beside_our_store() {
+        let mut report = report(100.0, 50.0, 80.0);
+        assert!(!report.table().contains("bare etcd"));
+        report.lines[0].add_bare(None);
+        report.lines[0].add_bare(Some(Ok(vec![40.0, 2e4, 4e4])));
+        report.lines[0].add_bare(Some(Ok(vec![60.0, 2e4, 4e4])));
+        let bare = report.lines[0].figures[0].bare_etcd.as_ref().unwrap();
+        assert_eq!((bare.median, bare.ratio), (50.0, Some(2.0)));
+        let bare = report.lines[0].figures[1].bare_etcd.as_ref().unwrap();
+        assert_eq!(bare.ratio, Some(2.0), "lower is better");
+        assert!(report.table().contains("bare etcd"));
+        report.lines[0].add_bare(Some(Err(Error::Thread)));
         assert_eq!(report.problems(None).len(), 1);
     }
 

@@ -5,6 +5,8 @@ use std::path::Path;
 use indicatif::{ProgressBar, ProgressStyle};
 
 use crate::args::Args;
+use crate::bare;
+use crate::client::Client;
 use crate::error::{Result, system};
 use crate::lines::{Line, Scale};
 use crate::report::{LineReport, Report};
@@ -30,7 +32,13 @@ pub fn run(args: &Args, lines: &[&'static Line]) -> Result<Report> {
                         crate::complain(&format_args!("{}, {}: {error}", line.name, store.name()))
                     });
                 }
-                measured.add(store, values);
+                match values {
+                    Ok(values) => {
+                        measured.add(store, Ok(values.ours));
+                        measured.add_bare(values.bare);
+                    }
+                    Err(error) => measured.add(store, Err(error)),
+                }
                 progress.inc(1);
             }
         }
@@ -40,11 +48,23 @@ pub fn run(args: &Args, lines: &[&'static Line]) -> Result<Report> {
     Ok(report)
 }
 
-fn measure(args: &Args, line: &Line, store: Store, dir: &Path) -> Result<Vec<f64>> {
+/// What a measurement gives.
+struct Values {
+    ours: Vec<f64>,
+    /// Of bare puts to the etcd of our store, if there is one and the line has its like.
+    bare: Option<Result<Vec<f64>>>,
+}
+
+fn measure(args: &Args, line: &Line, store: Store, dir: &Path) -> Result<Values> {
     let dir = dir.join(store.name());
     let scale = if args.quick { Scale::QUICK } else { Scale::FULL };
     let mut daemon = store.start(args, &dir)?;
-    let values = (line.measure)(daemon.as_mut(), scale);
+    // It takes clients before it serves, and the start is not what is measured.
+    Client::connect(&daemon.socket())?.read(0, "/")?;
+    let values = (line.measure)(daemon.as_mut(), scale).map(|ours| {
+        let etcd = (store == Store::Ours).then(|| bare::endpoint(args, &dir)).flatten();
+        Values { ours, bare: etcd.zip(line.bare).map(|(etcd, bare)| bare::measure(&etcd, bare, scale)) }
+    });
     drop(daemon);
     std::fs::remove_dir_all(&dir).map_err(system("remove a store's files"))?;
     values

@@ -112,6 +112,9 @@ pub trait Consensus: Send {
     /// Bytes that entries may take.
     fn capacity_bytes(&self) -> u64;
 
+    /// The caller has reason to think that the log has grown. An engine that is not told of each entry at once looks.
+    fn expect_more(&mut self) {}
+
     /// What reading has mended since the last call.
     fn take_repairs(&mut self) -> Repairs {
         Repairs::default()

@@ -138,6 +138,9 @@ pub enum ArgsError {
     /// Not built.
     #[error("--live-update: taking over another daemon's state is not supported yet")]
     LiveUpdate,
+    /// About the engine.
+    #[error("{0}")]
+    Engine(String),
 }
 
 impl Args {
@@ -180,6 +183,7 @@ impl Args {
             }
         }
         self.watch_event_timeout_s()?;
+        self.engine.validate().map_err(ArgsError::Engine)?;
         Ok(config)
     }
 
@@ -259,5 +263,7 @@ mod tests {
         assert!(matches!(parse(&["-w", "x=1"]).config(), Err(ArgsError::Unknown(..))));
         assert_eq!(parse(&["-U"]).config().unwrap_err(), ArgsError::LiveUpdate);
         assert!(Args::try_parse_from(["xs_uk", "--replicas", "0"]).is_err());
+        let slow = parse(&["--engine", "etcd", "--etcd-heartbeat-ms", "500"]).config();
+        assert!(matches!(slow, Err(ArgsError::Engine(_))));
     }
 }

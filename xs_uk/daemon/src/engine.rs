@@ -10,7 +10,10 @@ use xs_etcd::{EtcdLog, EtcdOptions};
 use xs_shm::Region;
 
 use crate::error::Error;
-use crate::limits::{MEMBER_QUOTA_BYTES, REQUEST_WAIT_MS};
+use crate::limits::{
+    MEMBER_ELECTION_MS, MEMBER_ELECTION_MS_MAX, MEMBER_HEARTBEAT_MS, MEMBER_HEARTBEAT_MS_MAX,
+    MEMBER_HEARTBEATS_MIN, MEMBER_QUOTA_BYTES, REQUEST_WAIT_MS,
+};
 use crate::member::{MemberOptions, client_socket};
 
 /// An engine.
@@ -37,6 +40,14 @@ pub struct EngineArgs {
     /// Where the store's own etcd keeps its data; default RUNDIR/etcd, which is in memory on most hosts.
     #[arg(long, value_name = "DIR")]
     pub etcd_data: Option<PathBuf>,
+    /// Pause between heartbeats of the store's own etcd. Slow machines need more.
+    #[arg(long, value_name = "MS", default_value_t = MEMBER_HEARTBEAT_MS,
+        value_parser = clap::value_parser!(u32).range(1..=i64::from(MEMBER_HEARTBEAT_MS_MAX)))]
+    pub etcd_heartbeat_ms: u32,
+    /// Without a heartbeat for so long the members of the store's own etcd elect another leader: at least 5 heartbeats.
+    #[arg(long, value_name = "MS", default_value_t = MEMBER_ELECTION_MS,
+        value_parser = clap::value_parser!(u32).range(1..=i64::from(MEMBER_ELECTION_MS_MAX)))]
+    pub etcd_election_ms: u32,
     /// The etcd that is started.
     #[arg(long, value_name = "FILE", default_value = "etcd")]
     pub etcd_program: PathBuf,
@@ -49,6 +60,29 @@ pub struct EngineArgs {
 }
 
 impl EngineArgs {
+    /// Checks what can be checked without asking anybody.
+    ///
+    /// # Errors
+    /// What makes no sense, in words.
+    pub fn validate(&self) -> Result<(), String> {
+        if self.engine == EngineKind::Embedded {
+            return Ok(());
+        }
+        let (heartbeat_ms, election_ms) = (self.etcd_heartbeat_ms, self.etcd_election_ms);
+        if election_ms < heartbeat_ms * MEMBER_HEARTBEATS_MIN {
+            return Err(format!(
+                "--etcd-election-ms {election_ms} is less than {MEMBER_HEARTBEATS_MIN} heartbeats of {heartbeat_ms} ms"
+            ));
+        }
+        // Where sockets of an own etcd are does not matter here.
+        self.etcd_options(Path::new("/")).validate().map_err(|error| error.to_string())
+    }
+
+    /// Which engine it is.
+    pub fn name(&self) -> String {
+        self.engine.to_possible_value().map(|value| value.get_name().to_owned()).unwrap_or_default()
+    }
+
     /// How long a request may wait for the engine.
     pub fn request_wait(&self) -> Duration {
         Duration::from_millis(self.request_wait_ms)
@@ -69,6 +103,8 @@ impl EngineArgs {
             directory,
             members: self.etcd_members,
             quota_bytes: MEMBER_QUOTA_BYTES,
+            heartbeat: Duration::from_millis(self.etcd_heartbeat_ms.into()),
+            election: Duration::from_millis(self.etcd_election_ms.into()),
         }
     }
 
@@ -97,19 +133,24 @@ impl EngineArgs {
         }
         options.prefix = format!("{}{}/", options.prefix, self.group_id);
         options.unavailable_after_ms = self.request_wait_ms;
+        // The leader kicks its followers.
+        options.watch = false;
         options
     }
 
     /// The same flags for a child.
     pub fn to_args(&self) -> Vec<OsString> {
-        let engine = self.engine.to_possible_value().map(|value| value.get_name().to_owned());
         let mut list: Vec<OsString> = vec![
             "--engine".into(),
-            engine.unwrap_or_default().into(),
+            self.name().into(),
             "--request-wait-ms".into(),
             self.request_wait_ms.to_string().into(),
             "--etcd-members".into(),
             self.etcd_members.to_string().into(),
+            "--etcd-heartbeat-ms".into(),
+            self.etcd_heartbeat_ms.to_string().into(),
+            "--etcd-election-ms".into(),
+            self.etcd_election_ms.to_string().into(),
             "--etcd-program".into(),
             self.etcd_program.clone().into(),
         ];
@@ -172,11 +213,13 @@ mod tests {
     #[test]
     fn a_child_reaches_the_same_etcd() {
         let line = "x --engine etcd --etcd-endpoints https://a:1,https://b:2 --etcd-ca /ca --etcd-user u \
-            --etcd-password-file /pw --etcd-call-timeout-ms 77 --group-id g7 --request-wait-ms 4";
+            --etcd-password-file /pw --etcd-call-timeout-ms 77 --group-id g7 --request-wait-ms 4 \
+            --etcd-heartbeat-ms 500 --etcd-election-ms 5000";
         let args = Line::parse_from(line.split_whitespace()).engine;
         let child = Line::parse_from(std::iter::once("x".into()).chain(args.to_args())).engine;
         assert_eq!(child.etcd_options(Path::new("/r")), args.etcd_options(Path::new("/r")));
         assert_eq!((child.own_members(), child.etcd.call_timeout_ms), (0, 77));
+        assert_eq!((child.etcd_heartbeat_ms, child.etcd_election_ms), (500, 5000));
         assert_eq!(args.etcd_options(Path::new("/r")).prefix, "/ppvmm/default/g7/");
     }
 
@@ -189,5 +232,19 @@ mod tests {
         assert_eq!(options.validate().map_err(|error| error.to_string()), Ok(()));
         assert_eq!(args.member(Path::new("/r")).data, Path::new("/r/etcd/group-a"));
         assert_eq!(args.own_members(), 3);
+    }
+
+    #[test]
+    fn times_that_etcd_would_refuse_are_refused_at_once() {
+        let line = |more: &str| Line::try_parse_from(format!("x --engine etcd {more}").split_whitespace());
+        for good in ["", "--etcd-election-ms 100", "--etcd-heartbeat-ms 10000 --etcd-election-ms 50000"] {
+            assert_eq!(line(good).map(|line| line.engine.validate()).unwrap(), Ok(()), "{good}");
+        }
+        for bad in ["--etcd-election-ms 99", "--etcd-heartbeat-ms 41", "--etcd-call-timeout-ms 0"] {
+            assert!(line(bad).is_ok_and(|line| line.engine.validate().is_err()), "{bad}");
+        }
+        for bad in ["--etcd-heartbeat-ms 10001", "--etcd-election-ms 50001", "--etcd-heartbeat-ms 0"] {
+            assert!(line(bad).is_err(), "{bad}");
+        }
     }
 }

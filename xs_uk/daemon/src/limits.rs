@@ -86,17 +86,35 @@ pub const HEIR_WAIT: Duration = Duration::from_millis(500);
 /// How long an heir waits for a gateway that takes nothing.
 pub const HEIR_SEND_WAIT: Duration = Duration::from_secs(1);
 
-/// How long etcd may take from its start to its first answer. It may have to read a long log.
+/// How long etcd may take from its start to its first answer. It may have to read a long log. Less than the warden waits.
 pub const MEMBER_START_WAIT: Duration = Duration::from_secs(25);
 
 /// How long etcd gets to end when it is asked to.
 pub const MEMBER_STOP_WAIT: Duration = Duration::from_secs(2);
 
-/// How long one probe of a starting etcd may take.
+/// How long one probe of a starting etcd may take, unless the members give each other more time.
 pub const MEMBER_PROBE: Duration = Duration::from_millis(500);
 
 /// Pause between probes.
 pub const MEMBER_PROBE_PAUSE: Duration = Duration::from_millis(20);
+
+/// Pause between heartbeats of the store's own etcd, unless set otherwise. All members are on this host.
+pub const MEMBER_HEARTBEAT_MS: u32 = 20;
+
+/// Longest such pause.
+pub const MEMBER_HEARTBEAT_MS_MAX: u32 = MEMBER_ELECTION_MS_MAX / MEMBER_HEARTBEATS_MIN;
+
+/// After so long without a heartbeat members elect another leader, unless set otherwise.
+pub const MEMBER_ELECTION_MS: u32 = 200;
+
+/// The longest that etcd takes for that.
+pub const MEMBER_ELECTION_MS_MAX: u32 = 50_000;
+
+/// Heartbeats that have to fit into it, for etcd.
+pub const MEMBER_HEARTBEATS_MIN: u32 = 5;
+
+const _: () = assert!(MEMBER_ELECTION_MS >= MEMBER_HEARTBEATS_MIN * MEMBER_HEARTBEAT_MS);
+const _: () = assert!(MEMBER_START_WAIT.as_millis() < warden::limits::START_BOUND_MS as u128);
 
 /// Most bytes of a member's data file, unless set otherwise.
 pub const MEMBER_QUOTA_BYTES: u64 = 1 << 30;
@@ -109,6 +127,15 @@ pub const CONSULT_PAUSE: Duration = Duration::from_micros(20);
 
 /// How often a replica that is to lead tells that it waits for the engine.
 pub const ENGINE_WAIT_NOTE: Duration = Duration::from_millis(500);
+
+/// How often the warden is told of the engine at most, as long as only figures change.
+pub const ENGINE_TOLD_PAUSE: Duration = Duration::from_secs(1);
+
+/// How often the warden is told of the engine although nothing changes.
+pub const ENGINE_TOLD_AGAIN: Duration = Duration::from_secs(5);
+
+/// Characters of a warning of the engine that are passed on.
+pub const ENGINE_WORDS_MAX: usize = 300;
 
 /// How often replicas look again whose roots differ, until it is clear who is right.
 pub const DISPUTE_PAUSE: Duration = Duration::from_millis(2);

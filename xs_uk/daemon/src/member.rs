@@ -20,6 +20,9 @@ use crate::limits::{MEMBER_PROBE, MEMBER_PROBE_PAUSE, MEMBER_START_WAIT, MEMBER_
 use crate::poller::{Interest, Poller};
 use crate::service::{Service, report};
 
+/// How many processors a program in Go uses.
+const PROCESSORS: &str = "GOMAXPROCS";
+
 const WARDEN: u64 = 0;
 const CHILD: u64 = 1;
 
@@ -36,6 +39,10 @@ pub struct MemberOptions {
     pub members: u32,
     /// Most bytes of its data file.
     pub quota_bytes: u64,
+    /// Pause between heartbeats of the members.
+    pub heartbeat: Duration,
+    /// Without one for so long they elect another leader.
+    pub election: Duration,
 }
 
 /// The file of a member's client socket.
@@ -55,7 +62,8 @@ pub fn run(options: &MemberOptions) -> Result<(), Error> {
     let service = Service::start(Role::Member)?;
     let number = service.begin.replica;
     let mut child = start_etcd(options, number)?;
-    let outcome = Member { service, child: &mut child }.supervise(&client_socket(&options.directory, number));
+    let member = Member { service, child: &mut child, patience: MEMBER_PROBE.max(options.election) };
+    let outcome = member.supervise(&client_socket(&options.directory, number));
     stop_etcd(&mut child);
     outcome
 }
@@ -63,6 +71,8 @@ pub fn run(options: &MemberOptions) -> Result<(), Error> {
 struct Member<'c> {
     service: Service,
     child: &'c mut Child,
+    /// How long one probe may take.
+    patience: Duration,
 }
 
 impl Member<'_> {
@@ -82,7 +92,7 @@ impl Member<'_> {
             if ready.contains(&WARDEN) && self.is_told_to_stop()? {
                 return Ok(());
             }
-            if !answers && probe(socket) {
+            if !answers && probe(socket, self.patience) {
                 answers = true;
                 let ready = Ready { pid: self.child.id(), ..Ready::default() };
                 report(&self.service.warden, from_service::Report::Ready(ready))?;
@@ -125,7 +135,13 @@ fn start_etcd(options: &MemberOptions, number: u32) -> Result<Child, Error> {
         .append(true)
         .open(directory.join(format!("etcd-{number}.log")))
         .map_err(|error| Error::Member(format!("etcd's log: {error}")))?;
-    Command::new("setpriv")
+    let mut command = Command::new("setpriv");
+    if std::env::var_os(PROCESSORS).is_none() {
+        // What it does for one batch after the other is one chain of goroutines: to hand each link to another processor
+        // costs more than it saves.
+        command.env(PROCESSORS, "1");
+    }
+    command
         .args(["--pdeathsig", "KILL", "--"])
         .arg(&options.program)
         .args(etcd_args(options, number))
@@ -149,9 +165,8 @@ fn etcd_args(options: &MemberOptions, number: u32) -> Vec<String> {
         ("--listen-peer-urls", peer(number)),
         ("--initial-advertise-peer-urls", peer(number)),
         ("--initial-cluster", cluster.join(",")),
-        // All members are on this host: a leader that is silent for a fifth of a second is gone.
-        ("--heartbeat-interval", "20".into()),
-        ("--election-timeout", "200".into()),
+        ("--heartbeat-interval", options.heartbeat.as_millis().to_string()),
+        ("--election-timeout", options.election.as_millis().to_string()),
         ("--quota-backend-bytes", options.quota_bytes.to_string()),
         ("--logger", "zap".into()),
         ("--log-outputs", "stderr".into()),
@@ -190,11 +205,11 @@ fn pidfd(child: &Child) -> Result<OwnedFd, Error> {
 }
 
 /// Whether a member answers at its socket at all; whether it has a quorum is the engine's to find out.
-fn probe(socket: &Path) -> bool {
+fn probe(socket: &Path, patience: Duration) -> bool {
     let ask = || -> std::io::Result<bool> {
         let mut stream = UnixStream::connect(socket)?;
-        stream.set_read_timeout(Some(MEMBER_PROBE))?;
-        stream.set_write_timeout(Some(MEMBER_PROBE))?;
+        stream.set_read_timeout(Some(patience))?;
+        stream.set_write_timeout(Some(patience))?;
         stream.write_all(b"GET /version HTTP/1.0\r\nHost: localhost\r\n\r\n")?;
         let mut answer = [0; 15];
         stream.read_exact(&mut answer)?;
@@ -215,6 +230,8 @@ mod tests {
             data: "/var/x".into(),
             members: 3,
             quota_bytes: 1 << 20,
+            heartbeat: Duration::from_millis(30),
+            election: Duration::from_millis(300),
         };
         let args = etcd_args(&options, 1);
         let value = |flag: &str| {
@@ -227,6 +244,7 @@ mod tests {
         );
         assert_eq!(value("--listen-client-urls"), "unix://localhost:1001");
         assert_eq!(value("--data-dir"), "/var/x/etcd-1");
+        assert_eq!((value("--heartbeat-interval"), value("--election-timeout")), ("30", "300"));
         assert_eq!(client_socket(&options.directory, 1), Path::new("/run/x/etcd/localhost:1001"));
     }
 
@@ -234,13 +252,13 @@ mod tests {
     fn nobody_at_the_socket_is_no_answer() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("socket");
-        assert!(!probe(&path));
+        assert!(!probe(&path, MEMBER_PROBE));
         let listener = std::os::unix::net::UnixListener::bind(&path).unwrap();
         let server = std::thread::spawn(move || {
             let (mut stream, _) = listener.accept().unwrap();
             stream.write_all(b"HTTP/1.0 200 OK\r\n\r\n{}").unwrap();
         });
-        assert!(probe(&path));
+        assert!(probe(&path, MEMBER_PROBE));
         server.join().unwrap();
     }
 }

@@ -51,10 +51,18 @@ pub enum Request {
         /// What is done else.
         otherwise: Vec<Op>,
     },
+    /// Where history is. Unlike a transaction, which etcd 3.4 refuses once its file has reached the quota even if it only
+    /// reads, this is always answered.
+    Revision {
+        /// Some key.
+        key: Vec<u8>,
+    },
     /// Forgets history before a revision.
     Compact {
         /// The revision.
         revision: i64,
+        /// Whether to wait until the pages of the member that answers are free.
+        physical: bool,
     },
     /// A member's state.
     Status {
@@ -139,6 +147,8 @@ pub enum Answer {
         /// What was found.
         found: Vec<Found>,
     },
+    /// To [`Request::Revision`].
+    Revision(i64),
     /// To [`Request::Status`].
     Status(Status),
     /// To the others.
@@ -203,6 +213,8 @@ pub enum Output {
         end: Vec<u8>,
         /// The first revision.
         revision: i64,
+        /// How long it may take to begin.
+        timeout: Duration,
     },
     /// End the watch.
     Unwatch,

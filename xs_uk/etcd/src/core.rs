@@ -68,6 +68,8 @@ pub struct CoreConfig {
     pub unavailable_after: Duration,
     /// Most bytes of the log that no snapshot covers.
     pub log_bytes_max: u64,
+    /// Whether a follower is told of each batch by a watch. Else it looks when it is to expect more, and when it polls.
+    pub watch: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -123,6 +125,8 @@ pub struct Core {
     broken: Option<Broken>,
     /// The log may hold more than was read.
     behind: bool,
+    /// It may have grown behind the page that is being read.
+    expecting: bool,
     next_poll: Duration,
     /// The newest revision that was seen.
     revision: i64,
@@ -154,6 +158,7 @@ impl Core {
             reader: Reader::new(from),
             broken: None,
             behind: true,
+            expecting: false,
             next_poll: Duration::ZERO,
             revision: 0,
             watch_from: 0,
@@ -322,6 +327,11 @@ impl Core {
         self.load.is_some() || self.loaded.is_some()
     }
 
+    /// See [`xs_consensus::Consensus::expect_more`].
+    pub fn expect_more(&mut self) {
+        (self.behind, self.expecting) = (true, true);
+    }
+
     /// Behind the last entry given out.
     pub fn cursor(&self) -> Cursor {
         self.reader.cursor
@@ -364,6 +374,7 @@ impl Core {
         } else {
             self.appender.waiting_since.get_or_insert(now);
         }
+        self.wake |= self.health.settle(now);
         self.wake |= self.health.changed(now, self.waited(), &self.config);
         for slot in Slot::ALL {
             if self.begins_at(slot).is_some_and(|at| at <= now) {
@@ -379,8 +390,9 @@ impl Core {
     pub fn deadline(&self) -> Option<Duration> {
         let begins = Slot::ALL.into_iter().filter_map(|slot| self.begins_at(slot)).min();
         let unavailable = self.appender.waiting_since.map(|since| since + self.config.unavailable_after);
-        let unavailable = unavailable.filter(|at| *at > self.now);
-        begins.into_iter().chain(unavailable).chain(self.watch_at()).min()
+        let turns = self.health.turns_at(self.appender.waiting_since, &self.config);
+        let waits = unavailable.into_iter().chain([turns]).filter(|at| *at > self.now);
+        begins.into_iter().chain(waits).chain(self.watch_at()).chain(self.health.settles_at()).min()
     }
 
     /// When the next call on a line is to begin.

@@ -9,8 +9,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use etcd_client::{
-    AlarmAction, AlarmOptions, AlarmType, Client, ConnectOptions, MaintenanceClient, WatchFilterType,
-    WatchOptions, WatchResponseStream,
+    AlarmAction, AlarmOptions, AlarmType, Client, CompactionOptions, ConnectOptions, MaintenanceClient,
+    ResponseHeader, WatchFilterType, WatchOptions, WatchResponseStream,
 };
 use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
@@ -23,7 +23,7 @@ use crate::channel::Connector;
 use crate::convert;
 use crate::core::WatchEvent;
 use crate::engine::Shared;
-use crate::limits::{ANSWER_BYTES_MAX, WATCH_TIMEOUT};
+use crate::limits::ANSWER_BYTES_MAX;
 
 /// What the driver needs to make clients.
 pub(crate) struct Reach {
@@ -119,14 +119,14 @@ impl Driver {
         match output {
             Output::Call { id, request, timeout } => self.call(id, request, timeout),
             Output::Unwatch => self.watch = None,
-            Output::Watch { id, key, end, revision } => {
+            Output::Watch { id, key, end, revision, timeout } => {
                 let options = WatchOptions::new()
                     .with_range(end)
                     .with_start_revision(revision)
                     .with_filters([WatchFilterType::NoDelete])
                     .with_fragment();
                 let client = client(self.reach.clone(), self.current, self.cells[self.current].clone());
-                self.watch = Some(Watch { id, next: Box::pin(open_watch(client, key, options)) });
+                self.watch = Some(Watch { id, next: Box::pin(open_watch(client, key, options, timeout)) });
             }
         }
     }
@@ -188,8 +188,13 @@ async fn perform(
             let response = kv.txn(convert::txn(compare, then, otherwise)).await;
             convert::txn_answer(response.map_err(convert::error)?)
         }
-        Request::Compact { revision } => {
-            kv.compact(revision, None).await.map_err(convert::error).map(|_| Answer::Done)
+        Request::Revision { key } => {
+            let found = kv.get(key, None).await.map_err(convert::error)?;
+            Ok(Answer::Revision(found.header().map_or(0, ResponseHeader::revision)))
+        }
+        Request::Compact { revision, physical } => {
+            let options = physical.then(|| CompactionOptions::new().with_physical());
+            kv.compact(revision, options).await.map_err(convert::error).map(|_| Answer::Done)
         }
         Request::Status { .. } => {
             let status = maintenance.status().await.map_err(convert::error)?;
@@ -217,6 +222,7 @@ async fn open_watch(
     client: impl Future<Output = Result<Client, CallError>>,
     key: Vec<u8>,
     options: WatchOptions,
+    limit: Duration,
 ) -> Option<(Stream, Vec<KeyValue>)> {
     let open = async {
         let client = client.await.ok()?;
@@ -224,7 +230,7 @@ async fn open_watch(
         let (requests, responses) = watch.watch(key, Some(options)).await.ok()?.split();
         Some((Stream { _requests: requests, responses, _client: client }, Vec::new()))
     };
-    timeout(WATCH_TIMEOUT, open).await.ok().flatten()
+    timeout(limit, open).await.ok().flatten()
 }
 
 async fn next_message(mut stream: Stream) -> Option<(Stream, Vec<KeyValue>)> {

@@ -211,6 +211,11 @@ impl Consensus for EtcdLog {
         if self.is_leading()? { Ok(()) } else { Err(LogError::NotLeading) }
     }
 
+    fn expect_more(&mut self) {
+        self.shared.lock().expect_more();
+        self.shared.notify.notify_one();
+    }
+
     fn used_bytes(&self) -> u64 {
         self.shared.lock().used_bytes()
     }

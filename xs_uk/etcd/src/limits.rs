@@ -41,19 +41,20 @@ pub const RETRY_MAX: Duration = Duration::from_millis(500);
 /// Pause between the end of a watch and the next one.
 pub const WATCH_PAUSE: Duration = Duration::from_millis(50);
 
-/// Longest wait for a watch to begin.
+/// Longest wait for a watch to begin, unless calls may take longer.
 pub const WATCH_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// Longest wait for one answer, after the time limit doubled with each attempt.
+/// Longest wait for one answer after the time limit doubled with each attempt, unless the first one is longer.
 pub const CALL_TIMEOUT_MAX: Duration = Duration::from_secs(4);
 
-/// Longest wait for a member that defragments.
-pub const DEFRAGMENT_TIMEOUT: Duration = Duration::from_secs(60);
+/// Longest wait for a member that compacts or defragments. One that does not even answer pings is given up sooner.
+pub const TEND_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// Pause between two attempts to make room in an etcd whose quota is used up.
 pub const TEND_PAUSE: Duration = Duration::from_secs(3);
 
-/// Without a complaint for so long, the quota is no longer used up. A write that waits is tried more often.
+/// Without a complaint for so long after room was made, the quota is no longer used up. A write that waits is tried more
+/// often.
 pub const SPACE_QUIET: Duration = Duration::from_secs(2);
 
 /// Most endpoints.
@@ -67,3 +68,4 @@ const _: () = assert!(CHUNK_BYTES + 1024 < 3 * 512 * 1024);
 const _: () =
     assert!(PAGE_BATCHES_MAX as usize * (BATCH_BYTES_MAX + BATCH_ENTRIES_MAX * 4 + 1024) < ANSWER_BYTES_MAX);
 const _: () = assert!(SPACE_QUIET.as_millis() > 2 * RETRY_MAX.as_millis());
+const _: () = assert!(TEND_PAUSE.as_millis() > SPACE_QUIET.as_millis());

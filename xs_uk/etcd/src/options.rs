@@ -60,6 +60,10 @@ pub struct EtcdOptions {
     /// Most bytes of the log that no snapshot covers
     #[arg(long = "etcd-log-bytes-max", value_name = "BYTES", default_value_t = 64 << 20)]
     pub log_bytes_max: u64,
+    /// Whether a follower is told of each batch at once, for callers that have no other way to learn of it. It costs the
+    /// machine of the leader a few wake-ups for each.
+    #[arg(skip = true)]
+    pub watch: bool,
 }
 
 impl Default for EtcdOptions {
@@ -80,6 +84,7 @@ impl Default for EtcdOptions {
             status_interval_ms: 5000,
             unavailable_after_ms: 3000,
             log_bytes_max: 64 << 20,
+            watch: true,
         }
     }
 }
@@ -132,6 +137,7 @@ impl EtcdOptions {
             status_interval: Duration::from_millis(self.status_interval_ms),
             unavailable_after: Duration::from_millis(self.unavailable_after_ms),
             log_bytes_max: self.log_bytes_max,
+            watch: self.watch,
         }
     }
 }

@@ -102,6 +102,14 @@ eventually() {
 
 # ---------------------------------------------------------------- the store
 
+# engine_is ENGINE: what xs_uk keeps its log in. Everything is some twenty times slower here than on real hardware.
+engine_is() {
+  xs_uk_flags+=(--engine "$1")
+  [[ $1 == etcd ]] || return 0
+  xs_uk_flags+=(--etcd-heartbeat-ms 500 --etcd-election-ms 5000 --etcd-connect-timeout-ms 10000 --etcd-call-timeout-ms 10000
+    --etcd-keep-alive-timeout-ms 20000 --etcd-status-interval-ms 60000 --etcd-poll-interval-ms 10000 --request-wait-ms 60000)
+}
+
 # start_store KIND: starts the daemon and waits until it answers.
 start_store() {
   case $1 in
@@ -114,7 +122,7 @@ start_store() {
   setsid "$@" "${store_flags[@]}" 3>&- >>"$store_log" 2>&1 &
   store_pid=$!
   echo "$store_pid" >/run/store.pid
-  eventually 20 store_answers || { echo "$1 does not answer: $(tail -n 1 "$store_log")"; return 1; }
+  eventually 60 store_answers || { echo "$1 does not answer: $(tail -n 1 "$store_log")"; return 1; }
 }
 
 store_answers() {

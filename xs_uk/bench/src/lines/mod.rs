@@ -13,9 +13,11 @@ use std::time::{Duration, Instant};
 
 use peers::Daemon;
 
+use crate::bare::Bare;
 use crate::client::Client;
 use crate::error::{Error, Result};
 use crate::figure::{Better, Figure, Latencies};
+use crate::limits::PIPELINE;
 
 /// How much is done.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -52,12 +54,29 @@ pub struct Line {
     pub rounds_max: u32,
     /// Does it once, on a store with nothing in it.
     pub measure: Measure,
+    /// The bare puts to etcd that it is compared with, if the engine is etcd.
+    pub bare: Option<Bare>,
 }
 
 impl Line {
     /// Is it meant by this name?
     pub fn is(&self, name: &str) -> bool {
         self.name == name || name.ends_with('-') && self.name.starts_with(name)
+    }
+
+    /// Each operation is one request that is logged.
+    const fn beside_puts(self, clients: usize) -> Self {
+        Self { bare: Some(Bare { clients, at_once: 1, in_turn: 1, counted: 1 }), ..self }
+    }
+
+    /// So many requests are under way; the latency is that of all of them.
+    const fn beside_piped_puts(self, at_once: usize) -> Self {
+        Self { bare: Some(Bare { clients: 1, at_once, in_turn: 1, counted: at_once }), ..self }
+    }
+
+    /// Each operation is so many requests that are logged, one after the other.
+    const fn beside_puts_in_turn(self, in_turn: usize) -> Self {
+        Self { bare: Some(Bare { clients: 1, at_once: 1, in_turn, counted: 1 }), ..self }
     }
 }
 
@@ -94,27 +113,27 @@ const fn line(
     rounds_max: u32,
     measure: Measure,
 ) -> Line {
-    Line { name, about, figures, rounds_max, measure }
+    Line { name, about, figures, rounds_max, measure, bare: None }
 }
 
 /// All lines in the order in which they are run.
 #[rustfmt::skip]
 pub const ALL: &[Line] = &[
     line("sync-read-1", "one client reads, one request at a time", OPS, u32::MAX, |d, s| sync::reads(d, s, 1)),
-    line("sync-write-1", "one client writes, one request at a time", OPS, u32::MAX, |d, s| sync::writes(d, s, 1)),
+    line("sync-write-1", "one client writes, one request at a time", OPS, u32::MAX, |d, s| sync::writes(d, s, 1)).beside_puts(1),
     line("sync-read-8", "8 clients read, each one request at a time", OPS, u32::MAX, |d, s| sync::reads(d, s, 8)),
-    line("sync-write-8", "8 clients write, each one request at a time", OPS, u32::MAX, |d, s| sync::writes(d, s, 8)),
+    line("sync-write-8", "8 clients write, each one request at a time", OPS, u32::MAX, |d, s| sync::writes(d, s, 8)).beside_puts(8),
     line("sync-read-64", "64 clients read", OPS, u32::MAX, |d, s| sync::reads(d, s, 64)),
-    line("sync-write-64", "64 clients write", OPS, u32::MAX, |d, s| sync::writes(d, s, 64)),
+    line("sync-write-64", "64 clients write", OPS, u32::MAX, |d, s| sync::writes(d, s, 64)).beside_puts(64),
     line("pipe-read", "one client reads, 32 requests under way", BATCHES, u32::MAX, sync::piped_reads),
-    line("pipe-write", "one client writes, 32 requests under way", BATCHES, u32::MAX, sync::piped_writes),
+    line("pipe-write", "one client writes, 32 requests under way", BATCHES, u32::MAX, sync::piped_writes).beside_piped_puts(PIPELINE),
     line("connect", "connect, read, close", OPS, u32::MAX, sync::connections),
-    line("tx-rmw", "transactions of one read and one write", OPS, u32::MAX, transactions::increments),
+    line("tx-rmw", "transactions of one read and one write", OPS, u32::MAX, transactions::increments).beside_puts_in_turn(4),
     line("tx-create-20", "transactions that create a node with 20 children", OPS, u32::MAX, transactions::creations),
     line("tx-parallel-16", "16 clients create siblings with 20 nodes each, 400 commits", transactions::PARALLEL, u32::MAX, transactions::siblings),
-    line("watch-1k", "writes beside 1,000 watches elsewhere", OPS, u32::MAX, |d, s| watches::elsewhere(d, s, 1000)),
-    line("watch-10k", "writes beside 10,000 watches elsewhere", OPS, u32::MAX, |d, s| watches::elsewhere(d, s, 10_000)),
-    line("watch-50k", "writes beside 50,000 watches elsewhere", OPS, 3, |d, s| watches::elsewhere(d, s, 50_000)),
+    line("watch-1k", "writes beside 1,000 watches elsewhere", OPS, u32::MAX, |d, s| watches::elsewhere(d, s, 1000)).beside_puts(1),
+    line("watch-10k", "writes beside 10,000 watches elsewhere", OPS, u32::MAX, |d, s| watches::elsewhere(d, s, 10_000)).beside_puts(1),
+    line("watch-50k", "writes beside 50,000 watches elsewhere", OPS, 3, |d, s| watches::elsewhere(d, s, 50_000)).beside_puts(1),
     line("rm-30k", "removal of a directory of 30,000 while another client reads", REMOVAL, 3, delete::wide),
     line("rm-100k", "removal of a subtree of 100,000 nodes while another client reads", REMOVAL, 3, delete::deep),
     line("memory-40", "memory of all the store's processes with 40 guests", guests::MEMORY, 2, guests::memory),
@@ -161,7 +180,7 @@ fn repeat(time: Duration, mut once: impl FnMut() -> Result<()>) -> Result<Latenc
 }
 
 /// The figures of [`OPS`].
-fn ops(latencies: Vec<Latencies>, took: Duration) -> Vec<f64> {
+pub fn ops(latencies: Vec<Latencies>, took: Duration) -> Vec<f64> {
     let all = Latencies::merge(latencies);
     let rate = per_second(all.count, took);
     let [median, p99, _] = all.summary_us();

@@ -14,6 +14,7 @@ use xs_store::{ConnId, Effect};
 use super::arrivals::Arrivals;
 use super::backlog::Backlog;
 use super::conn::{Conn, Flow, Transport};
+use super::engine_told::EngineTold;
 use super::machine::Machine;
 use super::repairs::Repairs;
 use super::send_snapshot;
@@ -80,6 +81,7 @@ pub(super) struct Leader {
     /// How long a request may wait for the engine.
     pub request_wait: Duration,
     pub repairs: Repairs,
+    pub engine_told: EngineTold,
 }
 
 /// When the next snapshot is due.
@@ -156,6 +158,7 @@ impl Leader {
         self.status.log_bytes = self.machine.used_bytes();
         self.arrivals.try_again();
         self.listen_again()?;
+        self.engine_told.tell(&self.warden, &self.machine.engine_state())?;
         self.sweep_ports();
         self.scrub()?;
         self.pay_owed()?;

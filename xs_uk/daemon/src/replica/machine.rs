@@ -141,6 +141,11 @@ impl Machine {
         self.engine.used_bytes()
     }
 
+    /// The leader kicked: the log has grown.
+    pub fn expect_more(&mut self) {
+        self.engine.expect_more();
+    }
+
     /// What to wait on for committed entries; none if the engine commits at once.
     pub fn wake_fd(&self) -> Option<BorrowedFd<'_>> {
         self.engine.wake_fd()
@@ -163,9 +168,14 @@ impl Machine {
 
     /// Applies what older leaders left. True once they are fenced and nothing is left.
     pub fn finish_lead(&mut self) -> Result<bool, Error> {
-        let fenced = self.engine.is_leading()?;
-        while self.catch_up(usize::MAX)? > 0 {}
-        Ok(fenced)
+        loop {
+            let fenced = self.engine.is_leading()?;
+            while self.catch_up(usize::MAX)? > 0 {}
+            // What changed meanwhile has no wake-up of its own any more.
+            if fenced == self.engine.is_leading()? {
+                return Ok(fenced);
+            }
+        }
     }
 
     /// Applies up to `limit` committed entries; gives their number.

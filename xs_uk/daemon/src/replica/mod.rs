@@ -7,6 +7,7 @@ mod commit;
 mod conn;
 mod court;
 mod domains;
+mod engine_told;
 pub mod heir;
 mod holds;
 mod leader;
@@ -203,6 +204,9 @@ impl Follower {
                 && let Some(promoted) = self.take_orders()?
             {
                 return Ok(promoted);
+            }
+            if ready.contains(&KICK) {
+                self.machine.expect_more();
             }
             let more = self.advance().and_then(|more| self.look_after(more));
             pause = told(&self.service.warden, self.machine.index(), more)?;

@@ -14,6 +14,7 @@ use xs_store::entry::Entry;
 use super::ReplicaOptions;
 use super::arrivals::Arrivals;
 use super::conn::{Conn, Transport};
+use super::engine_told::EngineTold;
 use super::leader::{ENGINE, EVENTS, GATEWAY, HEIR, Leader, SnapshotState, WARDEN};
 use super::machine::Machine;
 use super::repairs::Repairs;
@@ -51,7 +52,8 @@ pub(super) fn take_over(
 ) -> Result<Leader, Error> {
     let Parts { service, mut machine, table, words, mut status, kick, arrivals, options } = parts;
     status.epoch = epoch;
-    let fenced = fence(&service.warden, &mut machine, epoch, &words, &mut status);
+    let mut engine_told = EngineTold::new(options.engine.name());
+    let fenced = fence(&service.warden, &mut machine, epoch, &words, &mut status, &mut engine_told);
     told(&service.warden, machine.index(), fenced)?;
     machine.set_kick(kick);
     let (clients, handles) = held;
@@ -91,6 +93,7 @@ pub(super) fn take_over(
         ending: BTreeSet::new(),
         request_wait: options.engine.request_wait(),
         repairs: Repairs::new(),
+        engine_told,
     };
     if leader.machine.index() == 0 {
         leader.propose_or_retry(&Entry::SetConfig(options.config))?;
@@ -123,6 +126,7 @@ fn fence(
     epoch: u64,
     words: &ReplicaWords,
     status: &mut ReplicaStatus,
+    engine_told: &mut EngineTold,
 ) -> Result<(), Error> {
     machine.begin_lead(epoch)?;
     let mut poller = Poller::new().map_err(Error::system("epoll_create"))?;
@@ -136,6 +140,7 @@ fn fence(
             let detail = format!("{:?}", machine.engine_state().health);
             note(warden, Severity::Warning, notes::ENGINE_WAITS, detail)?;
         }
+        engine_told.tell(warden, &machine.engine_state())?;
         poller.wait(LEADER_BEAT, &mut ready).map_err(Error::system("epoll_wait"))?;
         status.heartbeat += 1;
         status.applied = machine.index();

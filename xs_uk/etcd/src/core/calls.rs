@@ -10,7 +10,7 @@ use super::reader::{Broken, Reader};
 use super::{Core, Role, appender};
 use crate::call::{Answer, CallError, Found, Op, Request, Slot};
 use crate::leader::Leader;
-use crate::limits::{DEFRAGMENT_TIMEOUT, PAGE_BATCHES_MAX};
+use crate::limits::{PAGE_BATCHES_MAX, TEND_TIMEOUT};
 
 impl Core {
     /// When a line has something to ask, the pause after a failure aside.
@@ -58,7 +58,10 @@ impl Core {
     pub(super) fn request(&mut self, slot: Slot) -> Request {
         match slot {
             Slot::Claim => self.claim(),
-            Slot::Read => self.read(),
+            Slot::Read => {
+                self.expecting = false;
+                self.read()
+            }
             Slot::Append => {
                 let Role::Leading { me, fence } = self.role else {
                     unreachable!("only a leader's line is due")
@@ -71,14 +74,14 @@ impl Core {
                 keep.request(&self.config.keys, self.fence().unwrap_or(0), self.revision)
             }
             Slot::Load => self.load.get_or_insert_default().request(&self.config.keys),
-            Slot::Tend => self.health.tend(self.revision),
+            Slot::Tend => self.health.tend(&self.config.keys, self.revision),
             Slot::Health => Request::Status { endpoint: self.health.next },
         }
     }
 
     pub(super) fn timeout(&self, slot: Slot, request: &Request) -> Duration {
         match request {
-            Request::Defragment { .. } => DEFRAGMENT_TIMEOUT,
+            Request::Defragment { .. } | Request::Compact { physical: true, .. } => TEND_TIMEOUT,
             _ => self.lines.timeout(slot, self.config.call_timeout),
         }
     }
@@ -116,7 +119,10 @@ impl Core {
     pub(super) fn hear_answer(&mut self, slot: Slot, answer: Answer) {
         match (slot, answer) {
             (Slot::Health, Answer::Status(status)) => self.hear_status(Some(status)),
-            (Slot::Tend, _) => {
+            (Slot::Tend, answer) => {
+                if let Answer::Revision(revision) = answer {
+                    self.revision = self.revision.max(revision);
+                }
                 self.health.tended(self.now);
                 self.wake = true;
             }

@@ -1,10 +1,13 @@
 //! What is known of the members, and making room when their quota is used up.
 //!
 //! ```text
-//!   quota used up: Compact -> Defragment(0) .. Defragment(n) -> Disarm --+--> over, if nobody complains any more
-//!                     ^                                                  |
-//!                     +------------------- after a pause ----------------+
+//!   quota used up: Look -> Compact -> Defragment(0) .. Defragment(n) -> Disarm -> Quiet --+--> over, if nobody complained
+//!                   ^                                                                    |
+//!                   +--------------------------- after a pause --------------------------+
 //! ```
+//!
+//! `Look` asks for the present revision: what others deleted lies beyond the last one that we saw, and an etcd without
+//! room refuses the transactions that would have told us. A leader does all this, or a replica that claims to be one.
 
 use std::time::Duration;
 
@@ -12,14 +15,17 @@ use xs_consensus::{EngineHealth, EngineMember, EngineWarning};
 
 use super::{CoreConfig, millis};
 use crate::call::{CallError, Request, Status};
+use crate::keys::Keys;
 use crate::limits::{SPACE_QUIET, TEND_PAUSE};
 use crate::version::repaired_in;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Tend {
+    Look,
     Compact,
     Defragment(usize),
     Disarm,
+    Quiet,
 }
 
 #[derive(Clone, Debug, Default)]
@@ -91,51 +97,74 @@ impl Health {
 
     pub fn no_space_at(&mut self, now: Duration) {
         self.no_space_told = now;
-        self.no_space.get_or_insert((Tend::Compact, now));
+        self.no_space.get_or_insert((Tend::Look, now));
     }
 
-    /// Whether nobody has complained for so long that a write that waits would have.
+    /// Whether nobody has complained for so long that a write that waits would have. While a member defragments, nobody
+    /// can.
     fn has_room_again(&mut self, now: Duration) -> bool {
-        let over = self.no_space.is_some() && now.saturating_sub(self.no_space_told) > SPACE_QUIET;
+        let rests = matches!(self.no_space, Some((Tend::Look | Tend::Quiet, _)));
+        let over = rests && now.saturating_sub(self.no_space_told) > SPACE_QUIET;
         if over {
             (self.no_space, self.tend_failure) = (None, None);
         }
         over
     }
 
-    pub fn tend_at(&self) -> Option<Duration> {
-        self.no_space.map(|(_, at)| at)
+    /// When it turns out whether the room that was made is enough.
+    pub fn settles_at(&self) -> Option<Duration> {
+        self.no_space.filter(|(step, _)| *step == Tend::Quiet).map(|(_, at)| at)
     }
 
-    pub fn tend(&self, revision: i64) -> Request {
+    /// Ends the pause after room was made. True if it was enough.
+    pub fn settle(&mut self, now: Duration) -> bool {
+        if self.settles_at().is_none_or(|at| at > now) {
+            return false;
+        }
+        let over = self.has_room_again(now);
+        if !over {
+            self.no_space = Some((Tend::Look, now));
+        }
+        over
+    }
+
+    pub fn tend_at(&self) -> Option<Duration> {
+        self.no_space.filter(|(step, _)| *step != Tend::Quiet).map(|(_, at)| at)
+    }
+
+    pub fn tend(&self, keys: &Keys, revision: i64) -> Request {
         match self.no_space {
+            Some((Tend::Compact, _)) => Request::Compact { revision, physical: true },
             Some((Tend::Defragment(endpoint), _)) => Request::Defragment { endpoint },
             Some((Tend::Disarm, _)) => Request::Disarm,
-            _ => Request::Compact { revision },
+            _ => Request::Revision { key: keys.leader() },
         }
     }
 
     pub fn tended(&mut self, now: Duration) {
+        let members = self.members.len();
         let Some((step, at)) = &mut self.no_space else { return };
         *step = match *step {
+            Tend::Look => Tend::Compact,
             Tend::Compact => Tend::Defragment(0),
-            Tend::Defragment(i) if i + 1 < self.members.len() => Tend::Defragment(i + 1),
+            Tend::Defragment(i) if i + 1 < members => Tend::Defragment(i + 1),
             Tend::Defragment(_) => Tend::Disarm,
-            Tend::Disarm => {
+            Tend::Disarm | Tend::Quiet => {
                 *at = now + TEND_PAUSE;
-                Tend::Compact
+                Tend::Quiet
             }
         };
     }
 
     pub fn tend_failed(&mut self, now: Duration, error: &CallError) {
         self.tend_failure = Some(error.to_string());
+        let members = self.members.len();
         let Some((step, at)) = &mut self.no_space else { return };
         match *step {
             // A member that is away has no need of it now.
-            Tend::Defragment(i) if i + 1 < self.members.len() => *step = Tend::Defragment(i + 1),
+            Tend::Defragment(i) if i + 1 < members => *step = Tend::Defragment(i + 1),
             Tend::Defragment(_) => *step = Tend::Disarm,
-            Tend::Compact | Tend::Disarm => (*step, *at) = (Tend::Compact, now + TEND_PAUSE),
+            _ => (*step, *at) = (Tend::Look, now + TEND_PAUSE),
         }
     }
 
@@ -152,6 +181,13 @@ impl Health {
         } else {
             EngineHealth::Waiting { waited_ms }
         }
+    }
+
+    /// When the verdict turns bad if nothing is heard any more.
+    pub fn turns_at(&self, waiting_since: Option<Duration>, config: &CoreConfig) -> Duration {
+        // A moment later: at its end the patience is not used up yet.
+        let patience = 2 * config.poll_interval + Duration::from_millis(1);
+        self.answered.min(waiting_since.unwrap_or(Duration::MAX)) + patience
     }
 
     /// Whether the verdict became another since this was last asked.
@@ -194,5 +230,65 @@ impl Health {
         let tend = self.tend_failure.iter().map(|what| EngineWarning::Maintenance { what: what.clone() });
         let failing = self.failing.iter().map(|what| EngineWarning::Failing { what: what.clone() });
         faulty.chain(no_space).chain(corrupt).chain(tend).chain(failing).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SECOND: Duration = Duration::from_secs(1);
+
+    fn full(members: usize) -> (Health, Keys) {
+        let mut health = Health::new(&vec!["m".to_owned(); members]);
+        health.no_space_at(SECOND);
+        (health, Keys::new("/p/"))
+    }
+
+    /// The calls up to the pause, with none of them failing.
+    fn make_room(health: &mut Health, keys: &Keys, now: Duration) -> Vec<Request> {
+        let mut asked = Vec::new();
+        while health.tend_at().is_some() {
+            asked.push(health.tend(keys, 9));
+            health.tended(now);
+        }
+        asked
+    }
+
+    #[test]
+    fn room_is_made_at_every_member_behind_the_present_revision() {
+        let (mut health, keys) = full(2);
+        let asked = make_room(&mut health, &keys, SECOND);
+        let expected = [
+            Request::Revision { key: keys.leader() },
+            Request::Compact { revision: 9, physical: true },
+            Request::Defragment { endpoint: 0 },
+            Request::Defragment { endpoint: 1 },
+            Request::Disarm,
+        ];
+        assert_eq!(asked, expected);
+        assert!(!health.settle(SECOND + TEND_PAUSE / 2) && !health.warnings().is_empty());
+        assert!(health.settle(SECOND + TEND_PAUSE) && health.warnings().is_empty());
+    }
+
+    #[test]
+    fn a_complaint_in_the_pause_begins_anew() {
+        let (mut health, keys) = full(1);
+        make_room(&mut health, &keys, SECOND);
+        health.no_space_at(SECOND + TEND_PAUSE / 2);
+        assert_eq!(health.settles_at(), Some(SECOND + TEND_PAUSE));
+        assert!(!health.settle(SECOND + TEND_PAUSE));
+        assert_eq!(health.tend(&keys, 9), Request::Revision { key: keys.leader() });
+    }
+
+    #[test]
+    fn a_member_that_defragments_for_long_is_not_taken_for_one_with_room() {
+        let (mut health, keys) = full(1);
+        health.tended(SECOND);
+        health.tended(SECOND);
+        assert_eq!(health.tend(&keys, 9), Request::Defragment { endpoint: 0 });
+        assert!(!health.has_room_again(20 * SECOND) && !health.settle(20 * SECOND));
+        health.tended(20 * SECOND);
+        assert_eq!(health.tend(&keys, 9), Request::Disarm);
     }
 }

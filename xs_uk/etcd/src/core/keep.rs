@@ -67,7 +67,7 @@ impl Keep {
                 vec![Op::Delete { key: keys.log(from), end: keys.log(self.trim_end() + 1) }]
             }
             Step::Old => self.delete_old(keys),
-            Step::Compact => return Request::Compact { revision },
+            Step::Compact => return Request::Compact { revision, physical: false },
         };
         let otherwise = vec![Op::get(keys.leader())];
         Request::Txn { compare: vec![(keys.leader(), fence)], then, otherwise }

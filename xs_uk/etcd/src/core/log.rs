@@ -4,7 +4,7 @@ use super::reader::{Broken, Taken};
 use super::{Core, Role, Watch};
 use crate::batch::Batch;
 use crate::call::{Found, KeyValue, Output, Slot};
-use crate::limits::WATCH_PAUSE;
+use crate::limits::{WATCH_PAUSE, WATCH_TIMEOUT};
 use crate::manifest::Manifest;
 
 impl Core {
@@ -33,7 +33,7 @@ impl Core {
             // The watch ought to have told.
             self.stop_watching();
         }
-        self.behind = page.more;
+        self.behind = page.more || std::mem::take(&mut self.expecting);
         self.watch_from = revision + 1;
         self.next_poll = self.now + self.config.poll_interval;
         if !page.more {
@@ -103,7 +103,8 @@ impl Core {
 
     /// When a watch is to begin.
     pub(super) fn watch_at(&self) -> Option<std::time::Duration> {
-        let wanted = self.role == Role::Following
+        let wanted = self.config.watch
+            && self.role == Role::Following
             && self.watch == Watch::None
             && !self.behind
             && self.broken.is_none()
@@ -129,7 +130,10 @@ impl Core {
                 self.watch = Watch::Open { id: self.watches };
                 let keys = &self.config.keys;
                 let revision = self.watch_from;
-                Some(Output::Watch { id: self.watches, key: keys.log(0), end: keys.log_end(), revision })
+                // A channel that is made anew, and the call.
+                let timeout = WATCH_TIMEOUT.max(4 * self.config.call_timeout);
+                let (id, key, end) = (self.watches, keys.log(0), keys.log_end());
+                Some(Output::Watch { id, key, end, revision, timeout })
             }
             _ => None,
         }

@@ -66,6 +66,24 @@ fn nothing_committed_for_too_long_refuses_appends_until_something_is() {
     world.core().append(b"third").unwrap();
 }
 
+#[test]
+fn a_follower_without_a_watch_looks_when_it_expects_more_and_when_it_polls() {
+    let mut world = World::without_watch();
+    let mut entry = Vec::new();
+    world.core().append(b"a").unwrap();
+    world.deliver_all();
+    assert_eq!(world.follower().next(&mut entry).unwrap(), None);
+    world.follower().expect_more();
+    world.deliver_all();
+    assert_eq!(world.follower().next(&mut entry).unwrap(), Some(Index(1)));
+    world.core().append(b"b").unwrap();
+    world.deliver_all();
+    assert_eq!(world.follower().next(&mut entry).unwrap(), None);
+    world.step(&Step::Wait { ms: 300 });
+    world.deliver_all();
+    assert_eq!(world.follower().next(&mut entry).unwrap(), Some(Index(2)));
+}
+
 /// More than a page and more than one call trims, so that paging and trimming go on where they were.
 #[test]
 fn long_logs_are_read_in_pages_and_trimmed_in_pieces() {

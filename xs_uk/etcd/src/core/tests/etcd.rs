@@ -25,8 +25,9 @@ impl Etcd {
                 let found = self.ops(if held { then } else { otherwise });
                 Ok(Answer::Txn { cluster: 7, revision: self.revision, held, found })
             }
-            Request::Compact { revision } if *revision <= self.compacted => Err(CallError::Compacted),
-            Request::Compact { revision } => {
+            Request::Revision { .. } => Ok(Answer::Revision(self.revision)),
+            Request::Compact { revision, .. } if *revision <= self.compacted => Err(CallError::Compacted),
+            Request::Compact { revision, .. } => {
                 assert!(*revision <= self.revision);
                 self.compacted = *revision;
                 Ok(Answer::Done)

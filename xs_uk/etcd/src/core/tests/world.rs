@@ -77,6 +77,7 @@ fn config() -> CoreConfig {
         status_interval: Duration::from_secs(1),
         unavailable_after: Duration::from_secs(2),
         log_bytes_max: 1 << 20,
+        watch: true,
     }
 }
 
@@ -93,6 +94,17 @@ impl World {
         }
     }
 
+    /// Two cores that have no watch.
+    pub fn without_watch() -> Self {
+        let mut world = Self::new(2);
+        for node in &mut world.nodes {
+            node.core = Core::new(CoreConfig { watch: false, ..config() }, Cursor::default());
+        }
+        world.step(&Step::Lead { engine: 0 });
+        world.settle(|world| world.nodes[0].core.is_leading().unwrap());
+        world
+    }
+
     /// One core, which leads.
     pub fn leading(log_bytes_max: u64) -> Self {
         let mut world = Self::new(1);
@@ -105,6 +117,10 @@ impl World {
 
     pub fn core(&mut self) -> &mut Core {
         &mut self.nodes[0].core
+    }
+
+    pub fn follower(&mut self) -> &mut Core {
+        &mut self.nodes[1].core
     }
 
     /// Delivers all calls that can be made without waiting.
@@ -267,7 +283,9 @@ impl World {
                 match output {
                     Output::Call { id, request, .. } => self.calls.push((engine, id, request)),
                     Output::Unwatch => node.watch = None,
-                    Output::Watch { id, key, end, revision } => node.watch = Some((id, key, end, revision)),
+                    Output::Watch { id, key, end, revision, .. } => {
+                        node.watch = Some((id, key, end, revision))
+                    }
                 }
             }
             let Some((id, key, end, revision)) = &mut node.watch else { continue };
@@ -288,8 +306,13 @@ impl World {
     pub fn heal_and_check(mut self) {
         self.settle(|world| !world.nodes[0].loading);
         self.epoch += 1;
-        self.nodes[0].core.lead(Epoch(self.epoch), 1).unwrap();
-        self.settle(|world| world.nodes[0].core.is_leading().unwrap());
+        let epoch = Epoch(self.epoch);
+        self.settle(|world| {
+            let node = &mut world.nodes[0];
+            // One that the log had left behind has started anew, and is told again.
+            let told = node.loading || node.core.lead(epoch, 1).is_ok();
+            told && node.core.is_leading().unwrap()
+        });
         self.settle(|world| world.nodes[0].core.append(b"end").is_ok());
         self.settle(|world| {
             world.nodes.iter().all(|node| {
