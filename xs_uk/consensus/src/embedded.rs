@@ -109,7 +109,10 @@ impl Embedded {
     /// # Panics
     /// If a bit of it flipped.
     fn known(&self) -> &Known {
-        assert!(self.known == self.known_copy, "what is known of the log and its copy differ: memory is damaged");
+        assert!(
+            self.known == self.known_copy,
+            "what is known of the log and its copy differ: memory is damaged"
+        );
         &self.known
     }
 
@@ -133,9 +136,10 @@ impl Embedded {
             [Some(a), Some(b)] => Ok(a.max(b)),
             [Some(good), None] => Ok(self.mend_word(copies[1], raw[1], good)),
             [None, Some(good)] => Ok(self.mend_word(copies[0], raw[0], good)),
-            [None, None] => {
-                Err(LogError::Corrupt { index: self.known().cursor.index.0, what: "header word, in both copies" })
-            }
+            [None, None] => Err(LogError::Corrupt {
+                index: self.known().cursor.index.0,
+                what: "header word, in both copies",
+            }),
         }
     }
 

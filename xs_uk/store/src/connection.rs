@@ -11,9 +11,10 @@ use crate::{
 
 /// A connection: who it is, its watches and transactions, and what waits to be sent.
 pub(crate) struct Connection {
+    id: ConnId,
     pub peer: Peer,
     pub actor: Actor,
-    /// A checksum of `peer` and `actor`.
+    /// A checksum of `id`, `peer` and `actor`.
     seal: u64,
     pub last_seq: Twin<u64>,
     pub outbox: Outbox,
@@ -32,11 +33,12 @@ pub(crate) struct Connection {
 }
 
 impl Connection {
-    pub fn new(peer: Peer, actor: Actor) -> Connection {
+    pub fn new(id: ConnId, peer: Peer, actor: Actor) -> Connection {
         Connection {
+            id,
             peer,
             actor,
-            seal: seal(peer, &actor),
+            seal: seal(id, peer, &actor),
             last_seq: Twin::default(),
             outbox: Outbox::default(),
             watches: BTreeMap::new(),
@@ -53,12 +55,12 @@ impl Connection {
     /// Gives it the rights of another domain too, or takes them.
     pub fn set_target(&mut self, target: Option<(DomId, u64)>) {
         self.actor.target = target;
-        self.seal = seal(self.peer, &self.actor);
+        self.seal = seal(self.id, self.peer, &self.actor);
     }
 
     /// Whether it is who it was.
     pub fn verify(&self, id: ConnId) -> Result<(), Damage> {
-        if seal(self.peer, &self.actor) == self.seal {
+        if seal(id, self.peer, &self.actor) == self.seal {
             Ok(())
         } else {
             Err(Damage::new(&id.0.to_string(), Part::Connection))
@@ -70,7 +72,7 @@ impl Connection {
     }
 }
 
-fn seal(peer: Peer, actor: &Actor) -> u64 {
+fn seal(id: ConnId, peer: Peer, actor: &Actor) -> u64 {
     let peer = match peer {
         Peer::Socket => u64::MAX,
         Peer::Domain(domid) => domid.0.into(),
@@ -78,5 +80,5 @@ fn seal(peer: Peer, actor: &Actor) -> u64 {
     let target = actor.target.map_or(u64::MAX, |(domid, _)| domid.0.into());
     let since = actor.target.map_or(0, |(_, generation)| generation);
     let bits = u64::from(actor.domid.0) | u64::from(actor.privileged) << 16 | u64::from(actor.features) << 32;
-    seal_of(&[peer, bits, actor.generation, target, since])
+    seal_of(&[id.0, peer, bits, actor.generation, target, since])
 }

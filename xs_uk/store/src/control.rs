@@ -89,10 +89,10 @@ impl Store {
         header: &Header,
         payload: &[u8],
         out: &mut Vec<u8>,
-    ) -> Result<(), XsError> {
+    ) -> Result<(), Refusal> {
         let words: Vec<&[u8]> = request::strings(payload).collect();
         let text = match words.as_slice() {
-            [] => return Err(XsError::EINVAL),
+            [] => return Err(XsError::EINVAL.into()),
             [b"check"] => {
                 let faults = self.check();
                 if faults.is_empty() { "OK".to_owned() } else { faults.join("\n") }
@@ -115,7 +115,7 @@ impl Store {
                     quota_line(Quota::Memory, self.config.quotas.soft_memory_bytes)
                 )
             }
-            _ => return Err(XsError::EINVAL),
+            _ => return Err(XsError::EINVAL.into()),
         };
         message::push_reply_with(out, header, |out| {
             let room = text.len().min(xs_protocol::PAYLOAD_MAX - 1);
@@ -133,7 +133,7 @@ impl Store {
         })
     }
 
-    fn domain_text(&self, domid: &[u8]) -> Result<String, XsError> {
+    fn domain_text(&self, domid: &[u8]) -> Result<String, Refusal> {
         let domid = u16::try_from(request::atoi(domid)).map(DomId).map_err(|_| XsError::ENOENT)?;
         let domain = self.known_domain(domid)?;
         let usage = self.usage(domid);

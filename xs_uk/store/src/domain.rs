@@ -8,7 +8,8 @@ use std::{
 use xs_protocol::DomId;
 
 use crate::{
-    Config, ConnId, Damage, Part, Quota, Quotas, config::QUOTAS, entry::HANDLE_BYTES, seal::seal_of, twin::Twin,
+    Config, ConnId, Damage, Part, Quota, Quotas, config::QUOTAS, entry::HANDLE_BYTES, seal::seal_of,
+    twin::Twin,
 };
 
 /// A domain. It is known from its introduction, or from the first time that somebody names it in permissions or sets
@@ -35,6 +36,8 @@ pub(crate) struct Domain {
     pub held_bytes: u64,
     /// The most seen of each quota.
     pub max: [u64; QUOTAS],
+    /// Its number, which its key in the map has to be.
+    pub domid: DomId,
     /// A checksum of what decides what it may do. `max`, which is only told, is not covered.
     pub seal: u64,
 }
@@ -108,6 +111,7 @@ impl Domain {
             node_bytes: 0,
             held_bytes: 0,
             max: [0; QUOTAS],
+            domid,
             seal: 0,
         }
         .sealed()
@@ -122,6 +126,7 @@ impl Domain {
     fn compute_seal(&self) -> u64 {
         let marks =
             u64::from(self.privileged) | u64::from(self.introduced) << 1 | u64::from(self.shutdown) << 2;
+        let marks = marks | u64::from(self.domid.0) << 16;
         let conn = self.conn.map_or(u64::MAX, |conn| conn.0);
         let features = u64::from(self.features) << 32 | u64::from(self.port);
         let soft = u64::from(self.quotas.soft_memory_bytes);
@@ -139,7 +144,7 @@ impl Domain {
 
     /// Whether generation, privileges, connection, features, quotas and counters are what they were.
     pub fn verify(&self, domid: DomId) -> Result<(), Damage> {
-        if self.compute_seal() == self.seal {
+        if self.compute_seal() == self.seal && self.domid == domid {
             Ok(())
         } else {
             Err(Damage::new(&domid.to_string(), Part::Domain))
@@ -208,6 +213,8 @@ impl Deltas {
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Domains {
     map: BTreeMap<DomId, Domain>,
+    /// The sum over the keys of `map`: none is missed because its key is damaged.
+    keys: Twin<u64>,
     /// What all domains use together.
     nodes: Twin<u64>,
     /// What all domains use together.
@@ -256,6 +263,20 @@ impl Domains {
         self.map.get(&domid)
     }
 
+    /// As [`Self::get`], verified, and so is that there is none.
+    pub fn checked(&self, domid: DomId) -> Result<Option<&Domain>, Damage> {
+        match self.map.get(&domid) {
+            Some(domain) => domain.verify(domid).map(|()| Some(domain)),
+            None => self.verify_keys().map(|()| None),
+        }
+    }
+
+    /// Whether no key is changed.
+    pub fn verify_keys(&self) -> Result<(), Damage> {
+        let sum = self.map.keys().fold(0, |sum: u64, domid| sum.wrapping_add(key_mark(*domid)));
+        if sum == self.keys.get() { Ok(()) } else { Err(Damage::new("all", Part::Domain)) }
+    }
+
     /// Nodes of all domains.
     pub fn nodes(&self) -> u64 {
         self.nodes.get()
@@ -287,6 +308,13 @@ impl Domains {
         (self.nodes, self.node_bytes) = (Twin::new(nodes), Twin::new(node_bytes));
     }
 
+    /// For tests: a domain is found under another number.
+    #[cfg(test)]
+    pub fn rekey(&mut self, from: DomId, to: DomId) {
+        let domain = self.map.remove(&from).unwrap();
+        self.map.insert(to, domain);
+    }
+
     /// For tests: a domain to be damaged.
     #[cfg(test)]
     pub fn raw(&mut self, domid: DomId) -> &mut Domain {
@@ -296,19 +324,25 @@ impl Domains {
     pub fn insert(&mut self, domid: DomId, domain: Domain) {
         self.nodes.set(self.nodes() + domain.nodes);
         self.node_bytes.set(self.node_bytes() + domain.node_bytes);
+        self.keys.set(self.keys.get().wrapping_add(key_mark(domid)));
         self.map.insert(domid, domain);
     }
 
     /// Forgets a domain, which owns nothing any more.
     pub fn remove(&mut self, domid: DomId) {
         if let Some(domain) = self.map.remove(&domid) {
+            self.keys.set(self.keys.get().wrapping_sub(key_mark(domid)));
             assert!(domain.nodes == 0, "the nodes of a removed domain have gone before it");
         }
     }
 
     /// The domain, made known if it was not.
     pub fn know(&mut self, domid: DomId, config: &Config, index: u64) -> DomainMut<'_> {
-        DomainMut::new(self.map.entry(domid).or_insert_with(|| Domain::new(domid, config, index)))
+        let keys = &mut self.keys;
+        DomainMut::new(self.map.entry(domid).or_insert_with(|| {
+            keys.set(keys.get().wrapping_add(key_mark(domid)));
+            Domain::new(domid, config, index)
+        }))
     }
 
     pub fn iter(&self) -> impl Iterator<Item = (DomId, &Domain)> {
@@ -346,6 +380,10 @@ impl Domains {
             *max = value.max(*max);
         }
     }
+}
+
+fn key_mark(domid: DomId) -> u64 {
+    seal_of(&[domid.0.into()])
 }
 
 /// A counter after a change. It cannot wrap, or the accounting is broken.

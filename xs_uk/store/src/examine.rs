@@ -3,10 +3,10 @@
 use xs_protocol::{Header, MessageType as T, Path, path::Special, request};
 
 use crate::{
-    ConnId, Damage, Store,
+    ConnId, Damage, Part, Store,
     connection::Connection,
     handle::{is_node_read, is_node_write},
-    limits::EXAMINED_RECORDS_MAX,
+    limits::{EXAMINED_RECORDS_MAX, NAMED_DOMAINS_MAX},
     ops,
     route::admit,
     transaction::Transaction,
@@ -23,6 +23,7 @@ impl Store {
     pub fn examine(&self, conn: ConnId, header: &Header, payload: &[u8]) -> Result<(), Damage> {
         let Some(state) = self.conns.get(&conn) else { return Ok(()) };
         self.verify_client(conn, state)?;
+        self.verify_named(header.kind, payload)?;
         let Ok(tx_id) = admit(state, header) else { return Ok(()) };
         match header.kind {
             kind if is_node_write(kind) || is_node_read(kind) => match verified(state, tx_id)? {
@@ -46,10 +47,25 @@ impl Store {
     pub(crate) fn verify_client(&self, id: ConnId, conn: &Connection) -> Result<(), Damage> {
         conn.verify(id)?;
         self.verify_config()?;
+        let domid = conn.actor.domid;
         if conn.actor.privileged {
             return Ok(());
         }
-        self.domains.get(conn.actor.domid).map_or(Ok(()), |domain| domain.verify(conn.actor.domid))
+        // Without its record a guest would have no quota.
+        self.domains.checked(domid)?.map(drop).ok_or_else(|| Damage::new(&domid.to_string(), Part::Domain))
+    }
+
+    /// Verifies what is known of the domains that a request names, for those that are about domains.
+    pub(crate) fn verify_named(&self, kind: T, payload: &[u8]) -> Result<(), Damage> {
+        let about_domains =
+            [T::INTRODUCE, T::RELEASE, T::RESUME, T::SET_TARGET, T::SET_FEATURE, T::SET_QUOTA, T::CONTROL];
+        if !about_domains.contains(&kind) {
+            return Ok(());
+        }
+        let named = request::strings(payload).take(NAMED_DOMAINS_MAX);
+        named
+            .filter_map(|text| request::domid(text).ok())
+            .try_for_each(|domid| self.domains.checked(domid).map(drop))
     }
 
     fn examine_node(&self, tree: &Tree, conn: &Connection, payload: &[u8]) -> Result<(), Damage> {

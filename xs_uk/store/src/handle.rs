@@ -27,7 +27,8 @@ impl Store {
         effects: &mut Vec<Effect>,
     ) {
         let Some(conn) = self.conns.get(&id) else { return };
-        if let Err(damage) = self.verify_client(id, conn) {
+        let verified = self.verify_client(id, conn).and_then(|()| self.verify_named(header.kind, payload));
+        if let Err(damage) = verified {
             return self.hurt(damage);
         }
         let actor = conn.actor;
@@ -186,13 +187,7 @@ impl Store {
             }
             _ => self.check_memory(actor, bytes)?,
         }
-        let watch = Watch {
-            conn: id,
-            id: self.next_watch_id,
-            token: Arc::clone(&shared),
-            depth,
-            prefix_len: resolved.prefix_len(),
-        };
+        let watch = Watch::new(id, self.next_watch_id, Arc::clone(&shared), depth, resolved.prefix_len());
         let place = self.watches.add(path, watch);
         let conn = self.conns.get_mut(&id).ok_or(XsError::EIO)?;
         conn.watches.insert((place, shared), self.next_watch_id);

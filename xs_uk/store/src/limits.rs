@@ -73,3 +73,6 @@ pub const COPY_BYTES_MAX: usize = 84 + 3 * COPY_GRANTS_MAX + COPY_VALUE_BYTES_MA
 pub const SMALL_DIRECTORY_MAX: usize = 16;
 /// Most bytes of a log entry: a request with its framing, or a configuration.
 pub const ENTRY_BYTES_MAX: usize = xs_protocol::MESSAGE_MAX + 64;
+
+/// Domains that a request about domains can name.
+pub const NAMED_DOMAINS_MAX: usize = 3;

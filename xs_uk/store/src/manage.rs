@@ -5,7 +5,7 @@ use std::sync::Arc;
 use xs_protocol::{Access, DomId, Path, Perm, XsError, request};
 
 use crate::{
-    ConnId, Damage, Effect, Peer, Store,
+    ConnId, Damage, Effect, Part, Peer, Store,
     connection::Connection,
     domain::{Deltas, Domain, DomainMut},
     entry::HANDLE_BYTES,
@@ -36,14 +36,14 @@ impl Store {
             return;
         }
         match peer {
-            Peer::Socket => drop(self.conns.insert(id, self.fresh_socket())),
+            Peer::Socket => drop(self.conns.insert(id, self.fresh_socket(id))),
             Peer::Domain(domid) if domid.is_real() => self.introduce_domain(domid, id, 0, 0, effects),
             Peer::Domain(_) => effects.push(Effect::Close(id)),
         }
     }
 
     /// A client of the socket that has done nothing yet.
-    pub(crate) fn fresh_socket(&self) -> Connection {
+    pub(crate) fn fresh_socket(&self, id: ConnId) -> Connection {
         let actor = Actor {
             domid: self.config.store_domid,
             privileged: true,
@@ -51,7 +51,7 @@ impl Store {
             target: None,
             features: self.config.features,
         };
-        Connection::new(Peer::Socket, actor)
+        Connection::new(id, Peer::Socket, actor)
     }
 
     pub(crate) fn disconnect(&mut self, id: ConnId) {
@@ -142,7 +142,7 @@ impl Store {
             features: domain.features,
         };
         drop(domain);
-        self.conns.insert(id, Connection::new(Peer::Domain(domid), actor));
+        self.conns.insert(id, Connection::new(id, Peer::Domain(domid), actor));
         self.version = self.index;
         effects.push(Effect::Introduced(domid));
         // The host starts with its privileged domains: nobody waits for them.
@@ -189,8 +189,8 @@ impl Store {
         Ok(())
     }
 
-    fn connected(&self, domid: DomId) -> Result<&Domain, XsError> {
-        self.domains.get(domid).filter(|domain| domain.introduced).ok_or(XsError::ENOENT)
+    fn connected(&self, domid: DomId) -> Result<&Domain, Refusal> {
+        Ok(self.domains.checked(domid)?.filter(|domain| domain.introduced).ok_or(XsError::ENOENT)?)
     }
 
     pub(crate) fn domain_shutdown(&mut self, domid: DomId, effects: &mut Vec<Effect>) {
@@ -341,13 +341,20 @@ impl Store {
                 hits.retain(|watch| exact.contains(&watch.id) || watch.depth.is_some_and(|depth| depth > 0));
             }
         }
-        let sees =
-            |conn: &Connection| conn.actor.bits(&node.acl, node.acl_generation) & Access::Read as u8 != 0;
-        let events: Vec<_> = hits
-            .into_iter()
-            .filter(|watch| self.conns.get(&watch.conn).is_some_and(sees))
-            .map(|watch| (watch.conn, Arc::clone(&watch.token)))
-            .collect();
+        let mut events = Vec::new();
+        for watch in hits {
+            match self.recipient(watch) {
+                Ok(conn) if conn.actor.bits(&node.acl, node.acl_generation) & Access::Read as u8 != 0 => {
+                    if !watch.verify_token() {
+                        let damage = Damage::new(&watch.conn.0.to_string(), Part::Watch);
+                        return self.hurt(damage);
+                    }
+                    events.push((watch.conn, Arc::clone(&watch.token)));
+                }
+                Ok(_) => {}
+                Err(damage) => return self.hurt(damage),
+            }
+        }
         for (conn, token) in events {
             self.queue_event(conn, text.as_bytes(), &token, effects);
         }

@@ -17,7 +17,7 @@ use crate::{
     limits,
     node::{Acl, Actor, Grant, Node, OWNER_BIT, READ_BIT, WRITE_BIT},
     radix::Broken,
-    tree::{Found, Tree},
+    tree::{Found, Tree, join},
 };
 
 /// Why an operation was refused.
@@ -342,16 +342,18 @@ impl Edit<'_> {
 
     /// Takes a removed node and all below it off their owners' accounts. What has only one owner needs no walk.
     fn give_back(&mut self, removed: &Arc<Node>, path: Path<'_>) -> Result<(), Damage> {
-        let mut stack = vec![removed];
-        while let Some(node) = stack.pop() {
-            node.verify_seal(path.as_str())?;
+        let mut stack = vec![(path.as_str().to_owned(), removed)];
+        while let Some((path, node)) = stack.pop() {
+            node.verify_seal(&path)?;
             let tally = node.frame.tally;
             match tally.only_owner() {
                 Some(owner) => self.deltas.add(owner, -counted(tally.nodes()), -counted(tally.bytes())),
                 None => {
+                    // Its own part counts here, not only the seal over all: it has to be right itself.
+                    node.verify(&path)?;
                     self.deltas.add(node.owner(), -1, -signed(node.bytes()));
                     if let Some(children) = node.children() {
-                        children.for_each_node(|_, child| stack.push(child));
+                        children.for_each_node(|name, child| stack.push((join(&path, name), child)));
                     }
                 }
             }

@@ -91,7 +91,7 @@ impl Store {
 
     /// As [`Store::route`], for a client of the socket whose `Connect` is not in the log: what is no read needs it first.
     pub fn route_fresh(&self, header: &Header, payload: &[u8]) -> Route {
-        self.route_of(&self.fresh_socket(), header, payload)
+        self.route_of(&self.fresh_socket(ConnId(0)), header, payload)
     }
 
     fn route_of(&self, state: &Connection, header: &Header, payload: &[u8]) -> Route {
@@ -135,7 +135,8 @@ impl Store {
     /// # Errors
     /// As [`Store::read`].
     pub fn read_fresh(&self, header: &Header, payload: &[u8], out: &mut Vec<u8>) -> Result<(), Damage> {
-        self.read_as(&self.fresh_socket(), header, payload, out)
+        self.verify_config()?;
+        self.read_as(&self.fresh_socket(ConnId(0)), header, payload, out)
     }
 
     fn read_as(
@@ -169,7 +170,7 @@ impl Store {
                 transaction_end_args(payload)?;
                 Err(XsError::ENOENT.into())
             }
-            T::CONTROL => Ok(self.control_look(header, payload, out)?),
+            T::CONTROL => self.control_look(header, payload, out),
             T::INTRODUCE => {
                 introduce_args(&conn.actor, payload)?;
                 Err(XsError::EIO.into())
@@ -184,13 +185,13 @@ impl Store {
             }
             T::IS_DOMAIN_INTRODUCED => {
                 let domid = request::domid(request::one(payload)?)?;
-                let introduced =
-                    domid == DOMID_SELF || self.domains.get(domid).is_some_and(|domain| domain.introduced);
+                let introduced = domid == DOMID_SELF
+                    || self.domains.checked(domid)?.is_some_and(|domain| domain.introduced);
                 message::push_reply(out, header, if introduced { b"T\0" } else { b"F\0" });
                 Ok(())
             }
-            T::GET_FEATURE => Ok(self.get_feature(conn, header, payload, out)?),
-            T::GET_QUOTA => Ok(self.get_quota(header, payload, out)?),
+            T::GET_FEATURE => self.get_feature(conn, header, payload, out),
+            T::GET_QUOTA => self.get_quota(header, payload, out),
             _ => Err(XsError::EIO.into()),
         }
     }
@@ -201,18 +202,18 @@ impl Store {
         header: &Header,
         payload: &[u8],
         out: &mut Vec<u8>,
-    ) -> Result<(), XsError> {
+    ) -> Result<(), Refusal> {
         let features = match request::vector::<1>(payload) {
             (0, _) => conn.actor.features,
-            _ if !conn.actor.privileged => return Err(XsError::EACCES),
+            _ if !conn.actor.privileged => return Err(XsError::EACCES.into()),
             (1, [domid]) => self.known_domain(request::domid(domid)?)?.features,
-            _ => return Err(XsError::EINVAL),
+            _ => return Err(XsError::EINVAL.into()),
         };
         push_number(out, header, features);
         Ok(())
     }
 
-    fn get_quota(&self, header: &Header, payload: &[u8], out: &mut Vec<u8>) -> Result<(), XsError> {
+    fn get_quota(&self, header: &Header, payload: &[u8], out: &mut Vec<u8>) -> Result<(), Refusal> {
         let (quotas, name) = match request::vector::<2>(payload) {
             (0, _) => {
                 message::push_reply(out, header, format!("{}\0", control::quota_names()).as_bytes());
@@ -220,15 +221,15 @@ impl Store {
             }
             (1, [name, _]) => (self.config.quotas, name),
             (2, [domid, name]) => (self.known_domain(request::domid(domid)?)?.quotas, name),
-            _ => return Err(XsError::EINVAL),
+            _ => return Err(XsError::EINVAL.into()),
         };
         let value = control::QuotaName::parse(name)?.get(&quotas);
         push_number(out, header, value);
         Ok(())
     }
 
-    pub(crate) fn known_domain(&self, domid: DomId) -> Result<&crate::domain::Domain, XsError> {
-        self.domains.get(domid).ok_or(XsError::ENOENT)
+    pub(crate) fn known_domain(&self, domid: DomId) -> Result<&crate::domain::Domain, Refusal> {
+        Ok(self.domains.checked(domid)?.ok_or(XsError::ENOENT)?)
     }
 }
 

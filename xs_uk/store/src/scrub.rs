@@ -98,6 +98,22 @@ impl Store {
         self.verify_records()
     }
 
+    /// Verifies all watches, and that connections and the trie have the same ones.
+    pub(crate) fn verify_watches(&self) -> Result<(), Damage> {
+        (0..self.watches.width()).try_for_each(|place| self.watches.verify(place))?;
+        let mut count = 0;
+        for (id, conn) in &self.conns {
+            for ((place, token), watch) in &conn.watches {
+                let found = self.watches.get(*place, *id, *watch);
+                if found.is_none_or(|found| found.token != *token) {
+                    return Err(Damage::new(&id.0.to_string(), Part::Watch));
+                }
+                count += 1;
+            }
+        }
+        if count == self.watches.count() { Ok(()) } else { Err(Damage::new("all", Part::Watch)) }
+    }
+
     /// Verifies the configuration, all connections with their transactions, and domains. Outboxes, which may be large, are
     /// verified when they are delivered or saved.
     pub(crate) fn verify_records(&self) -> Result<(), Damage> {
@@ -106,6 +122,7 @@ impl Store {
             conn.verify(*id)?;
             conn.transactions.values().try_for_each(|transaction| transaction.verify())?;
         }
+        self.domains.verify_keys()?;
         self.domains.iter().try_for_each(|(domid, domain)| domain.verify(domid))
     }
 }

@@ -362,14 +362,17 @@ impl Store {
         sent: Option<&mut Sent>,
         effects: &mut Vec<Effect>,
     ) {
-        let mut events = Vec::new();
+        let (mut events, mut unsound) = (Vec::new(), None);
         if let Some(removed) = &change.removed {
             let all = self.watches.below(path, removed, |below, node, parent, watch| {
-                if self.may_see_removed(watch.conn, node, parent) {
-                    events.push(Event { path: Some(below.into()), ..event(watch) });
+                match self.may_see_removed(watch, node, parent) {
+                    Ok(true) if !watch.verify_token() => drop(unsound.get_or_insert(token_damage(watch))),
+                    Ok(true) => events.push(Event { path: Some(below.into()), ..event(watch) }),
+                    Ok(false) => {}
+                    Err(damage) => drop(unsound.get_or_insert(damage)),
                 }
             });
-            if let Err(damage) = all {
+            if let Some(damage) = all.err().or(unsound) {
                 return self.hurt(damage);
             }
         }
@@ -377,10 +380,17 @@ impl Store {
         if let Err(damage) = self.watches.matching(path, &mut hits) {
             return self.hurt(damage);
         }
-        let visible = |conn: &ConnId| self.conns.get(conn).is_some_and(|conn| change.visible_to(&conn.actor));
         for group in hits.chunk_by(|a, b| a.conn == b.conn) {
-            if visible(&group[0].conn) {
-                events.extend(group.iter().map(|watch| event(watch)));
+            match self.recipient(group[0]) {
+                Ok(conn) if change.visible_to(&conn.actor) => {
+                    if let Some(watch) = group.iter().find(|watch| !watch.verify_token()) {
+                        let damage = token_damage(watch);
+                        return self.hurt(damage);
+                    }
+                    events.extend(group.iter().map(|watch| event(watch)));
+                }
+                Ok(_) => {}
+                Err(damage) => return self.hurt(damage),
             }
         }
         self.queue_events(path, &events, sent, effects);
@@ -404,12 +414,18 @@ impl Store {
         }
     }
 
-    fn may_see_removed(&self, conn: ConnId, node: &Node, parent: &Node) -> bool {
-        self.conns.get(&conn).is_some_and(|conn| {
-            [node, parent]
-                .into_iter()
-                .any(|node| conn.actor.bits(&node.acl, node.acl_generation) & crate::node::READ_BIT != 0)
-        })
+    fn may_see_removed(&self, watch: &Watch, node: &Node, parent: &Node) -> Result<bool, Damage> {
+        let actor = &self.recipient(watch)?.actor;
+        let reads = |node: &Node| actor.bits(&node.acl, node.acl_generation) & crate::node::READ_BIT != 0;
+        Ok(reads(node) || reads(parent))
+    }
+
+    /// Who gets the events of a watch, verified. A watch has a connection for as long as it lives.
+    pub(crate) fn recipient(&self, watch: &Watch) -> Result<&Connection, Damage> {
+        let conn = self.conns.get(&watch.conn);
+        let conn = conn.ok_or_else(|| Damage::new(&watch.conn.0.to_string(), Part::Connection))?;
+        conn.verify(watch.conn)?;
+        Ok(conn)
     }
 
     /// Frees what only a transaction holds, later.
@@ -426,6 +442,10 @@ impl Store {
             self.garbage.add(node);
         }
     }
+}
+
+fn token_damage(watch: &Watch) -> Damage {
+    Damage::new(&watch.conn.0.to_string(), Part::Watch)
 }
 
 fn event(watch: &Watch) -> Event {

@@ -29,19 +29,31 @@ pub(crate) struct Watch {
     pub depth: Option<u32>,
     /// Bytes in front of event paths that are not sent, because the watch is relative.
     pub prefix_len: usize,
+    /// A hash of `token`.
+    token_hash: u64,
 }
 
 impl Watch {
-    /// A hash of everything.
+    pub fn new(conn: ConnId, id: u64, token: Arc<[u8]>, depth: Option<u32>, prefix_len: usize) -> Watch {
+        let token_hash = XxHash3_64::oneshot(&token);
+        Watch { conn, id, token, depth, prefix_len, token_hash }
+    }
+
+    /// A hash of everything. Of the token it has only the hash: every change at or below a place looks at all watches of
+    /// that place, and a guest may have many with long tokens.
     fn mark(&self) -> u128 {
         let depth = self.depth.map_or(u64::MAX, u64::from);
-        let mut fixed = [0; 32];
-        for (slot, number) in
-            fixed.as_chunks_mut::<8>().0.iter_mut().zip([self.conn.0, self.id, depth, self.prefix_len as u64])
-        {
+        let numbers = [self.conn.0, self.id, depth, self.prefix_len as u64, self.token_hash];
+        let mut fixed = [0; 40];
+        for (slot, number) in fixed.as_chunks_mut::<8>().0.iter_mut().zip(numbers) {
             *slot = number.to_le_bytes();
         }
-        XxHash3_128::oneshot_with_seed(XxHash3_64::oneshot(&fixed), &self.token)
+        XxHash3_128::oneshot(&fixed)
+    }
+
+    /// Whether the token is what it was: to be asked before it is sent.
+    pub fn verify_token(&self) -> bool {
+        XxHash3_64::oneshot(&self.token) == self.token_hash
     }
 }
 
@@ -184,7 +196,12 @@ impl Watches {
     }
 
     pub fn get(&self, place: Place, conn: ConnId, id: u64) -> Option<&Watch> {
-        self.node(place).watches.get(&(conn, id))
+        self.nodes.get(place as usize)?.watches.get(&(conn, id))
+    }
+
+    /// How many there are.
+    pub fn count(&self) -> usize {
+        self.nodes.iter().map(|node| node.watches.len()).sum()
     }
 
     /// The path of a place.
@@ -305,7 +322,8 @@ impl Watches {
     /// Verifies the watches and places at a place, of which there are [`Watches::width`].
     pub fn verify(&self, place: Place) -> Result<(), Damage> {
         let Some(node) = self.nodes.get(place as usize) else { return Ok(()) };
-        let fits = node.verify_watches().and_then(|()| node.verify_children());
+        let tokens = || if node.watches.values().all(Watch::verify_token) { Ok(()) } else { Err(Broken) };
+        let fits = node.verify_watches().and_then(|()| tokens()).and_then(|()| node.verify_children());
         fits.map_err(|Broken| Damage::new(&self.path(place), Part::Watch))
     }
 
@@ -347,7 +365,7 @@ mod tests {
     }
 
     fn watch(id: u64, depth: Option<u32>) -> Watch {
-        Watch { conn: ConnId(id % 3), id, token: Arc::from(&b"t"[..]), depth, prefix_len: 0 }
+        Watch::new(ConnId(id % 3), id, Arc::from(&b"t"[..]), depth, 0)
     }
 
     fn hits(watches: &Watches, at: &str) -> Vec<u64> {
@@ -393,7 +411,7 @@ mod tests {
             |watches| watches.at_mut(path("/a/7")).clear(),
             |watches| watches.lose(path("/a/7")),
             |watches| watches.at_mut(path("/a/7")).first_entry().unwrap().get_mut().depth = Some(1),
-            |watches| watches.at_mut(path("/a/7")).first_entry().unwrap().get_mut().token = Arc::default(),
+            |watches| watches.at_mut(path("/a/7")).first_entry().unwrap().get_mut().token_hash ^= 1,
         ];
         for change in changes {
             let mut watches = filled();
@@ -402,6 +420,9 @@ mod tests {
             assert!(!damage(&watches, "/a/8") && !damage(&watches, "/b"));
             assert!(!verify(&watches));
         }
+        let mut token = filled();
+        token.at_mut(path("/a/7")).first_entry().unwrap().get_mut().token = Arc::default();
+        assert!(!token.at_mut(path("/a/7")).values().next().unwrap().verify_token() && !verify(&token));
         let mut above = filled();
         above.at_mut(path("/a")).first_entry().unwrap().get_mut().prefix_len = 1;
         assert!(damage(&above, "/a/7") && damage(&above, "/a") && !damage(&above, "/b"));

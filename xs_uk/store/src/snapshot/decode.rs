@@ -201,6 +201,7 @@ fn decode_domain(domid: DomId, config: &Config, wire: &WireDomain) -> Domain {
         node_bytes: wire.node_bytes,
         held_bytes: 0,
         max: decode_max(&wire.max),
+        domid,
         seal: 0,
     }
     .sealed()
@@ -220,7 +221,7 @@ fn decode_connection(store: &mut Store, tables: &Tables, wire: WireConnection) -
         target,
         features: wire.features,
     };
-    let mut conn = Connection::new(peer, actor);
+    let mut conn = Connection::new(id, peer, actor);
     conn.last_seq.set(wire.last_seq);
     conn.next_tx_id = wire.next_tx_id;
     conn.ignored.set(wire.ignored);
@@ -256,7 +257,7 @@ fn decode_watch(store: &mut Store, conn: &mut Connection, id: ConnId, wire: Wire
     }
     let token: Arc<[u8]> = Arc::from(wire.token);
     conn.watch_bytes.set(conn.watch_bytes.get() + watch_bytes(path, &token));
-    let watch = Watch { conn: id, id: wire.id, token: Arc::clone(&token), depth: wire.depth, prefix_len };
+    let watch = Watch::new(id, wire.id, Arc::clone(&token), wire.depth, prefix_len);
     let place = store.watches.add(path, watch);
     conn.watches.insert((place, token), wire.id);
     Ok(())

@@ -39,6 +39,7 @@ impl Encoder {
     pub fn store(&mut self, store: &Store, index: u64) -> WireStore {
         // A snapshot's records are sealed anew where it is loaded.
         self.note(store.verify_records());
+        self.note(store.verify_watches());
         for id in store.conns.keys() {
             self.note(store.verified_outbox(*id).try_for_each(|waiting| waiting.map(drop)));
         }

@@ -437,6 +437,66 @@ fn what_a_domain_may_is_verified() {
     }
 }
 
+/// Such answers come from no node and are not in the log, so no comparison of roots would ever see them.
+#[test]
+fn answers_about_domains_are_verified() {
+    let damage: [fn(&mut Rig); 2] = [
+        |rig| rig.store.domains.raw(DomId(3)).introduced ^= true,
+        |rig| rig.store.domains.rekey(DomId(3), DomId(7)),
+    ];
+    for damage in damage {
+        let mut rig = rig();
+        let guest = rig.guest_with_home(3);
+        damage(&mut rig);
+        for (kind, payload) in [
+            (T::IS_DOMAIN_INTRODUCED, "3\0"),
+            (T::GET_QUOTA, "3\0nodes\0"),
+            (T::GET_FEATURE, "3\0"),
+            (T::CONTROL, "quota\03\0"),
+        ] {
+            assert_eq!(try_read(&rig.store, kind, payload).unwrap_err().part, Part::Domain, "{kind:?}");
+        }
+        let header = Rig::header(T::RELEASE, 0, b"3\0");
+        assert_eq!(rig.store.examine(TOOLS, &header, b"3\0").unwrap_err().part, Part::Domain);
+        // Its quotas are not taken for none.
+        let header = Rig::header(T::READ, 0, b"/a\0");
+        assert_eq!(rig.store.read(guest, &header, b"/a\0", &mut Vec::new()).unwrap_err().part, Part::Domain);
+        assert!(!scrub_round(&rig.store).is_empty());
+    }
+}
+
+#[test]
+fn who_gets_an_event_is_verified() {
+    for kind in [T::WRITE, T::RM] {
+        let mut rig = rig();
+        let guest = rig.guest_with_home(3);
+        rig.watch(guest, "/c/d", "t").unwrap();
+        rig.store.conns.get_mut(&guest).unwrap().actor.privileged = true;
+        let payload = if kind == T::RM { "/c\0" } else { "/c/d\0new" };
+        let entry = request(&rig, kind, 0, payload);
+        rig.apply(entry);
+        assert_eq!(rig.store.damage().map(|damage| damage.part), Some(Part::Connection), "{kind:?}");
+    }
+}
+
+/// A snapshot takes watches without their checksums, so a lost one would be lost for all who start from it.
+#[test]
+fn no_snapshot_is_taken_of_lost_or_changed_watches() {
+    let changes: [fn(&mut Rig); 3] = [
+        |rig| rig.store.watches.at_mut(path("/c/d")).clear(),
+        |rig| rig.store.watches.at_mut(path("/c/d")).first_entry().unwrap().get_mut().token = Arc::default(),
+        |rig| rig.store.conns.get_mut(&TOOLS).unwrap().watches.clear(),
+    ];
+    for change in changes {
+        let mut rig = rig();
+        rig.watch(TOOLS, "/c/d", "t").unwrap();
+        assert!(rig.store.snapshot(rig.store.applied_index()).is_ok());
+        change(&mut rig);
+        let refused = rig.store.snapshot(rig.store.applied_index()).unwrap_err();
+        assert_eq!(refused.part, Part::Watch);
+    }
+}
+
 #[test]
 fn the_configuration_is_verified() {
     let mut rig = rig();
