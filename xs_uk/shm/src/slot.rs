@@ -13,10 +13,18 @@
 //! - on a guest's ring there is no system call: both directions are part of the record, with our own ring indices.
 //!
 //! So a successor calls [`Slot::open`] and goes on at the exact byte.
+//!
+//! # Flipped bits
+//!
+//! The owner keeps its positions twice and compares them before it uses them: a difference ends the process before a
+//! wrong byte is sent or a wrong record stored. A record in shared memory carries a checksum, and a successor looks
+//! whether all positions can be true. What cannot is no slot to go on with ([`Slot::is_sound`]): that one connection ends.
 
 use std::os::fd::{AsRawFd, BorrowedFd};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+
+use twox_hash::XxHash3_64;
 
 use crate::limits::{RX_BYTES, SLOT_HEADER_BYTES, TX_BYTES};
 use crate::region::Region;
@@ -44,7 +52,8 @@ pub(crate) mod layout {
     pub const RX_VECTOR: usize = 384;
     pub const TX_MESSAGE: usize = 448;
     pub const TX_VECTOR: usize = 512;
-    pub const END: usize = 544;
+    pub const CHECKS: [usize; 2] = [544, 552];
+    pub const END: usize = 560;
 }
 
 const _: () = assert!(layout::END <= SLOT_HEADER_BYTES);
@@ -125,26 +134,66 @@ pub struct Slot {
     region: Arc<Region>,
     base: usize,
     kind: Kind,
+    at: Positions,
+    at_copy: Positions,
+    staged_bytes: usize,
+    sound: bool,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct Positions {
     record: Record,
     version: u64,
     rx_tail: u64,
     tx_head: u64,
-    staged_bytes: usize,
+}
+
+impl Positions {
+    fn can_be_true(&self) -> bool {
+        let within =
+            |from: u64, to: u64, ring: usize| to.checked_sub(from).is_some_and(|bytes| bytes <= ring as u64);
+        within(self.record.rx_head, self.rx_tail, RX_BYTES)
+            && within(self.tx_head, self.record.tx_tail, TX_BYTES)
+    }
 }
 
 impl Slot {
     /// Takes the slot over as its last owner left it.
     pub(crate) fn open(region: Arc<Region>, base: usize) -> Self {
         let version = region.u64(base + layout::VERSION).load(Ordering::Acquire);
-        let record = read_record(&region, base + layout::RECORDS[(version & 1) as usize]);
+        let (record, whole) = read_record(&region, base, version);
         let kind = if region.u32(base + layout::KIND).load(Ordering::Relaxed) == 1 {
             Kind::Ring
         } else {
             Kind::Socket
         };
-        let mut slot = Self { region, base, kind, record, version, rx_tail: 0, tx_head: 0, staged_bytes: 0 };
+        let at = Positions { record, version, ..Positions::default() };
+        let mut slot = Self { region, base, kind, at, at_copy: at, staged_bytes: 0, sound: true };
         slot.recover_positions();
+        if !whole || !slot.at.can_be_true() {
+            // The version is kept, so that what is stored next counts.
+            slot.learn(Positions { version, ..Positions::default() });
+            slot.sound = false;
+        }
         slot
+    }
+
+    /// Whether the slot was whole when it was taken over. One that was not is empty now, and its connection cannot go on.
+    pub fn is_sound(&self) -> bool {
+        self.sound
+    }
+
+    /// The positions.
+    ///
+    /// # Panics
+    /// If a bit of them flipped in this process's memory.
+    fn at(&self) -> &Positions {
+        assert!(self.at == self.at_copy, "a connection's positions and their copy differ: memory is damaged");
+        &self.at
+    }
+
+    fn learn(&mut self, at: Positions) {
+        (self.at, self.at_copy) = (at, at);
     }
 
     /// What the connection is.
@@ -154,12 +203,13 @@ impl Slot {
 
     /// The positions as last committed.
     pub fn record(&self) -> Record {
-        self.record
+        self.at().record
     }
 
     /// Bytes received and not consumed.
     pub fn readable_bytes(&self) -> usize {
-        distance(self.record.rx_head, self.rx_tail)
+        let at = self.at();
+        distance(at.record.rx_head, at.rx_tail)
     }
 
     /// Room in the receive ring.
@@ -169,7 +219,8 @@ impl Slot {
 
     /// Bytes queued and not delivered, without what is only staged.
     pub fn sendable_bytes(&self) -> usize {
-        distance(self.tx_head, self.record.tx_tail)
+        let at = self.at();
+        distance(at.tx_head, at.record.tx_tail)
     }
 
     /// Room in the send ring, less what is staged.
@@ -180,14 +231,14 @@ impl Slot {
     /// Copies received bytes out without consuming them. `offset + bytes.len()` must not pass [`Self::readable_bytes`].
     pub fn peek(&self, offset: usize, bytes: &mut [u8]) {
         assert!(offset + bytes.len() <= self.readable_bytes(), "peek past what was received");
-        self.read_ring(self.rx_offset(), RX_BYTES, self.record.rx_head + offset as u64, bytes);
+        self.read_ring(self.rx_offset(), RX_BYTES, self.at().record.rx_head + offset as u64, bytes);
     }
 
     /// Writes bytes behind what is queued; they count from the next [`Self::commit`] on.
     /// They must fit into [`Self::stageable_bytes`].
     pub fn stage(&mut self, bytes: &[u8]) {
         assert!(bytes.len() <= self.stageable_bytes(), "staged more than fits");
-        let position = self.record.tx_tail + self.staged_bytes as u64;
+        let position = self.at().record.tx_tail + self.staged_bytes as u64;
         self.write_ring(self.tx_offset(), TX_BYTES, position, bytes);
         self.staged_bytes += bytes.len();
     }
@@ -196,7 +247,11 @@ impl Slot {
     /// outbox items up to `delivered` are queued.
     pub fn commit(&mut self, consumed: usize, requests: u64, delivered: Option<u64>) {
         assert!(consumed <= self.readable_bytes(), "consumed more than was received");
-        let mut record = self.record;
+        self.commit_as(consumed, requests, delivered, self.record().refused);
+    }
+
+    fn commit_as(&mut self, consumed: usize, requests: u64, delivered: Option<u64>, refused: u64) {
+        let mut record = Record { refused, ..self.record() };
         record.rx_head += consumed as u64;
         record.seq += requests;
         record.tx_tail += self.staged_bytes as u64;
@@ -208,8 +263,8 @@ impl Slot {
     /// As [`Self::commit`] for one request that was answered with an error while its outcome is not known: if it comes
     /// to be done after all, its reply is not for the client any more.
     pub fn commit_refused(&mut self, consumed: usize) {
-        self.record.refused = self.record.seq + 1;
-        self.commit(consumed, 1, None);
+        assert!(consumed <= self.readable_bytes(), "consumed more than was received");
+        self.commit_as(consumed, 1, None, self.record().seq + 1);
     }
 
     /// Receives what the socket has, up to the room there is. Never blocks.
@@ -221,9 +276,10 @@ impl Slot {
         if room == 0 {
             return Ok(Received::Full);
         }
-        let parts = split(self.rx_tail, room, RX_BYTES);
+        let at = *self.at();
+        let parts = split(at.rx_tail, room, RX_BYTES);
         let begin = (self.rx_offset(), layout::RX_MESSAGE, layout::RX_VECTOR);
-        self.arm(layout::RX_BASE, self.rx_tail, begin, parts);
+        self.arm(layout::RX_BASE, at.rx_tail, begin, parts);
         let message = self.message(layout::RX_MESSAGE);
         // SAFETY: `message` is a mmsghdr in mapped memory whose vectors point to free room of the receive ring; one
         // element, no time-out.
@@ -234,8 +290,9 @@ impl Slot {
             None => Ok(Received::WouldBlock),
             Some(_) => {
                 let count = self.message_length(layout::RX_MESSAGE) as usize;
-                self.rx_tail += count as u64;
-                self.word(layout::RX_TAIL).store(self.rx_tail, Ordering::Release);
+                let rx_tail = at.rx_tail + count as u64;
+                self.learn(Positions { rx_tail, ..at });
+                self.word(layout::RX_TAIL).store(rx_tail, Ordering::Release);
                 Ok(if count == 0 { Received::End } else { Received::Bytes(count) })
             }
         }
@@ -247,9 +304,10 @@ impl Slot {
     /// [`SlotError::System`] if the connection is broken.
     pub fn send(&mut self, socket: BorrowedFd<'_>) -> Result<Sent, SlotError> {
         while self.sendable_bytes() > 0 {
-            let parts = split(self.tx_head, self.sendable_bytes(), TX_BYTES);
+            let at = *self.at();
+            let parts = split(at.tx_head, self.sendable_bytes(), TX_BYTES);
             let begin = (self.tx_offset(), layout::TX_MESSAGE, layout::TX_VECTOR);
-            self.arm(layout::TX_BASE, self.tx_head, begin, parts);
+            self.arm(layout::TX_BASE, at.tx_head, begin, parts);
             let message = self.message(layout::TX_MESSAGE);
             let flags = libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL;
             // SAFETY: `message` is a mmsghdr in mapped memory whose vectors point to queued bytes of the send ring.
@@ -257,8 +315,9 @@ impl Slot {
             if self.outcome("sendmmsg", result)?.is_none() {
                 return Ok(Sent::WouldBlock);
             }
-            self.tx_head += u64::from(self.message_length(layout::TX_MESSAGE));
-            self.word(layout::TX_HEAD).store(self.tx_head, Ordering::Release);
+            let tx_head = at.tx_head + u64::from(self.message_length(layout::TX_MESSAGE));
+            self.learn(Positions { tx_head, ..at });
+            self.word(layout::TX_HEAD).store(tx_head, Ordering::Release);
         }
         Ok(Sent::All)
     }
@@ -267,48 +326,48 @@ impl Slot {
     /// They must fit into [`Self::receivable_bytes`].
     pub fn commit_ring_receive(&mut self, bytes: &[u8], req_cons: u32) {
         assert!(self.kind == Kind::Ring && bytes.len() <= self.receivable_bytes());
-        self.write_ring(self.rx_offset(), RX_BYTES, self.rx_tail, bytes);
-        self.rx_tail += bytes.len() as u64;
-        self.store_record(Record { rx_tail: self.rx_tail, req_cons, ..self.record });
+        let at = *self.at();
+        self.write_ring(self.rx_offset(), RX_BYTES, at.rx_tail, bytes);
+        let rx_tail = at.rx_tail + bytes.len() as u64;
+        self.learn(Positions { rx_tail, ..at });
+        self.store_record(Record { rx_tail, req_cons, ..at.record });
     }
 
     /// Ring: copies queued bytes out, as many as there are up to `bytes.len()`; gives their number.
     pub fn peek_sendable(&self, bytes: &mut [u8]) -> usize {
         let count = bytes.len().min(self.sendable_bytes());
-        self.read_ring(self.tx_offset(), TX_BYTES, self.tx_head, &mut bytes[..count]);
+        self.read_ring(self.tx_offset(), TX_BYTES, self.at().tx_head, &mut bytes[..count]);
         count
     }
 
     /// Ring: `count` queued bytes were put on the guest's response ring, and our index behind them, in one step.
     pub fn commit_ring_send(&mut self, count: usize, rsp_prod: u32) {
         assert!(self.kind == Kind::Ring && count <= self.sendable_bytes());
-        self.tx_head += count as u64;
-        self.store_record(Record { tx_head: self.tx_head, rsp_prod, ..self.record });
+        let at = *self.at();
+        let tx_head = at.tx_head + count as u64;
+        self.learn(Positions { tx_head, ..at });
+        self.store_record(Record { tx_head, rsp_prod, ..at.record });
     }
 
     /// Ring: forgets all bytes under way and sets both indices, as a new INTRODUCE of the domain asks.
     pub fn reset_ring(&mut self, req_cons: u32, rsp_prod: u32) {
         assert!(self.kind == Kind::Ring);
-        let record = Record {
-            rx_head: self.rx_tail,
-            rx_tail: self.rx_tail,
-            tx_head: self.record.tx_tail,
-            req_cons,
-            rsp_prod,
-            ..self.record
-        };
+        let at = *self.at();
+        let (rx_head, rx_tail, tx_head) = (at.rx_tail, at.rx_tail, at.record.tx_tail);
         self.staged_bytes = 0;
-        self.tx_head = record.tx_head;
-        self.store_record(record);
+        self.learn(Positions { tx_head, ..at });
+        self.store_record(Record { rx_head, rx_tail, tx_head, req_cons, rsp_prod, ..at.record });
     }
 
     fn recover_positions(&mut self) {
-        if self.kind == Kind::Ring {
-            (self.rx_tail, self.tx_head) = (self.record.rx_tail, self.record.tx_head);
-            return;
-        }
-        self.rx_tail = self.recovered(layout::RX_BASE, layout::RX_TAIL, layout::RX_MESSAGE);
-        self.tx_head = self.recovered(layout::TX_BASE, layout::TX_HEAD, layout::TX_MESSAGE);
+        let record = self.at.record;
+        let (rx_tail, tx_head) = if self.kind == Kind::Ring {
+            (record.rx_tail, record.tx_head)
+        } else {
+            let rx_tail = self.recovered(layout::RX_BASE, layout::RX_TAIL, layout::RX_MESSAGE);
+            (rx_tail, self.recovered(layout::TX_BASE, layout::TX_HEAD, layout::TX_MESSAGE))
+        };
+        self.learn(Positions { rx_tail, tx_head, ..self.at });
     }
 
     /// `arm` clears the kernel's count before it sets the base, so a count belongs to the base that stands there.
@@ -317,7 +376,7 @@ impl Slot {
         if count == 0 {
             return self.word(position).load(Ordering::Acquire);
         }
-        let position_now = self.word(base).load(Ordering::Acquire) + count;
+        let position_now = self.word(base).load(Ordering::Acquire).wrapping_add(count);
         self.word(position).store(position_now, Ordering::Release);
         position_now
     }
@@ -361,10 +420,11 @@ impl Slot {
     }
 
     fn store_record(&mut self, record: Record) {
-        let version = self.version + 1;
-        write_record(&self.region, self.base + layout::RECORDS[(version & 1) as usize], &record);
+        let at = *self.at();
+        let version = at.version + 1;
+        write_record(&self.region, self.base, version, &record);
         self.word(layout::VERSION).store(version, Ordering::Release);
-        (self.version, self.record) = (version, record);
+        self.learn(Positions { record, version, ..at });
     }
 
     fn message(&self, offset: usize) -> *mut libc::mmsghdr {
@@ -423,10 +483,14 @@ fn distance(from: u64, to: u64) -> usize {
 
 const RECORD_WORDS: usize = 8;
 
-fn read_record(region: &Region, offset: usize) -> Record {
+/// The record that a version picks, and whether it is whole.
+fn read_record(region: &Region, base: usize, version: u64) -> (Record, bool) {
+    let place = (version & 1) as usize;
+    let offset = base + layout::RECORDS[place];
     let w: [u64; RECORD_WORDS] = std::array::from_fn(|i| region.u64(offset + 8 * i).load(Ordering::Relaxed));
+    let check = region.u64(base + layout::CHECKS[place]).load(Ordering::Relaxed);
     #[expect(clippy::cast_possible_truncation, reason = "two indices share a word")]
-    Record {
+    let record = Record {
         rx_head: w[0],
         rx_tail: w[1],
         tx_head: w[2],
@@ -436,16 +500,31 @@ fn read_record(region: &Region, offset: usize) -> Record {
         req_cons: w[6] as u32,
         rsp_prod: (w[6] >> 32) as u32,
         refused: w[7],
-    }
+    };
+    (record, check == check_of(&w))
 }
 
-fn write_record(region: &Region, offset: usize, r: &Record) {
+fn write_record(region: &Region, base: usize, version: u64, r: &Record) {
+    let place = (version & 1) as usize;
     let indices = u64::from(r.req_cons) | u64::from(r.rsp_prod) << 32;
     let words: [u64; RECORD_WORDS] =
         [r.rx_head, r.rx_tail, r.tx_head, r.tx_tail, r.seq, r.delivered, indices, r.refused];
     for (i, word) in words.into_iter().enumerate() {
-        region.u64(offset + 8 * i).store(word, Ordering::Relaxed);
+        region.u64(base + layout::RECORDS[place] + 8 * i).store(word, Ordering::Relaxed);
     }
+    region.u64(base + layout::CHECKS[place]).store(check_of(&words), Ordering::Relaxed);
+}
+
+/// The checksum of a record; 0 for one of zeros, which a fresh slot has.
+fn check_of(words: &[u64; RECORD_WORDS]) -> u64 {
+    let sum = |words: &[u64; RECORD_WORDS]| {
+        let mut bytes = [0; 8 * RECORD_WORDS];
+        for (slot, word) in bytes.as_chunks_mut::<8>().0.iter_mut().zip(words) {
+            *slot = word.to_le_bytes();
+        }
+        XxHash3_64::oneshot(&bytes)
+    };
+    sum(words) ^ sum(&[0; RECORD_WORDS])
 }
 
 #[cfg(test)]

@@ -274,7 +274,7 @@ mod tests {
     fn at_the_bound_nobody_has_to_have_stayed() {
         let mut arrivals = arrivals();
         arrivals.expect(1..UNHANDED_MAX as u64);
-        assert_eq!(arrivals.due(), []);
+        assert!(arrivals.due().is_empty());
         arrivals.expect(1..=UNHANDED_MAX as u64);
         assert_eq!(arrivals.due().len(), HANDOVER_BATCH);
     }

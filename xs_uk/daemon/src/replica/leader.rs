@@ -352,9 +352,12 @@ impl Leader {
         if self.machine.store.is_connected(conn) {
             self.table.set_known(slot_id);
         }
-        self.poller.add(&fd, conn.0, Interest::READ).map_err(Error::system("epoll_ctl"))?;
         let mut slot = self.table.slot(slot_id);
-        self.skip_logged(conn, &mut slot);
+        if !self.skip_logged(conn, &mut slot) {
+            self.end_damaged(conn)?;
+            return self.close_socket(conn.0, slot_id, fd, handed);
+        }
+        self.poller.add(&fd, conn.0, Interest::READ).map_err(Error::system("epoll_ctl"))?;
         let transport = Transport::Socket { fd, interest: Interest::READ, handed };
         self.conns.insert(conn.0, Conn::new(conn, slot_id, slot, transport));
         self.serve_conn(conn)

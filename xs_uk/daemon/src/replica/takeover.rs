@@ -280,11 +280,16 @@ impl Leader {
         }
         let port = self.port_of(slot_id);
         let mut slot = self.table.slot(slot_id);
-        self.skip_logged(id, &mut slot);
-        let broken = port.0 == 0 || self.machine.store.is_ignored(id);
+        let sound = self.skip_logged(id, &mut slot);
+        let broken = port.0 == 0 || !sound || self.machine.store.is_ignored(id);
         let transport = Transport::Ring { page, port, broken };
         let conn = Conn { queued: true, ..Conn::new(id, slot_id, slot, transport) };
-        conn.publish_indices(self.host.events.as_mut());
+        if sound {
+            conn.publish_indices(self.host.events.as_mut());
+        } else {
+            // As one that broke the protocol: its domain can reconnect, or is introduced again.
+            self.end_damaged(id)?;
+        }
         if port.0 != 0 {
             self.unmask(port.0);
             self.by_port.insert(port.0, id);
@@ -295,20 +300,42 @@ impl Leader {
     }
 
     /// A request that was logged, but whose slot does not know it yet: it is done, only the slot catches up.
-    pub(super) fn skip_logged(&mut self, id: ConnId, slot: &mut Slot) {
+    /// False if the slot cannot be true: whatever the successor made of it would be a guess.
+    pub(super) fn skip_logged(&mut self, id: ConnId, slot: &mut Slot) -> bool {
+        if !slot.is_sound() {
+            return false;
+        }
         let record = slot.record();
         self.machine.store.trim(id, record.delivered);
         self.machine.store.discard_refused(id, record.refused);
-        if self.machine.store.last_seq(id) <= record.seq {
-            return;
+        let last_seq = self.machine.store.last_seq(id);
+        if last_seq <= record.seq {
+            return true;
         }
-        assert_eq!(self.machine.store.last_seq(id), record.seq + 1, "one request is under way at a time");
+        // One request is under way at a time, and what was logged was received.
+        if last_seq != record.seq + 1 || slot.readable_bytes() < HEADER_BYTES {
+            return false;
+        }
         let mut header = [0; HEADER_BYTES];
         slot.peek(0, &mut header);
         let payload = Header::parse(&header).map_or(0, |header| header.len as usize);
-        let size = HEADER_BYTES + payload;
-        assert!(size <= MESSAGE_MAX && size <= slot.readable_bytes(), "what was logged was received");
+        let size = HEADER_BYTES.saturating_add(payload);
+        if size > MESSAGE_MAX || size > slot.readable_bytes() {
+            return false;
+        }
         slot.commit(size, 1, None);
+        true
+    }
+
+    /// Ends a connection whose slot is damaged: one client sees its connection closed or its ring in error, none a wrong
+    /// stream, and the takeover goes on.
+    pub(super) fn end_damaged(&mut self, conn: ConnId) -> Result<(), Error> {
+        let detail = format!("connection {}: its slot is damaged; the connection ends", conn.0);
+        note(&self.warden, Severity::Error, "connection_damaged", detail)?;
+        if self.machine.store.is_connected(conn) {
+            self.propose_or_retry(&Entry::Disconnect { conn })?;
+        }
+        Ok(())
     }
 
     /// Connections of the store without an endpoint end.
