@@ -75,6 +75,28 @@ fn under_kills_of_the_gateway_and_of_others_beside_the_leader() {
     survive(&[&[Gateway], &[Leader, Warden], &[Leader, Follower], &[Gateway, Warden]]);
 }
 
+/// A leader without an heir gives way to one that has one.
+#[test]
+fn when_the_heir_of_the_leader_dies() {
+    let stand = Stand::start(&[]);
+    let (stop, epoch) = (AtomicBool::new(false), stand.epoch());
+    std::thread::scope(|scope| {
+        let worker = scope.spawn(|| count_up(&stand, "/c", &stop));
+        for _ in 0..4 {
+            let leader = pid_of(&stand, "leader");
+            kill_process(heir_of(leader), Signal::KILL).unwrap();
+            let until = Instant::now() + Duration::from_secs(20);
+            while find_pid(&stand, "leader").is_none_or(|pid| pid == leader) && Instant::now() < until {
+                std::thread::sleep(Duration::from_millis(10));
+            }
+            std::thread::sleep(Duration::from_millis(300));
+        }
+        stop.store(true, Ordering::Relaxed);
+        assert!(worker.join().unwrap() > 100);
+    });
+    assert!(stand.epoch() >= epoch + 4);
+}
+
 /// More than may be left for the heir: the leader waits for room with the gateway, clients wait to be accepted.
 #[test]
 fn a_crowd_that_stays_is_answered_and_outlives_the_leader() {
@@ -124,10 +146,20 @@ fn a_client_too_many_waits_until_another_one_leaves() {
 const SLOTS: usize = 4096;
 
 fn pid_of(stand: &Stand, name: &str) -> Pid {
+    find_pid(stand, name).unwrap()
+}
+
+fn find_pid(stand: &Stand, name: &str) -> Option<Pid> {
     let status = stand.status();
-    let services = status["services"].as_array().unwrap();
-    let service = services.iter().find(|service| service["role"] == name).unwrap();
-    Pid::from_raw(i32::try_from(service["pid"].as_u64().unwrap()).unwrap()).unwrap()
+    let service = status["services"].as_array()?.iter().find(|service| service["role"] == name)?;
+    Pid::from_raw(i32::try_from(service["pid"].as_u64()?).ok()?)
+}
+
+/// The only child of a replica.
+fn heir_of(replica: Pid) -> Pid {
+    let pid = replica.as_raw_nonzero();
+    let children = std::fs::read_to_string(format!("/proc/{pid}/task/{pid}/children")).unwrap();
+    Pid::from_raw(children.trim().parse().unwrap()).unwrap()
 }
 
 /// Hundredths of a second that a process has run.
