@@ -71,8 +71,8 @@ enum StopStage {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct KeptSnapshot {
     index: u64,
-    /// None if an earlier warden took it.
-    author: Option<u32>,
+    /// Replica and incarnation; none if an earlier warden took it.
+    author: Option<(u32, u64)>,
 }
 
 /// The state of the plan.

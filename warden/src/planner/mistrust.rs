@@ -82,8 +82,10 @@ impl Planner {
         let event =
             Event { detail: why.to_owned(), ..self.about(id, Severity::Error, Kind::ReplicaOutvoted) };
         self.emit(event);
-        let own = self.snapshots.iter().filter(|snapshot| snapshot.author == id.replica());
-        let doubtful: Vec<_> = own.map(|snapshot| snapshot.index).filter(|at| *at >= index).collect();
+        // It was found wrong at `index`, and may have gone wrong long before: nothing that it wrote is to be trusted.
+        let own = id.replica().map(|replica| (replica, self.services[&id].incarnation));
+        let own = self.snapshots.iter().filter(|snapshot| snapshot.author == own);
+        let doubtful: Vec<_> = own.map(|snapshot| snapshot.index).collect();
         for at in doubtful {
             self.drop_snapshot(at, &format!("{id}, which wrote it, was found wrong at entry {index}"));
         }

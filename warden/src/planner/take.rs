@@ -253,7 +253,8 @@ impl Planner {
             self.emit(event);
             return;
         }
-        self.snapshots.insert(0, KeptSnapshot { index, author: id.replica() });
+        let author = id.replica().map(|replica| (replica, self.services[&id].incarnation));
+        self.snapshots.insert(0, KeptSnapshot { index, author });
         self.snapshots.truncate(SNAPSHOTS_KEPT);
         self.actions.push(Action::KeepSnapshot { index });
         self.tell_snapshot_kept();

@@ -17,6 +17,15 @@ pub const EVENTS_PER_TURN_MAX: usize = 64;
 /// Events that one wait of the poller gives.
 pub const POLL_EVENTS_MAX: usize = 256;
 
+/// Connections that a leader serves before it shows itself alive.
+pub const SERVED_PER_BEAT: usize = 16;
+
+/// How long a new leader whose root differs from a former one's waits for a third one's.
+pub const DISPUTE_WAIT: Duration = Duration::from_millis(50);
+
+/// How often a replica that is found wrong is told of.
+pub const MISTRUST_AGAIN: Duration = Duration::from_secs(1);
+
 /// A leader shows itself alive at least this often.
 pub const LEADER_BEAT: Duration = Duration::from_millis(100);
 

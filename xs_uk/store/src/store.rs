@@ -366,10 +366,12 @@ impl Store {
         if let Some(removed) = &change.removed {
             let all = self.watches.below(path, removed, |below, node, parent, watch| {
                 match self.may_see_removed(watch, node, parent) {
-                    Ok(true) if !watch.verify_token() => drop(unsound.get_or_insert(token_damage(watch))),
-                    Ok(true) => events.push(Event { path: Some(below.into()), ..event(watch) }),
+                    Ok(true) if watch.verify_token() => {
+                        events.push(Event { path: Some(below.into()), ..event(watch) });
+                    }
+                    Ok(true) => unsound = unsound.take().or_else(|| Some(token_damage(watch))),
                     Ok(false) => {}
-                    Err(damage) => drop(unsound.get_or_insert(damage)),
+                    Err(damage) => unsound = unsound.take().or(Some(damage)),
                 }
             });
             if let Some(damage) = all.err().or(unsound) {

@@ -84,8 +84,9 @@ fn a_snapshot_of_a_replica_that_was_wrong_then_is_dropped() {
     let mut rig = Rig::serving(3);
     rig.step(taken(1, 10));
     rig.step(taken(2, 20));
-    rig.step(mistrust(0, 2, 15));
-    let actions = rig.step(mistrust(1, 2, 15)).to_vec();
+    // It was found at entry 25; nobody knows since when it was wrong.
+    rig.step(mistrust(0, 2, 25));
+    let actions = rig.step(mistrust(1, 2, 25)).to_vec();
     assert_eq!(actions[0], Action::DropSnapshot { index: 20 });
     assert!(actions.contains(&Action::AskSnapshot { replica: 1 }), "{actions:?}");
     assert_eq!(rig.planner.snapshot_index(), 10);

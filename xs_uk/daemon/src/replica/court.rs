@@ -15,7 +15,7 @@ use sanity::vote::{self, Claim, Value, Verdict};
 use xs_shm::{Consult, Roots};
 use xs_store::{Damage, NodeCopy, Store};
 
-use crate::limits::{CONSULT_PAUSE, CONSULT_WAIT};
+use crate::limits::{CONSULT_PAUSE, CONSULT_WAIT, MISTRUST_AGAIN};
 
 /// A replica's seat among the others.
 pub struct Court {
@@ -25,8 +25,8 @@ pub struct Court {
     replicas: u32,
     /// The question that was answered last.
     answered: u64,
-    /// Replicas that were told of already, each with the index.
-    told: Vec<u32>,
+    /// Replicas that were told of, and when: what is told may meet a warden that dies, or a full link.
+    told: Vec<(u32, Instant)>,
 }
 
 /// What became of damage.
@@ -52,17 +52,27 @@ impl Court {
         self.roots.note(self.me, index, &root.0);
     }
 
-    /// Replicas whose root after entry `index` is out-voted, each once. Empty while too few have noted it.
+    /// Replicas whose root after entry `index` is out-voted, each once in a while. Empty while too few have noted it.
     pub fn out_voted(&mut self, index: u64) -> Vec<u32> {
+        let bad = self.wrong(index);
+        // One that was told of and is well again may be told of again.
+        self.told.retain(|(replica, at)| bad.contains(replica) && at.elapsed() < MISTRUST_AGAIN);
+        let known = |replica: &u32| self.told.iter().any(|(told, _)| told == replica);
+        let due: Vec<u32> = bad.into_iter().filter(|replica| !known(replica)).collect();
+        self.told.extend(due.iter().map(|replica| (*replica, Instant::now())));
+        due
+    }
+
+    /// Whether this replica is out-voted itself.
+    pub fn is_out_voted(&self, index: u64) -> bool {
+        self.wrong(index).contains(&self.me)
+    }
+
+    fn wrong(&self, index: u64) -> Vec<u32> {
         let noted: Vec<Option<Digest>> =
             (0..self.replicas).map(|replica| self.roots.at(replica, index).map(Digest)).collect();
         let Verdict::Majority { bad, .. } = vote::roots(&noted) else { return Vec::new() };
-        let bad: Vec<u32> = bad.into_iter().filter_map(|replica| u32::try_from(replica).ok()).collect();
-        // One that was told of and is well again may be told of again.
-        self.told.retain(|replica| bad.contains(replica));
-        let fresh: Vec<u32> = bad.into_iter().filter(|replica| !self.told.contains(replica)).collect();
-        self.told.extend(&fresh);
-        fresh
+        bad.into_iter().filter_map(|replica| u32::try_from(replica).ok()).collect()
     }
 
     /// Whether replicas differ at `index` and it is not known yet who is right.

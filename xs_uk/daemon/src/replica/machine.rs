@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::os::fd::{BorrowedFd, OwnedFd};
+use std::time::Instant;
 
 use control::from_service;
 use xs_consensus::{Appended, Consensus, Cursor, EngineState, Epoch, LogError};
@@ -12,7 +13,7 @@ use xs_store::{ConnId, Damage, DomId, Effect, Part, ScrubPlace, Store};
 
 use super::court::{Court, Mended};
 use crate::error::Error;
-use crate::limits::ENTRIES_PER_KICK;
+use crate::limits::{DISPUTE_PAUSE, DISPUTE_WAIT, ENTRIES_PER_KICK};
 
 /// What became of a proposed entry.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -58,6 +59,13 @@ pub struct Machine {
     scrubbed: ScrubPlace,
 }
 
+/// Wakes the followers, who look by themselves too, only later.
+fn kick(followers: Option<&OwnedFd>) {
+    if let Some(kick) = followers {
+        let _ = rustix::io::write(kick, &1_u64.to_ne_bytes());
+    }
+}
+
 impl Machine {
     pub fn new(engine: Box<dyn Consensus>, store: Store, court: Court) -> Self {
         let undelivered = store.connections().map(|(conn, _)| conn).collect();
@@ -90,6 +98,21 @@ impl Machine {
         self.court.is_disputed(self.store.applied_index())
     }
 
+    /// Leader: whether the state that it starts from is wrong, by what the others and the former leader have noted. Where
+    /// two differ, the third is waited for.
+    pub fn begins_wrong(&self) -> bool {
+        let index = self.store.applied_index();
+        let began = Instant::now();
+        while self.court.is_disputed(index) && began.elapsed() < DISPUTE_WAIT {
+            if self.court.is_out_voted(index) {
+                return true;
+            }
+            kick(self.kick.as_ref());
+            std::thread::sleep(DISPUTE_PAUSE);
+        }
+        self.court.is_out_voted(index)
+    }
+
     /// Answers the leader's question about a node, if there is one.
     pub fn answer_question(&mut self) {
         self.court.answer(&self.store);
@@ -97,13 +120,8 @@ impl Machine {
 
     /// Leader: puts a damaged node right with the others' help.
     pub fn mend(&mut self, damage: &Damage) -> Mended {
-        let kick = &self.kick;
-        self.court.mend(&mut self.store, damage, || {
-            if let Some(kick) = kick {
-                // Followers look by themselves too, only later.
-                let _ = rustix::io::write(kick, &1_u64.to_ne_bytes());
-            }
-        })
+        let others = self.kick.as_ref();
+        self.court.mend(&mut self.store, damage, || kick(others))
     }
 
     /// Verifies up to `nodes` nodes more; gives how many it were, and what was found.
@@ -262,12 +280,9 @@ impl Machine {
 
     fn kick_followers(&mut self) {
         self.unkicked += 1;
-        if let Some(kick) = &self.kick
-            && self.unkicked >= ENTRIES_PER_KICK
-        {
+        if self.unkicked >= ENTRIES_PER_KICK {
             self.unkicked = 0;
-            // Followers look by themselves too, only later.
-            let _ = rustix::io::write(kick, &1_u64.to_ne_bytes());
+            kick(self.kick.as_ref());
         }
     }
 

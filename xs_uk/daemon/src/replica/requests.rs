@@ -183,6 +183,10 @@ impl Leader {
     fn execute(&mut self, conn: &mut Conn, header: Header, payload: &[u8]) -> Result<Answered, Error> {
         let store = &self.machine.store;
         let fresh = !conn.is_ring() && !store.is_connected(conn.id);
+        // It has ended, or the store is damaged, which the scrubber finds: no answer is made up as if it had just come.
+        if fresh && self.table.is_known(conn.slot_id) {
+            return Ok(Answered::Later);
+        }
         let route = match fresh {
             true => store.route_fresh(&header, payload),
             false => store.route(conn.id, &header, payload),

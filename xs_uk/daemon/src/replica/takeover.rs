@@ -56,6 +56,9 @@ pub(super) fn take_over(
     let fenced = fence(&service.warden, &mut machine, epoch, &words, &mut status, &mut engine_told);
     told(&service.warden, machine.index(), fenced)?;
     machine.set_kick(kick);
+    // Nobody may have compared what it was when the former leader died.
+    let right = if machine.begins_wrong() { Err(Error::OutVoted { index: machine.index() }) } else { Ok(()) };
+    told(&service.warden, machine.index(), right)?;
     let (clients, handles) = held;
     let fresh_host = handles.is_empty();
     let host = if fresh_host { Host::open(&options.host)? } else { Host::adopt(&options.host, handles)? };

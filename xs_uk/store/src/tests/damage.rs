@@ -452,7 +452,7 @@ fn answers_about_domains_are_verified() {
             (T::IS_DOMAIN_INTRODUCED, "3\0"),
             (T::GET_QUOTA, "3\0nodes\0"),
             (T::GET_FEATURE, "3\0"),
-            (T::CONTROL, "quota\03\0"),
+            (T::CONTROL, "quota\x003\0"),
         ] {
             assert_eq!(try_read(&rig.store, kind, payload).unwrap_err().part, Part::Domain, "{kind:?}");
         }
