@@ -76,8 +76,7 @@ fn a_quota_that_is_used_up_refuses_appends_until_room_is_made() {
     room_again(&leader, removed);
 }
 
-/// etcd 3.4 then refuses transactions that only read, too: the leader does not learn from them that something was
-/// deleted, and would compact history in front of the deletion for ever.
+/// As long as its file is that large, etcd 3.4 refuses transactions that only read, too.
 #[test]
 fn an_etcd_that_is_full_to_the_brim_has_room_again_once_something_is_deleted() {
     let quota = StandOptions { quota_bytes: Some(16 * MIB), ..StandOptions::default() };
