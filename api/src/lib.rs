@@ -30,7 +30,7 @@ mod tests {
     fn the_descriptor_set_describes_the_service() {
         let set = prost_types::FileDescriptorSet::decode(FILE_DESCRIPTOR_SET).unwrap();
         let methods: Vec<_> = set.file[0].service[0].method.iter().map(|method| method.name()).collect();
-        assert_eq!(methods, ["Status", "Events", "Inject", "Down"]);
+        assert_eq!(methods, ["Status", "Events", "Metrics", "Inject", "Down"]);
     }
 
     #[test]

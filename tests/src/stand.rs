@@ -60,6 +60,7 @@ impl Stand {
         let store = Self::spawn_store(rundir, flags);
         let stand = Self { directory, broker, store };
         wait_for(|| stand.answers(), "the store's answer");
+        wait_for(|| stand.is_whole(), "all services");
         stand
     }
 
@@ -74,6 +75,16 @@ impl Stand {
         UnixStream::connect(self.socket()).is_ok()
             && RawClient::connect(&self.socket())
                 .is_ok_and(|mut client| client.request(MessageType::READ, 0, b"/\0").is_ok())
+    }
+
+    /// Whether every service is there, the slowest follower too.
+    fn is_whole(&self) -> bool {
+        let Some(status) = self.try_status() else { return false };
+        let well =
+            |service: &serde_json::Value| matches!(service["state"].as_str(), Some("ready" | "serving"));
+        status["services"]
+            .as_array()
+            .is_some_and(|services| !services.is_empty() && services.iter().all(well))
     }
 
     /// The processes that the stand started: store and broker.

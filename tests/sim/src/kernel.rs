@@ -270,10 +270,15 @@ impl Kernel {
     }
 
     /// A leader that has heard all that the gateway holds is the one that accepts. False as long as there may be more.
-    pub fn begin_to_accept(&mut self, replica: u32, incarnation: u64) -> bool {
+    /// The gateway does not wait for ever for the end of a former leader that lives: with one that was not fenced, the
+    /// next one is `late`, and begins.
+    pub fn begin_to_accept(&mut self, replica: u32, incarnation: u64, late: bool) -> bool {
         let former = self.estate.leader;
         if former.1 != 0 && former != (replica, incarnation) {
-            return false;
+            if !late || !self.is_current(ServiceId::Replica(former.0), former.1) {
+                return false;
+            }
+            self.estate = Estate::default();
         }
         self.estate.leader = (replica, incarnation);
         true

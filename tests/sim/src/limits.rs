@@ -7,6 +7,10 @@ pub const TICK_MS: u64 = 1;
 /// needed.
 pub const LOG_BYTES: usize = 2 * (4096 + 2 * xs_consensus::limits::ENTRY_BYTES_MAX);
 
+/// How long the gateway waits for the end of a former leader that lives. The daemon's waits far longer; here it is to be
+/// seen what comes of it.
+pub const HEIR_WAIT_MS: u64 = 3;
+
 /// Clients of one world.
 pub const CLIENTS_MAX: usize = 16;
 

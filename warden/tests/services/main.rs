@@ -254,7 +254,9 @@ async fn metrics_are_given_over_grpc_and_http() {
     let mut rig = Rig::run(spec).await;
     let leader = Rig::leader(&rig.settled().await).name;
     rig.inject("leader", Fault::Kill).await.unwrap();
-    rig.event("leader_serving").await;
+    // The first one may not have been told yet.
+    while rig.event("leader_serving").await.epoch != Some(2) {}
+    rig.event_of("service_ready", &leader).await;
     rig.settled().await;
     let text = rig.metrics().await;
     for line in [

@@ -13,8 +13,8 @@ use xs_store::{ConnId, Effect, Entry, Peer, Route};
 use super::conn::{Conn, Flow, Wait};
 use super::machine::{Applied, Machine, Outcome};
 use super::{hand_in_snapshot, take_order};
-use crate::kernel::Order;
-use crate::limits::REQUESTS_PER_TURN_MAX;
+use crate::kernel::{Kernel, Order};
+use crate::limits::{HEIR_WAIT_MS, REQUESTS_PER_TURN_MAX};
 use crate::options::Mutant;
 use crate::process::{End, Env};
 
@@ -110,7 +110,12 @@ impl Leader {
     /// The gateway gives a leader nothing before the former one's heir is heard to its end.
     async fn begin_to_accept(&mut self) -> Result<(), End> {
         let (replica, incarnation) = (self.env.replica(), self.env.incarnation);
-        while !self.env.with(|kernel| kernel.begin_to_accept(replica, incarnation)) {
+        let began_ms = self.env.with(|kernel| kernel.now_ms);
+        let begun = |kernel: &mut Kernel| {
+            let late = kernel.now_ms >= began_ms + HEIR_WAIT_MS;
+            kernel.begin_to_accept(replica, incarnation, late)
+        };
+        while !self.env.with(begun) {
             self.env.rest().await?;
         }
         Ok(())
