@@ -419,6 +419,7 @@ impl Warden {
             }
             Some(Report::Clients(clients)) if service.replica().is_some() => {
                 self.keeper.take_from_leader(&clients.ids, descriptors);
+                self.count_clients();
             }
             Some(Report::ClientsClosed(clients)) if service == ServiceId::Gateway => {
                 self.keeper.clients().close(&clients.ids);

@@ -54,8 +54,11 @@ impl Times {
     pub fn of(faults: &[Injected], mut events: Vec<Heard>) -> Self {
         events.sort_by_key(|heard| heard.event.clock_us);
         let (mut detection, mut restoration) = (Samples::default(), Samples::default());
-        for injected in faults {
-            let later = &events[events.partition_point(|heard| heard.event.clock_us < injected.at_us)..];
+        let since = |at_us: u64| events.partition_point(|heard| heard.event.clock_us < at_us);
+        for (at, injected) in faults.iter().enumerate() {
+            // At most two faults are under way at once, so what comes behind the second next one is of another fault.
+            let end = faults.get(at + 2).map_or(events.len(), |next| since(next.at_us));
+            let later = &events[since(injected.at_us)..end];
             let Some(seen) = noticed(injected, later) else { continue };
             let name = injected.fault.name();
             detection.add(&name, seen.event.clock_us - injected.at_us);
@@ -92,8 +95,10 @@ impl Injected {
     pub fn is_noticed_by(&self, warden: u32, event: &v1::Event) -> bool {
         let kind = event.kind.as_str();
         let is_sign = match &self.victim {
-            // The next one speaks as soon as it has taken over.
-            Victim::Process(pid) if self.fault.target == Target::Warden => warden != *pid,
+            // The next one speaks as soon as it has taken over. Nobody takes over from one that stands still.
+            Victim::Process(pid) if self.fault.target == Target::Warden => {
+                self.fault.deed == Deed::Kill && warden != *pid
+            }
             Victim::Process(pid) => {
                 event.pid == Some(*pid) && matches!(kind, "service_died" | "service_killed")
             }
