@@ -97,6 +97,37 @@ fn when_the_heir_of_the_leader_dies() {
     assert!(stand.epoch() >= epoch + 4);
 }
 
+/// One that finds itself damaged ends by itself. It once closed what it dropped on its way out, in its heir as well:
+/// clients that it had only just accepted saw their connections reset.
+#[test]
+fn when_the_leader_finds_itself_damaged() {
+    let stand = Stand::start(&[]);
+    let (stop, epoch) = (AtomicBool::new(false), stand.epoch());
+    stand.client().write("/flip/this", "1").unwrap();
+    std::thread::scope(|scope| {
+        let workers = [0, 1].map(|worker| {
+            let (stand, stop) = (&stand, &stop);
+            scope.spawn(move || count_up(stand, &format!("/c/{worker}"), stop))
+        });
+        for bit in 0..6 {
+            let bit = bit.to_string();
+            let flip = ["inject", "flip", "leader", "--path", "/flip/this", "--part", "name", "--bit", &bit];
+            assert!(stand.ppvmm(&flip).status.success());
+            let read = stand.client().read("/flip/this");
+            stop.store(read.is_err(), Ordering::Relaxed);
+            assert_eq!(read.unwrap(), "1");
+            // The damaged one is rebuilt before the next one is damaged.
+            let whole =
+                || stand.status()["services"].as_array().unwrap().iter().all(|s| s["state"] != "starting");
+            while !whole() {}
+            std::thread::sleep(Duration::from_millis(300));
+        }
+        stop.store(true, Ordering::Relaxed);
+        workers.into_iter().for_each(|worker| assert!(worker.join().unwrap() > 100));
+    });
+    assert!(stand.epoch() >= epoch + 3, "most of the flips ended a leader");
+}
+
 /// More than may be left for the heir: the leader waits for room with the gateway, clients wait to be accepted.
 #[test]
 fn a_crowd_that_stays_is_answered_and_outlives_the_leader() {

@@ -43,6 +43,7 @@ fn main() -> ExitCode {
         return finish(background::start(&args));
     }
     start_log(&args);
+    die_of_panics();
     if args.role.is_none() && args.respawn {
         return match background::keep_running() {
             Ok(code) => code,
@@ -88,6 +89,16 @@ fn start_log(args: &Args) {
             }
         }
     }
+}
+
+/// A broken invariant ends the process on the spot. Unwinding would drop what a successor takes over: a leader's clients are
+/// closed by whoever drops them.
+fn die_of_panics() {
+    let report = std::panic::take_hook();
+    std::panic::set_hook(Box::new(move |panic| {
+        report(panic);
+        std::process::abort();
+    }));
 }
 
 fn finish(result: anyhow::Result<()>) -> ExitCode {

@@ -16,6 +16,7 @@ mod repairs;
 mod requests;
 mod takeover;
 
+use std::mem::ManuallyDrop;
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
@@ -106,7 +107,10 @@ pub fn run(options: ReplicaOptions) -> Result<(), Error> {
         };
         let Follower { service, machine, table, words, status, kick, arrivals, .. } = follower;
         let parts = takeover::Parts { service, machine, table, words, status, kick, arrivals, options };
-        return takeover::take_over(parts, epoch, gateway, held, began)?.run();
+        // Never dropped: what a leader closes is closed in its heir too, and clients that it has not handed over would see
+        // their connections end. When the process has ended the heir is left with them.
+        let mut leader = ManuallyDrop::new(takeover::take_over(parts, epoch, gateway, held, began)?);
+        return leader.run();
     }
 }
 

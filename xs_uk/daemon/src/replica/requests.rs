@@ -40,24 +40,22 @@ impl Leader {
         let Some(mut conn) = self.conns.remove(&id.0) else { return Ok(()) };
         conn.queued = false;
         let outcome = self.turn(&mut conn);
-        // An outcome of our own that ends this process leaves the slot as it is: the successor goes on.
-        let ended = outcome? == Flow::Ended;
-        if ended && !conn.is_ring() {
+        if matches!(outcome, Ok(Flow::Ended)) && !conn.is_ring() {
             self.disconnect(conn)?;
         } else {
+            // Also with an error of our own, which ends this process: dropped, the client would be closed in the heir too.
             self.conns.insert(id.0, conn);
         }
-        self.settle_effects()
+        outcome.and_then(|_| self.settle_effects())
     }
 
     /// Queues and sends what the outbox of a connection holds.
     pub(super) fn deliver(&mut self, id: ConnId) -> Result<(), Error> {
         let Some(mut conn) = self.conns.remove(&id.0) else { return Ok(()) };
-        let flow = self.push(&mut conn)?;
         // A socket that breaks while an event is sent is found ended when it is next served.
-        self.set_interest(&mut conn, flow)?;
+        let pushed = self.push(&mut conn).and_then(|flow| self.set_interest(&mut conn, flow));
         self.conns.insert(id.0, conn);
-        Ok(())
+        pushed
     }
 
     fn turn(&mut self, conn: &mut Conn) -> Result<Flow, Error> {
