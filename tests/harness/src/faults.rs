@@ -84,6 +84,15 @@ impl Fault {
         (!victims.is_empty()).then(|| victims[rng.usize(0..victims.len())])
     }
 
+    /// Whether another process takes the place of the one that it hits.
+    pub fn is_replaced(self) -> bool {
+        match self.deed {
+            Deed::Kill => self.target != Target::Warden,
+            Deed::Stop => !matches!(self.target, Target::Warden | Target::Member),
+            Deed::Flip => false,
+        }
+    }
+
     /// Does it. False if the process is gone already.
     pub fn inject(self, pid: u32) -> bool {
         let signal = match self.deed {

@@ -133,11 +133,11 @@ fn harm(
     let targets = targets(args);
     let style = ProgressStyle::with_template("{bar:40} {pos}/{len} faults, {elapsed}, {eta} left {msg}")?;
     let bar = ProgressBar::new(args.faults).with_style(style);
-    let (mut done, mut overlapped) = (Done::default(), false);
+    let (mut done, mut overlapped, mut hit) = (Done::default(), false, None);
     while (done.faults.len() as u64) < args.faults {
         // Two at once, not three: what holds a client's connection is in gateway, leader and warden.
         let overlapping = !overlapped && rng.u32(0..100) < args.overlapping;
-        let status = if overlapping { control.status() } else { Some(wait_whole(control)?) };
+        let status = if overlapping { control.status() } else { Some(wait_replaced(control, hit)?) };
         let fault = Fault::draw(rng, &targets);
         if fault.deed == Deed::Flip {
             // A leader that ends over it while the gateway is down closes who came within the last millisecond: that window
@@ -162,6 +162,7 @@ fn harm(
             }
             let took = wait_served(load, fault, victim, rng).with_context(|| fault.name())?;
             done.add(Injected { fault, victim: Victim::Process(victim), at_us }, took);
+            hit = fault.is_replaced().then_some(victim);
             overlapped = overlapping;
         }
         bar.set_position(done.faults.len() as u64);
@@ -269,10 +270,18 @@ fn wait_served(load: &Load, fault: Fault, victim: u32, rng: &mut fastrand::Rng) 
 }
 
 fn wait_whole(control: &mut Control) -> anyhow::Result<api::v1::StatusResponse> {
+    wait_replaced(control, None)
+}
+
+/// Waits until everything is up, and something else in place of the process that was `hit`: as long as nobody has noticed
+/// that it died or stands still, the status is that of a whole store.
+fn wait_replaced(control: &mut Control, hit: Option<u32>) -> anyhow::Result<api::v1::StatusResponse> {
     let began = Instant::now();
     loop {
         let status = control.status();
-        if let Some(status) = status.as_ref().filter(|status| is_whole(status)) {
+        let still =
+            |status: &v1::StatusResponse| status.services.iter().any(|service| Some(service.pid) == hit);
+        if let Some(status) = status.as_ref().filter(|status| is_whole(status) && !still(status)) {
             return Ok(status.clone());
         }
         ensure!(began.elapsed() < WHOLE_WAIT, "not whole after {} s: {status:?}", WHOLE_WAIT.as_secs());
