@@ -80,9 +80,7 @@ impl Store {
     /// Computes all digests and sums again, those of open transactions too.
     fn check_digests(&self, faults: &mut Vec<String>) {
         let transactions = self.conns.values().flat_map(|conn| conn.transactions.values());
-        let records = self
-            .verify_records()
-            .and_then(|()| (0..self.watches.width()).try_for_each(|place| self.watches.verify(place)));
+        let records = self.verify_records().and_then(|()| self.verify_watches());
         if let Err(damage) = records {
             faults.push(damage.to_string());
         }

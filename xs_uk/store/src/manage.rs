@@ -5,7 +5,7 @@ use std::sync::Arc;
 use xs_protocol::{Access, DomId, Path, Perm, XsError, request};
 
 use crate::{
-    ConnId, Damage, Effect, Part, Peer, Store,
+    ConnId, Damage, Effect, Peer, Store,
     connection::Connection,
     domain::{Deltas, Domain, DomainMut},
     entry::HANDLE_BYTES,
@@ -345,8 +345,7 @@ impl Store {
         for watch in hits {
             match self.recipient(watch) {
                 Ok(conn) if conn.actor.bits(&node.acl, node.acl_generation) & Access::Read as u8 != 0 => {
-                    if !watch.verify_token() {
-                        let damage = Damage::new(&watch.conn.0.to_string(), Part::Watch);
+                    if let Err(damage) = watch.verify_token() {
                         return self.hurt(damage);
                     }
                     events.push((watch.conn, Arc::clone(&watch.token)));

@@ -366,10 +366,10 @@ impl Store {
         if let Some(removed) = &change.removed {
             let all = self.watches.below(path, removed, |below, node, parent, watch| {
                 match self.may_see_removed(watch, node, parent) {
-                    Ok(true) if watch.verify_token() => {
-                        events.push(Event { path: Some(below.into()), ..event(watch) });
-                    }
-                    Ok(true) => unsound = unsound.take().or_else(|| Some(token_damage(watch))),
+                    Ok(true) => match watch.verify_token() {
+                        Ok(()) => events.push(Event { path: Some(below.into()), ..event(watch) }),
+                        Err(damage) => unsound = unsound.take().or(Some(damage)),
+                    },
                     Ok(false) => {}
                     Err(damage) => unsound = unsound.take().or(Some(damage)),
                 }
@@ -385,8 +385,7 @@ impl Store {
         for group in hits.chunk_by(|a, b| a.conn == b.conn) {
             match self.recipient(group[0]) {
                 Ok(conn) if change.visible_to(&conn.actor) => {
-                    if let Some(watch) = group.iter().find(|watch| !watch.verify_token()) {
-                        let damage = token_damage(watch);
+                    if let Err(damage) = group.iter().try_for_each(|watch| watch.verify_token()) {
                         return self.hurt(damage);
                     }
                     events.extend(group.iter().map(|watch| event(watch)));
@@ -444,10 +443,6 @@ impl Store {
             self.garbage.add(node);
         }
     }
-}
-
-fn token_damage(watch: &Watch) -> Damage {
-    Damage::new(&watch.conn.0.to_string(), Part::Watch)
 }
 
 fn event(watch: &Watch) -> Event {

@@ -52,8 +52,9 @@ impl Watch {
     }
 
     /// Whether the token is what it was: to be asked before it is sent.
-    pub fn verify_token(&self) -> bool {
-        XxHash3_64::oneshot(&self.token) == self.token_hash
+    pub fn verify_token(&self) -> Result<(), Damage> {
+        let sound = XxHash3_64::oneshot(&self.token) == self.token_hash;
+        if sound { Ok(()) } else { Err(Damage::new(&self.conn.0.to_string(), Part::Watch)) }
     }
 }
 
@@ -322,7 +323,7 @@ impl Watches {
     /// Verifies the watches and places at a place, of which there are [`Watches::width`].
     pub fn verify(&self, place: Place) -> Result<(), Damage> {
         let Some(node) = self.nodes.get(place as usize) else { return Ok(()) };
-        let tokens = || if node.watches.values().all(Watch::verify_token) { Ok(()) } else { Err(Broken) };
+        let tokens = || node.watches.values().try_for_each(|watch| watch.verify_token().map_err(|_| Broken));
         let fits = node.verify_watches().and_then(|()| tokens()).and_then(|()| node.verify_children());
         fits.map_err(|Broken| Damage::new(&self.path(place), Part::Watch))
     }
@@ -422,7 +423,9 @@ mod tests {
         }
         let mut token = filled();
         token.at_mut(path("/a/7")).first_entry().unwrap().get_mut().token = Arc::default();
-        assert!(!token.at_mut(path("/a/7")).values().next().unwrap().verify_token() && !verify(&token));
+        assert!(
+            token.at_mut(path("/a/7")).values().next().unwrap().verify_token().is_err() && !verify(&token)
+        );
         let mut above = filled();
         above.at_mut(path("/a")).first_entry().unwrap().get_mut().prefix_len = 1;
         assert!(damage(&above, "/a/7") && damage(&above, "/a") && !damage(&above, "/b"));
