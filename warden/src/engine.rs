@@ -118,6 +118,8 @@ fn status(engine: Engine, now_ms: i64) -> v1::EngineStatus {
         members: members.collect(),
         warnings: warnings.collect(),
         leader_changes: 0,
+        lag_entries: engine.lag_entries,
+        lag_ms: engine.lag_ms,
     }
 }
 

@@ -33,6 +33,8 @@ struct EngineJson<'a> {
     waited_ms: u64,
     since_ms: i64,
     latency_us: Option<u64>,
+    lag_entries: Option<u64>,
+    lag_ms: Option<u64>,
     version: Option<&'a str>,
     leader_changes: u64,
     members: Vec<MemberJson<'a>>,
@@ -136,6 +138,8 @@ fn engine_json(engine: &EngineStatus) -> EngineJson<'_> {
         waited_ms: engine.waited_ms,
         since_ms: engine.since_ms,
         latency_us: engine.latency_us,
+        lag_entries: engine.lag_entries,
+        lag_ms: engine.lag_ms,
         version: some(&engine.version),
         leader_changes: engine.leader_changes,
         members: engine.members.iter().map(member_json).collect(),
@@ -240,6 +244,7 @@ fn engine_line(engine: &EngineStatus) -> String {
         leader.filter(|_| engine.members.len() > 1).map(|member| format!("led by {}", member.endpoint)),
         (engine.leader_changes > 0).then(|| format!("{} changes of leader", engine.leader_changes)),
         engine.latency_us.map(|us| format!("last append {us} µs")),
+        engine.lag_entries.filter(|lag| *lag > 0).map(|lag| format!("lacks {lag} entries")),
     ];
     parts.into_iter().flatten().collect::<Vec<_>>().join(", ")
 }
@@ -412,6 +417,8 @@ mod tests {
                 detail: "calls fail: timeout".into(),
             }],
             leader_changes: 1,
+            lag_entries: Some(17),
+            lag_ms: Some(40),
         }
     }
 
@@ -439,7 +446,7 @@ mod tests {
     fn the_status_table_is_golden() {
         let golden = "\
 NOT SERVING, epoch 7, profile local, up 16m45s, warden 0.1.0 (pid 42, 1.0 MiB), fault injection enabled
-engine etcd 3.4.23: no quorum, for 2100 ms, 1 of 2 members reachable, led by http://m1, 1 changes of leader, last append 150 µs
+engine etcd 3.4.23: no quorum, for 2100 ms, 1 of 2 members reachable, led by http://m1, 1 changes of leader, last append 150 µs, lacks 17 entries
   warning: calls fail: timeout
 NAME       ROLE     STATE        SINCE  PID   RESTARTS  APPLIED  REQUESTS  CLIENTS  RINGS  MEMORY   LAST DEATH
 gateway    gateway  down         1m45s  -     0         0        0         0        0      0.0 MiB  -
@@ -456,7 +463,7 @@ replica/1  leader   taking over  5s     4243  2         1234     99        4    
             "gateway_clients": 7, "warden_clients": 6, "handed_over": false,
             "warden": {"pid": 42, "rss_bytes": 1_048_576},
             "engine": {"name": "etcd", "health": "no_quorum", "waited_ms": 2100, "since_ms": 1_000_000,
-                "latency_us": 150, "version": "3.4.23", "leader_changes": 1,
+                "latency_us": 150, "lag_entries": 17, "lag_ms": 40, "version": "3.4.23", "leader_changes": 1,
                 "members": [
                     {"endpoint": "http://m0", "reachable": false, "version": "3.4.23", "leads": false,
                      "db_bytes": 8192, "db_used_bytes": 4096},

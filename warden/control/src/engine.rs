@@ -26,6 +26,12 @@ pub struct Engine {
     /// What an operator should know.
     #[prost(message, repeated, tag = "7")]
     pub warnings: Vec<EngineWarning>,
+    /// Acknowledged entries that it does not have yet; none if it has every entry first.
+    #[prost(uint64, optional, tag = "8")]
+    pub lag_entries: Option<u64>,
+    /// For how long they have waited since it got something last, in milliseconds.
+    #[prost(uint64, optional, tag = "9")]
+    pub lag_ms: Option<u64>,
 }
 
 /// Whether entries get through.

@@ -4,6 +4,7 @@
 //!
 //! ```text
 //!   0 version   8 epoch   16 tail   24 floor      one page; each word carries its own check (see `word`)
+//!   64 how far another engine has copied the log (see `note`)
 //!   4096 ...    entries, in a ring of `capacity` bytes (see `image`); a position counts bytes for ever
 //! ```
 //!
@@ -47,7 +48,10 @@ use crate::{Appended, Consensus, Cursor, EngineState, Epoch, Index, Loaded, LogE
 use image::{HEADER_BYTES, size_bytes};
 
 mod image;
+mod note;
 mod word;
+
+pub use note::CopiedTo;
 
 const VERSION: u64 = 2;
 const WORD_VERSION: usize = 0;
@@ -86,6 +90,10 @@ impl Embedded {
     /// # Errors
     /// [`LogError::Corrupt`] if the memory holds a log of another version or is not a log.
     pub fn attach(region: Region, from: Cursor) -> Result<Self, LogError> {
+        Self::of(Arc::new(region), from)
+    }
+
+    fn of(region: Arc<Region>, from: Cursor) -> Result<Self, LogError> {
         let half_bytes = (region.length_bytes().min(LOG_BYTES) / 2) & !(PAGE_BYTES - 1);
         let usable = half_bytes.saturating_sub(LOG_HEADER_BYTES);
         if usable < 2 * ENTRY_BYTES_MAX || !is_known(&region, half_bytes) {
@@ -93,7 +101,7 @@ impl Embedded {
         }
         let known = Known { half_bytes, capacity_bytes: usable as u64, cursor: from, epoch: None };
         Ok(Self {
-            region: Arc::new(region),
+            region,
             known,
             known_copy: known,
             image: Vec::new(),
@@ -102,6 +110,45 @@ impl Embedded {
             #[cfg(test)]
             stores_left: Cell::new(None),
         })
+    }
+
+    /// A second view of the same memory, from `from` on.
+    ///
+    /// # Errors
+    /// As [`Self::attach`].
+    pub fn view(&self, from: Cursor) -> Result<Self, LogError> {
+        Self::of(self.region.clone(), from)
+    }
+
+    /// Bytes that were appended behind `position`.
+    ///
+    /// # Errors
+    /// [`LogError::Corrupt`].
+    pub fn bytes_behind(&self, position: u64) -> Result<u64, LogError> {
+        Ok(self.tail()?.saturating_sub(position))
+    }
+
+    /// Who appended the entry that [`Consensus::next`] gave last.
+    pub fn entry_epoch(&self) -> Epoch {
+        image::epoch(&self.image)
+    }
+
+    /// Notes how far another engine has copied the log for the leader of `epoch`.
+    ///
+    /// # Errors
+    /// [`LogError::Fenced`], [`LogError::Corrupt`].
+    pub fn note_copied(&self, epoch: Epoch, to: &CopiedTo) -> Result<(), LogError> {
+        let newer = self.value(WORD_EPOCH)?;
+        if newer > epoch.0 {
+            return Err(LogError::Fenced { ours: epoch.0, newer });
+        }
+        note::write(&self.region, self.known().half_bytes, to);
+        Ok(())
+    }
+
+    /// How far another engine has copied the log, if that was ever noted.
+    pub fn copied(&self) -> Option<CopiedTo> {
+        note::read(&self.region, self.known().half_bytes)
     }
 
     /// What this process knows.

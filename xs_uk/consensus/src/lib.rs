@@ -22,9 +22,9 @@ mod state;
 
 pub use chain::link;
 pub use cursor::{CURSOR_BYTES, Cursor};
-pub use embedded::Embedded;
+pub use embedded::{CopiedTo, Embedded};
 pub use error::LogError;
-pub use state::{EngineHealth, EngineMember, EngineState, EngineWarning, Loaded, Repairs};
+pub use state::{CopyLag, EngineHealth, EngineMember, EngineState, EngineWarning, Loaded, Repairs};
 
 /// Leadership number. Grows with each promotion; the fence.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]

@@ -81,6 +81,17 @@ impl std::fmt::Display for EngineWarning {
     }
 }
 
+/// What a copy of the log lacks.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct CopyLag {
+    /// Entries.
+    pub entries: u64,
+    /// Bytes that they take in the log.
+    pub bytes: u64,
+    /// For how long they have waited since the copy got something last.
+    pub waited_ms: u64,
+}
+
 /// What an engine says about itself.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct EngineState {
@@ -102,6 +113,8 @@ pub struct EngineState {
     pub snapshot: Option<crate::Index>,
     /// Whether one is being written.
     pub saving_snapshot: bool,
+    /// What the engine lacks of a log that it follows, if it follows one.
+    pub copy_lag: Option<CopyLag>,
 }
 
 /// What a reader mended since it was last asked.

@@ -6,13 +6,13 @@ use std::time::Duration;
 
 use clap::ValueEnum;
 use xs_consensus::{Consensus, Cursor, Embedded};
-use xs_etcd::{EtcdLog, EtcdOptions};
+use xs_etcd::{CopiedLog, CopyOptions, EtcdLog, EtcdOptions};
 use xs_shm::Region;
 
 use crate::error::Error;
 use crate::limits::{
-    MEMBER_ELECTION_MS, MEMBER_ELECTION_MS_MAX, MEMBER_HEARTBEAT_MS, MEMBER_HEARTBEAT_MS_MAX,
-    MEMBER_HEARTBEATS_MIN, MEMBER_QUOTA_BYTES, REQUEST_WAIT_MS,
+    COPY_LINGER_MS, COPY_LINGER_MS_MAX, MEMBER_ELECTION_MS, MEMBER_ELECTION_MS_MAX, MEMBER_HEARTBEAT_MS,
+    MEMBER_HEARTBEAT_MS_MAX, MEMBER_HEARTBEATS_MIN, MEMBER_QUOTA_BYTES, REQUEST_WAIT_MS,
 };
 use crate::member::{MemberOptions, client_socket};
 
@@ -25,15 +25,32 @@ pub enum EngineKind {
     Etcd,
 }
 
+/// What a request waits for with etcd.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Acknowledge {
+    /// The log in shared memory, which outlives every process of the store; etcd follows within bounds.
+    Memory,
+    /// etcd has it.
+    Etcd,
+}
+
 /// The flags about the engine.
 #[derive(Clone, Debug, clap::Args)]
 pub struct EngineArgs {
     /// What keeps the log.
     #[arg(long, env = "PPVMM_ENGINE", default_value = "embedded")]
     pub engine: EngineKind,
-    /// How long a request may wait for an engine that commits nothing before it is answered with EIO.
+    /// How long a request may wait for an engine that commits nothing before it is answered with EIO. Where memory
+    /// acknowledges: how long etcd may commit nothing before requests are.
     #[arg(long, value_name = "MS", default_value_t = REQUEST_WAIT_MS)]
     pub request_wait_ms: u64,
+    /// What acknowledges a request: memory that outlives every process of the store, with etcd a moment behind, or etcd.
+    #[arg(long, value_name = "WHO", default_value = "memory")]
+    pub etcd_ack: Acknowledge,
+    /// How long an entry may wait for others to go to etcd with it, where memory acknowledges.
+    #[arg(long, value_name = "MS", default_value_t = COPY_LINGER_MS,
+        value_parser = clap::value_parser!(u64).range(..=COPY_LINGER_MS_MAX))]
+    pub etcd_linger_ms: u64,
     /// Members of the store's own etcd, which is started if --etcd-endpoints names none.
     #[arg(long, value_name = "NB", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=5))]
     pub etcd_members: u32,
@@ -80,7 +97,7 @@ impl EngineArgs {
 
     /// Which engine it is.
     pub fn name(&self) -> String {
-        self.engine.to_possible_value().map(|value| value.get_name().to_owned()).unwrap_or_default()
+        value_name(&self.engine)
     }
 
     /// How long a request may wait for the engine.
@@ -113,11 +130,17 @@ impl EngineArgs {
     /// # Errors
     /// What the engine cannot be started for.
     pub fn open(&self, rundir: &Path, log: Region, from: Cursor) -> Result<Box<dyn Consensus>, Error> {
-        match self.engine {
-            EngineKind::Embedded => Ok(Box::new(Embedded::attach(log, from)?)),
-            EngineKind::Etcd => {
-                let log = EtcdLog::start(&self.etcd_options(rundir), from);
-                Ok(Box::new(log.map_err(|error| Error::Engine(error.to_string()))?))
+        let failed = |error: xs_etcd::EtcdError| Error::Engine(error.to_string());
+        let etcd = || self.etcd_options(rundir);
+        match (self.engine, self.etcd_ack) {
+            (EngineKind::Embedded, _) => Ok(Box::new(Embedded::attach(log, from)?)),
+            (EngineKind::Etcd, Acknowledge::Etcd) => {
+                Ok(Box::new(EtcdLog::start(&etcd(), from).map_err(failed)?))
+            }
+            (EngineKind::Etcd, Acknowledge::Memory) => {
+                let options =
+                    CopyOptions { etcd: etcd(), linger: Duration::from_millis(self.etcd_linger_ms) };
+                Ok(Box::new(CopiedLog::new(Embedded::attach(log, from)?, options).map_err(failed)?))
             }
         }
     }
@@ -145,6 +168,10 @@ impl EngineArgs {
             self.name().into(),
             "--request-wait-ms".into(),
             self.request_wait_ms.to_string().into(),
+            "--etcd-ack".into(),
+            value_name(&self.etcd_ack).into(),
+            "--etcd-linger-ms".into(),
+            self.etcd_linger_ms.to_string().into(),
             "--etcd-members".into(),
             self.etcd_members.to_string().into(),
             "--etcd-heartbeat-ms".into(),
@@ -198,6 +225,10 @@ impl EngineArgs {
     }
 }
 
+fn value_name(value: &impl ValueEnum) -> String {
+    value.to_possible_value().map(|value| value.get_name().to_owned()).unwrap_or_default()
+}
+
 #[cfg(test)]
 mod tests {
     use clap::Parser;
@@ -214,10 +245,11 @@ mod tests {
     fn a_child_reaches_the_same_etcd() {
         let line = "x --engine etcd --etcd-endpoints https://a:1,https://b:2 --etcd-ca /ca --etcd-user u \
             --etcd-password-file /pw --etcd-call-timeout-ms 77 --group-id g7 --request-wait-ms 4 \
-            --etcd-heartbeat-ms 500 --etcd-election-ms 5000";
+            --etcd-heartbeat-ms 500 --etcd-election-ms 5000 --etcd-ack etcd --etcd-linger-ms 9";
         let args = Line::parse_from(line.split_whitespace()).engine;
         let child = Line::parse_from(std::iter::once("x".into()).chain(args.to_args())).engine;
         assert_eq!(child.etcd_options(Path::new("/r")), args.etcd_options(Path::new("/r")));
+        assert_eq!((child.etcd_ack, child.etcd_linger_ms), (Acknowledge::Etcd, 9));
         assert_eq!((child.own_members(), child.etcd.call_timeout_ms), (0, 77));
         assert_eq!((child.etcd_heartbeat_ms, child.etcd_election_ms), (500, 5000));
         assert_eq!(args.etcd_options(Path::new("/r")).prefix, "/ppvmm/default/g7/");

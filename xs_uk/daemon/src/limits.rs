@@ -157,3 +157,9 @@ pub const SCRUBBED_PER_S_FOLLOWER: u32 = 20_000;
 
 /// Nodes that the scrubber of the leader verifies in a second.
 pub const SCRUBBED_PER_S_LEADER: u32 = 2_000;
+
+/// How long an entry waits for others to go to etcd with it.
+pub const COPY_LINGER_MS: u64 = 20;
+
+/// Longest such time.
+pub const COPY_LINGER_MS_MAX: u64 = 1000;

@@ -228,6 +228,14 @@ impl Core {
     /// # Errors
     /// As there.
     pub fn append(&mut self, entry: &[u8]) -> Result<Index, LogError> {
+        self.append_of(entry, self.epoch())
+    }
+
+    /// As [`Self::append`], for an entry that a leader of an older epoch has made.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn append_of(&mut self, entry: &[u8], epoch: Epoch) -> Result<Index, LogError> {
         if !self.is_leading()? {
             return Err(LogError::NotLeading);
         }
@@ -239,8 +247,15 @@ impl Core {
             return Err(LogError::Behind { cursor: self.reader.cursor.index.0 });
         }
         self.check_flow()?;
-        self.appender.push(entry.to_vec());
+        self.appender.push(entry.to_vec(), epoch);
         Ok(Index(self.reader.fetched.index.0 + (self.appender.in_flight() + self.appender.queued()) as u64))
+    }
+
+    fn epoch(&self) -> Epoch {
+        match self.role {
+            Role::Claiming { me, .. } | Role::CatchingUp { me, .. } | Role::Leading { me, .. } => me.epoch,
+            Role::Following | Role::Fenced { .. } => Epoch(0),
+        }
     }
 
     fn check_flow(&self) -> Result<(), LogError> {
@@ -354,6 +369,7 @@ impl Core {
             latency_us: self.health.latency.map(|took| u64::try_from(took.as_micros()).unwrap_or(u64::MAX)),
             snapshot: self.manifest.as_ref().map(|manifest| Index(manifest.newest.index)),
             saving_snapshot: self.keep.is_some(),
+            copy_lag: None,
         }
     }
 

@@ -21,6 +21,8 @@ use crate::options::EtcdOptions;
 pub(crate) struct Shared {
     core: Mutex<Core>,
     notify: Notify,
+    /// For an owner on the driver's own runtime.
+    raised: Notify,
     wake: OwnedFd,
     stopped: AtomicBool,
     failed: AtomicBool,
@@ -52,6 +54,7 @@ impl Shared {
     }
 
     fn raise(&self) {
+        self.raised.notify_one();
         // It can only refuse when it is readable anyway.
         let _ = rustix::io::write(&self.wake, &1_u64.to_ne_bytes());
     }
@@ -115,6 +118,7 @@ impl EtcdLog {
         let shared = Arc::new(Shared {
             core: Mutex::new(Core::new(options.core(), from)),
             notify: Notify::new(),
+            raised: Notify::new(),
             wake,
             stopped: AtomicBool::new(false),
             failed: AtomicBool::new(false),
@@ -128,6 +132,20 @@ impl EtcdLog {
             }
         };
         Ok((Self { shared, capacity_bytes: options.log_bytes_max, nonce, thread: None }, driver))
+    }
+
+    /// As [`Consensus::append`], for an entry that a leader of an older epoch has made elsewhere.
+    ///
+    /// # Errors
+    /// As there.
+    pub(crate) fn append_of(&mut self, entry: &[u8], epoch: Epoch) -> Result<Index, LogError> {
+        self.act_and_stir(|core| core.append_of(entry, epoch))
+    }
+
+    /// Returns when the engine may have something new to say; for an owner on the driver's runtime.
+    pub(crate) fn raised(&self) -> impl Future<Output = ()> + Send + 'static {
+        let shared = self.shared.clone();
+        async move { shared.raised.notified().await }
     }
 
     fn act<T>(&self, act: impl FnOnce(&mut Core) -> Result<T, LogError>) -> Result<T, LogError> {

@@ -4,12 +4,16 @@
 //! decides what to ask of etcd and what the answers mean, and a driver with a tokio runtime on a thread of its own (or
 //! on the caller's runtime, [`EtcdLog::on_runtime`]) asks. Leases play no part: who is dead is for the warden to
 //! find, etcd only fences.
+//!
+//! [`CopiedLog`] keeps the log in shared memory, where an append is committed at once, and copies it to etcd within bounds.
 #![forbid(unsafe_code)]
 
 mod batch;
 mod call;
 mod channel;
 mod convert;
+mod copied;
+mod copier;
 mod core;
 mod driver;
 mod engine;
@@ -22,6 +26,7 @@ mod options;
 mod version;
 
 pub use channel::{Connector, Tcp, endpoints};
+pub use copied::{CopiedLog, CopyOptions};
 pub use engine::EtcdLog;
 pub use error::EtcdError;
 pub use options::EtcdOptions;

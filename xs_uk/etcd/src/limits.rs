@@ -57,6 +57,21 @@ pub const TEND_PAUSE: Duration = Duration::from_secs(3);
 /// often.
 pub const SPACE_QUIET: Duration = Duration::from_secs(2);
 
+/// Most bytes of a copied log that etcd does not have yet; then appends wait.
+pub const LAG_BYTES_MAX: u64 = 16 * 1024 * 1024;
+
+/// So few that appends which wait go on.
+pub const LAG_BYTES_RESUME: u64 = LAG_BYTES_MAX / 8 * 7;
+
+/// Entries that a copier moves before it lets others have their turn.
+pub const COPIED_PER_TURN_MAX: usize = 256;
+
+/// Bytes of the log that are worth a batch at once.
+pub const COPIED_AT_ONCE_BYTES: u64 = 128 * 1024;
+
+/// Longest pause of a copier that is behind.
+pub const COPIER_PAUSE_MAX: Duration = Duration::from_millis(100);
+
 /// Most endpoints.
 pub const ENDPOINTS_MAX: usize = 16;
 
@@ -69,3 +84,4 @@ const _: () =
     assert!(PAGE_BATCHES_MAX as usize * (BATCH_BYTES_MAX + BATCH_ENTRIES_MAX * 4 + 1024) < ANSWER_BYTES_MAX);
 const _: () = assert!(SPACE_QUIET.as_millis() > 2 * RETRY_MAX.as_millis());
 const _: () = assert!(TEND_PAUSE.as_millis() > SPACE_QUIET.as_millis());
+const _: () = assert!(COPIED_PER_TURN_MAX < QUEUE_ENTRIES_MAX);

@@ -44,6 +44,12 @@ pub(super) fn length(header: &[u8; HEADER_BYTES]) -> Result<usize, &'static str>
     if length > ENTRY_BYTES_MAX { Err("length") } else { Ok(length) }
 }
 
+/// Who appended a verified image.
+pub(super) fn epoch(image: &[u8]) -> Epoch {
+    let epoch = image.get(16..).and_then(|rest| rest.first_chunk());
+    Epoch(epoch.map_or(0, |epoch| u64::from_le_bytes(*epoch)))
+}
+
 /// Checks a whole image of `length` payload bytes against the place before it; gives the place behind it.
 pub(super) fn verify(image: &[u8], length: usize, before: &Cursor) -> Result<Cursor, &'static str> {
     let index = before.index.0 + 1;

@@ -81,6 +81,8 @@ fn report(name: &str, state: &EngineState) -> Engine {
         version: state.version.clone().unwrap_or_default(),
         members: members.collect(),
         warnings: warnings.collect(),
+        lag_entries: state.copy_lag.map(|lag| lag.entries),
+        lag_ms: state.copy_lag.map(|lag| lag.waited_ms),
     }
 }
 

@@ -22,7 +22,7 @@ pub(super) struct InFlight {
 /// Entries between `append` and commit.
 #[derive(Debug, Default)]
 pub(super) struct Appender {
-    queue: VecDeque<Vec<u8>>,
+    queue: VecDeque<(Vec<u8>, Epoch)>,
     queued_bytes: usize,
     pub in_flight: Option<InFlight>,
     /// Since when something waits while nothing was committed.
@@ -30,9 +30,9 @@ pub(super) struct Appender {
 }
 
 impl Appender {
-    pub fn push(&mut self, entry: Vec<u8>) {
+    pub fn push(&mut self, entry: Vec<u8>, epoch: Epoch) {
         self.queued_bytes += entry.len();
-        self.queue.push_back(entry);
+        self.queue.push_back((entry, epoch));
     }
 
     pub fn is_idle(&self) -> bool {
@@ -54,24 +54,27 @@ impl Appender {
     }
 
     /// The batch under way, or the next one made from the queue behind `before`.
-    pub fn flight(&mut self, now: Duration, epoch: Epoch, before: Cursor) -> &InFlight {
+    pub fn flight(&mut self, now: Duration, before: Cursor) -> &InFlight {
         if self.in_flight.is_none() {
-            let batch = Batch::build(epoch, before, self.take());
+            let epoch = self.queue.front().map_or(Epoch(0), |(_, epoch)| *epoch);
+            let batch = Batch::build(epoch, before, self.take(epoch));
             let value = batch.encode();
             self.in_flight = Some(InFlight { batch, value, since: now });
         }
         self.in_flight.as_ref().expect("just filled")
     }
 
-    fn take(&mut self) -> Vec<Vec<u8>> {
+    /// A batch has one epoch, because the chain covers it.
+    fn take(&mut self, batch_epoch: Epoch) -> Vec<Vec<u8>> {
         let (mut entries, mut bytes) = (Vec::new(), 0);
-        while let Some(entry) = self.queue.front() {
+        while let Some((entry, epoch)) = self.queue.front() {
             bytes += entry.len();
-            if entries.len() == BATCH_ENTRIES_MAX || (bytes > BATCH_BYTES_MAX && !entries.is_empty()) {
+            let full = entries.len() == BATCH_ENTRIES_MAX || (bytes > BATCH_BYTES_MAX && !entries.is_empty());
+            if full || *epoch != batch_epoch {
                 break;
             }
             self.queued_bytes -= entry.len();
-            entries.extend(self.queue.pop_front());
+            entries.extend(self.queue.pop_front().map(|(entry, _)| entry));
         }
         entries
     }
@@ -95,18 +98,27 @@ mod tests {
     fn batches_keep_their_bounds() {
         let mut appender = Appender::default();
         for i in 0..BATCH_ENTRIES_MAX + 1 {
-            appender.push(vec![0; usize::from(i == 0)]);
+            appender.push(vec![0; usize::from(i == 0)], Epoch(1));
         }
-        assert_eq!(
-            appender.flight(Duration::ZERO, Epoch(1), Cursor::default()).batch.entries.len(),
-            BATCH_ENTRIES_MAX
-        );
+        assert_eq!(appender.flight(Duration::ZERO, Cursor::default()).batch.entries.len(), BATCH_ENTRIES_MAX);
         assert_eq!((appender.queued(), appender.in_flight()), (1, BATCH_ENTRIES_MAX));
         let mut appender = Appender::default();
         for _ in 0..9 {
-            appender.push(vec![0; BATCH_BYTES_MAX / 8]);
+            appender.push(vec![0; BATCH_BYTES_MAX / 8], Epoch(1));
         }
-        assert_eq!(appender.flight(Duration::ZERO, Epoch(1), Cursor::default()).batch.entries.len(), 8);
+        assert_eq!(appender.flight(Duration::ZERO, Cursor::default()).batch.entries.len(), 8);
         assert_eq!(appender.queued_bytes, BATCH_BYTES_MAX / 8);
+    }
+    #[test]
+    fn a_batch_has_one_epoch() {
+        let mut appender = Appender::default();
+        for epoch in [1, 1, 2] {
+            appender.push(vec![7], Epoch(epoch));
+        }
+        let first = appender.flight(Duration::ZERO, Cursor::default()).batch.clone();
+        assert_eq!((first.epoch, first.entries.len()), (Epoch(1), 2));
+        appender.in_flight = None;
+        let second = &appender.flight(Duration::ZERO, first.behind()).batch;
+        assert_eq!((second.epoch, second.entries.len()), (Epoch(2), 1));
     }
 }

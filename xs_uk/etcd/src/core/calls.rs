@@ -63,10 +63,10 @@ impl Core {
                 self.read()
             }
             Slot::Append => {
-                let Role::Leading { me, fence } = self.role else {
+                let Role::Leading { fence, .. } = self.role else {
                     unreachable!("only a leader's line is due")
                 };
-                let flight = self.appender.flight(self.now, me.epoch, self.reader.fetched);
+                let flight = self.appender.flight(self.now, self.reader.fetched);
                 appender::request(&self.config.keys, fence, flight)
             }
             Slot::Keep => {
