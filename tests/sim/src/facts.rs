@@ -53,6 +53,20 @@ pub struct Facts {
     pub repairs: u64,
     /// Snapshots that were kept.
     pub snapshots: u64,
+    /// How far etcd's copy of the log was read at the end, by a reader that knows nothing else.
+    pub copy_read_to: u64,
+    /// Entries of which it is another one there.
+    pub other_copies: Vec<u64>,
     /// What was not reached in time.
     pub late: Vec<String>,
+}
+
+impl Facts {
+    /// Another entry was read from the copy.
+    pub fn note_copy(&mut self, index: u64, bytes: &[u8]) {
+        self.copy_read_to = index;
+        if self.entries.get(&index).is_none_or(|entry| entry != bytes) {
+            self.other_copies.push(index);
+        }
+    }
 }

@@ -3,6 +3,7 @@
 mod accounts;
 mod acknowledged;
 mod answers;
+mod copy;
 mod events;
 mod fencing;
 mod linearizable;
@@ -32,10 +33,11 @@ pub fn is_undecided(facts: &Facts) -> bool {
 
 type Check = fn(&Facts) -> Vec<String>;
 
-const ALL: [(&str, Check); 10] = [
+const ALL: [(&str, Check); 11] = [
     ("accounts", accounts::check),
     ("acknowledged", acknowledged::check),
     ("answers", answers::check),
+    ("copy", copy::check),
     ("events", events::check),
     ("fencing", fencing::check),
     ("linearizable", linearizable::check),

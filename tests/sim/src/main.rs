@@ -86,7 +86,11 @@ fn print(args: &Args, report: &Report) -> anyhow::Result<()> {
         for finding in &report.findings {
             println!("seed {}: {}: {}", report.seed, finding.invariant, finding.what);
         }
-        let engine = if args.engine == Engine::Etcd { "etcd" } else { "embedded" };
+        let engine = match args.engine {
+            Engine::Embedded => "embedded",
+            Engine::Etcd => "etcd",
+            Engine::Copied => "copied",
+        };
         println!("  again with: sim --seeds 1 --from {} --engine {engine} --trace", report.seed);
     }
     if let Some(dir) = args.histories.as_ref().filter(|_| !report.findings.is_empty()) {

@@ -11,6 +11,15 @@ pub enum Engine {
     Embedded,
     /// In a simulated etcd.
     Etcd,
+    /// In shared memory, kept twice, and copied to a simulated etcd.
+    Copied,
+}
+
+impl Engine {
+    /// Whether there is an etcd.
+    pub fn has_members(self) -> bool {
+        self != Self::Embedded
+    }
 }
 
 /// A world. Equal options give equal traces.
@@ -92,7 +101,8 @@ impl Options {
     pub fn of_seed(seed: u64, engine: Engine) -> Self {
         let mut rng = fastrand::Rng::with_seed(seed ^ 0x5eed);
         let mut some = |most: u32| if rng.bool() { rng.u32(0..=most) } else { 0 };
-        let etcd = engine == Engine::Etcd;
+        let etcd = engine.has_members();
+        let in_memory = engine != Engine::Etcd;
         let faults = Faults {
             crash_at_point_ppm: some(6_000),
             pause_at_point_ppm: some(2_000),
@@ -100,7 +110,7 @@ impl Options {
             pause_ppm: some(10_000),
             pause_ms_max: 40,
             crashes_max: 10,
-            flip_ppm: if etcd { 0 } else { some(60_000) },
+            flip_ppm: if in_memory { some(60_000) } else { 0 },
             member_ppm: if etcd { some(8_000) } else { 0 },
             member_ms_max: 2_000,
             latency_ms_max: u64::from(1 + some(8)),

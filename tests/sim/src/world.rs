@@ -12,7 +12,7 @@ use crate::faults::{Troubles, member_host, strike};
 use crate::invariants::{self, Finding};
 use crate::kernel::{Chore, Kernel, Shared};
 use crate::limits::{CLIENTS_MAX, TICK_MS};
-use crate::options::Options;
+use crate::options::{Engine, Options};
 use crate::process::{End, Env};
 use crate::{client, gateway, network, replica, warden_host};
 
@@ -171,14 +171,16 @@ fn live(sim: &mut Sim<'_>, shared: &Shared, troubles: &mut Troubles, options: &O
         step(sim, shared, troubles)?;
     }
     let finals: Vec<_> = shared.borrow().facts.finals.iter().map(|(n, is)| (*n, is.index)).collect();
-    shared.borrow_mut().facts.late.push(format!("replicas are not equal: {finals:?}"));
+    let copied = shared.borrow().facts.copy_read_to;
+    shared.borrow_mut().facts.late.push(format!("not equal: replicas {finals:?}, copy read to {copied}"));
     Ok(())
 }
 
 fn are_equal(kernel: &Kernel) -> bool {
     let newest = kernel.facts.entries.keys().next_back().copied().unwrap_or(0);
     let finals = &kernel.facts.finals;
-    finals.len() == kernel.options.replicas as usize && finals.values().all(|is| is.index == newest)
+    let copied = kernel.options.engine != Engine::Copied || kernel.facts.copy_read_to == newest;
+    copied && finals.len() == kernel.options.replicas as usize && finals.values().all(|is| is.index == newest)
 }
 
 /// One tick. True if all clients are at their end.

@@ -1,6 +1,6 @@
 //! Worlds of many seeds, worlds twice, and worlds with an error built in.
 //!
-//! `SIM_SEEDS` sets the number of seeds for the embedded engine (a sixth of it runs with etcd), `SIM_FROM` the first.
+//! `SIM_SEEDS` sets the number of seeds for the embedded engine (a sixth of it runs with etcd, and a sixth with a log that is copied there), `SIM_FROM` the first.
 #![allow(clippy::unwrap_used, reason = "a test fails by a panic")]
 
 use sim::{Engine, Mutant, Options, Report, run};
@@ -36,6 +36,14 @@ fn nothing_is_found_with_etcd() {
     }
 }
 
+#[test]
+fn nothing_is_found_with_a_log_that_is_copied_to_etcd() {
+    for seed in seeds(number("SIM_SEEDS", SEEDS) / 6) {
+        let report = world(seed, Engine::Copied);
+        assert!(report.findings.is_empty(), "{report:#?}");
+    }
+}
+
 /// A harness in which nothing happens would find nothing either.
 #[test]
 fn worlds_are_eventful() {
@@ -47,11 +55,14 @@ fn worlds_are_eventful() {
     let reports: Vec<Report> = (0..30).map(|seed| world(seed, Engine::Etcd)).collect();
     assert!(reports.iter().any(|report| report.uncertain > 0), "etcd is out of reach for too long");
     assert!(reports.iter().filter(|report| report.undecided).count() <= 3, "most histories can be judged");
+    let reports: Vec<Report> = (0..30).map(|seed| world(seed, Engine::Copied)).collect();
+    assert!(reports.iter().any(|report| report.leaders > 3), "leaders come and go");
+    assert!(reports.iter().any(|report| report.uncertain > 0), "etcd is away for too long");
 }
 
 #[test]
 fn equal_seeds_give_equal_traces() {
-    for engine in [Engine::Embedded, Engine::Etcd] {
+    for engine in [Engine::Embedded, Engine::Etcd, Engine::Copied] {
         let mut hashes: Vec<String> = Vec::new();
         for seed in 1000..1006 {
             let (first, second) = (world(seed, engine), world(seed, engine));

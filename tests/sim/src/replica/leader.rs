@@ -75,6 +75,7 @@ impl Leader {
             self.hand_over().await?;
             self.obey()?;
             self.machine.report();
+            self.machine.examine_copy();
             self.env.rest().await?;
         }
     }

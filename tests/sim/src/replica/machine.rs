@@ -1,6 +1,7 @@
 //! The log and the state machine that it feeds, together; as the daemon's `machine.rs`.
 
 use std::collections::BTreeSet;
+use std::time::Duration;
 
 use warden::planner::Input;
 use xs_consensus::{Appended, Consensus, Cursor, Epoch, LogError};
@@ -8,7 +9,7 @@ use xs_shm::Table;
 use xs_store::{ConnId, Effect, Entry, EntryRef, Store};
 
 use crate::facts::Final;
-use crate::options::Mutant;
+use crate::options::{Engine, Mutant};
 use crate::process::{End, Env};
 
 /// An entry that came back and was applied: whom it concerns.
@@ -36,12 +37,22 @@ pub struct Machine {
     undelivered: BTreeSet<ConnId>,
     pub in_flight: usize,
     examined: Option<u64>,
+    copy_examined: bool,
 }
 
 impl Machine {
     pub fn new(env: Env, engine: Box<dyn Consensus>, store: Store) -> Self {
         let undelivered = store.connections().map(|(conn, _)| conn).collect();
-        Self { store, env, engine, buffer: Vec::new(), undelivered, in_flight: 0, examined: None }
+        Self {
+            store,
+            env,
+            engine,
+            buffer: Vec::new(),
+            undelivered,
+            in_flight: 0,
+            examined: None,
+            copy_examined: false,
+        }
     }
 
     pub fn index(&self) -> u64 {
@@ -158,6 +169,29 @@ impl Machine {
             let is = Final { index, root: self.store.root(), faults: self.store.check() };
             self.env.with(|kernel| kernel.facts.finals.insert(replica, is));
         }
+    }
+
+    /// At the end of a run: has etcd's copy read by somebody who knows nothing of the log in memory.
+    pub fn examine_copy(&mut self) {
+        let examine = self.env.with(|kernel| kernel.examining && kernel.options.engine == Engine::Copied);
+        if !examine || std::mem::replace(&mut self.copy_examined, true) {
+            return;
+        }
+        let env = self.env.clone();
+        tokio::task::spawn_local(async move {
+            let Ok(mut copy) = crate::engine::etcd(&env, Cursor::default()) else { return };
+            let mut bytes = Vec::new();
+            loop {
+                match copy.next(&mut bytes) {
+                    Ok(Some(index)) => env.with(|kernel| kernel.facts.note_copy(index.0, &bytes)),
+                    Ok(None) => tokio::time::sleep(Duration::from_millis(1)).await,
+                    Err(error) => {
+                        return env
+                            .with(|kernel| kernel.facts.failures.push(format!("reading the copy: {error}")));
+                    }
+                }
+            }
+        });
     }
 
     fn apply(
