@@ -255,7 +255,11 @@ impl CopiedLog {
         let copies = shared.clone().run();
         // The driver ends when it is told so, which the copier's end does.
         let task = Box::pin(async move {
-            tokio::select! { () = driver => {}, () = copies => {} }
+            tokio::select! {
+                biased;
+                () = driver => {}
+                () = copies => {}
+            }
         });
         self.copying = Some(Copying { epoch, shared, thread: self.home.run(task)? });
         Ok(())
