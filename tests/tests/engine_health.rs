@@ -15,6 +15,10 @@ use tests::Stand;
 const WAIT: Duration = Duration::from_secs(10);
 
 fn start(etcd: &EtcdStand) -> Stand {
+    start_with(etcd, "60000", "memory")
+}
+
+fn start_with(etcd: &EtcdStand, request_wait_ms: &str, ack: &str) -> Stand {
     let endpoints = etcd.endpoints().join(",");
     Stand::start(&[
         "--engine",
@@ -26,7 +30,9 @@ fn start(etcd: &EtcdStand) -> Stand {
         "--etcd-status-interval-ms",
         "600",
         "--request-wait-ms",
-        "60000",
+        request_wait_ms,
+        "--etcd-ack",
+        ack,
     ])
 }
 
@@ -135,7 +141,7 @@ fn another_leader_of_the_members_is_told() {
 #[test]
 fn a_replica_that_waits_for_the_engine_to_lead_tells_of_it() {
     let etcd = EtcdStand::start_in_memory(1, StandOptions::default()).unwrap();
-    let stand = start(&etcd);
+    let stand = start_with(&etcd, "60000", "etcd");
     wait_serving(&stand, true);
     assert!(stand.ppvmm(&["inject", "kill", "leader"]).status.success());
     wait_serving(&stand, true);
@@ -148,4 +154,46 @@ fn a_replica_that_waits_for_the_engine_to_lead_tells_of_it() {
     etcd.cont(0);
     wait_serving(&stand, true);
     stand.client().write("/a", "1").unwrap();
+}
+
+/// What memory acknowledged outlives the leader although etcd never had it; how much etcd lacks is in the status.
+#[test]
+fn with_etcd_away_the_store_goes_on_for_a_while_and_so_do_its_leaders() {
+    let etcd = EtcdStand::start_in_memory(1, StandOptions::default()).unwrap();
+    let stand = start_with(&etcd, "20000", "memory");
+    let lag = || engine(&stand)["lag_entries"].as_u64();
+    let mut client = stand.client();
+    client.write("/a", "0").unwrap();
+    wait_until(&stand, "copied", || lag() == Some(0));
+    etcd.stop(0);
+    for round in 1..4 {
+        let value = round.to_string();
+        client.write("/a", &value).unwrap();
+        wait_until(&stand, "behind", || lag().is_some_and(|lag| lag >= round));
+        let epoch = stand.status()["epoch"].as_u64().unwrap();
+        assert!(stand.ppvmm(&["inject", "kill", "leader"]).status.success());
+        wait_until(&stand, "led by another", || stand.status()["epoch"].as_u64() > Some(epoch));
+        assert_eq!(client.read("/a").unwrap(), value);
+    }
+    etcd.cont(0);
+    wait_until(&stand, "copied again", || lag() == Some(0));
+}
+
+#[test]
+fn with_etcd_away_for_too_long_changes_are_refused_and_reads_are_not() {
+    let etcd = EtcdStand::start_in_memory(1, StandOptions::default()).unwrap();
+    let stand = start_with(&etcd, "1000", "memory");
+    let mut client = stand.client();
+    client.write("/a", "0").unwrap();
+    etcd.stop(0);
+    let began = Instant::now();
+    while client.write("/a", "1").is_ok() {
+        assert!(began.elapsed() < WAIT, "never refused: {}", stand.status());
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    assert!(began.elapsed() >= Duration::from_millis(900), "{:?}", began.elapsed());
+    assert_eq!(client.read("/a").unwrap(), "1");
+    etcd.cont(0);
+    wait_until(&stand, "copied", || engine(&stand)["lag_entries"] == 0);
+    client.write("/a", "2").unwrap();
 }

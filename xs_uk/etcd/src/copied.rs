@@ -70,6 +70,7 @@ struct Shared {
     used_bytes: AtomicU64,
     /// One more than the newer leader's epoch that etcd knows; 0 for none.
     newer: AtomicU64,
+    /// What it was when the copier was not busy.
     state: Mutex<EngineState>,
     used_bytes_max: u64,
     unavailable_after_ms: u64,
@@ -122,10 +123,18 @@ impl Shared {
         }
     }
 
+    /// As it is, or was a moment ago if the copier is busy.
+    fn state(&self) -> EngineState {
+        let mut last = lock(&self.state);
+        if let Ok(copier) = self.copier.try_lock() {
+            *last = copier.state();
+        }
+        last.clone()
+    }
+
     fn turn(&self, now: Duration) -> Option<Duration> {
         let mut copier = lock(&self.copier);
         let progress = copier.turn(now);
-        *lock(&self.state) = copier.state();
         drop(copier);
         self.publish(&progress);
         progress.pause
@@ -368,7 +377,7 @@ impl Consensus for CopiedLog {
 
     fn state(&self) -> EngineState {
         let Some(copying) = &self.copying else { return EngineState::default() };
-        EngineState { copy_lag: Some(self.lag(copying)), ..lock(&copying.shared.state).clone() }
+        EngineState { copy_lag: Some(self.lag(copying)), ..copying.shared.state() }
     }
 
     fn save_snapshot(&mut self, cursor: &Cursor, snapshot: Vec<u8>) -> Result<bool, LogError> {
