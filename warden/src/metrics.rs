@@ -151,6 +151,9 @@ fn add_group(registry: &mut Registry, status: &v1::StatusResponse) {
     gauge("serving", "1 if clients are served", status.serving.into());
     gauge("epoch", "Epoch of the newest leader", status.epoch);
     gauge("handed_over", "1 if leader, gateway and warden have all clients", status.handed_over.into());
+    if let Some(lag) = status.engine.as_ref().and_then(|engine| engine.lag_entries) {
+        gauge("engine_lag_entries", "Acknowledged entries that the engine does not have yet", lag);
+    }
     gauge("snapshot_index", "Last log index in the newest kept snapshot", status.snapshot_index);
 }
 

@@ -29,6 +29,8 @@ const SCRUB_ROUND: Duration = Duration::from_millis(700);
 const SIGN_PAUSE: Duration = Duration::from_millis(5);
 /// How often the status is asked for.
 const STATUS_PAUSE: Duration = Duration::from_millis(1);
+/// What was told of an engine before it lacked something is older.
+const COPIED_FOR: Duration = Duration::from_millis(2500);
 /// Longest stop of a process that nobody replaces.
 const STOP_MS_MAX: u64 = 300;
 
@@ -67,6 +69,7 @@ pub fn run(args: &XsArgs) -> anyhow::Result<Report> {
     let seconds = began.elapsed().as_secs_f64();
     let tally = finish_load(&load.shared, load.workers)?;
     wait_whole(&mut control)?;
+    wait_copied(&mut control)?;
     verdict(&stand, &control, args, seed, seconds, done, tally, &load.shared, &load.progress)
 }
 
@@ -287,6 +290,22 @@ fn wait_replaced(control: &mut Control, hit: Option<u32>) -> anyhow::Result<api:
         ensure!(began.elapsed() < WHOLE_WAIT, "not whole after {} s: {status:?}", WHOLE_WAIT.as_secs());
         std::thread::sleep(STATUS_PAUSE);
     }
+}
+
+/// An engine that follows the log has all of it soon after the last request, and goes on having it.
+fn wait_copied(control: &mut Control) -> anyhow::Result<()> {
+    let (began, mut since) = (Instant::now(), None);
+    while since.is_none_or(|since: Instant| since.elapsed() < COPIED_FOR) {
+        let engine = control.status().and_then(|status| status.engine);
+        if engine.as_ref().is_some_and(|engine| engine.lag_entries.unwrap_or(0) > 0) {
+            since = None;
+        } else {
+            since.get_or_insert_with(Instant::now);
+        }
+        ensure!(began.elapsed() < WHOLE_WAIT, "the engine lacks entries: {engine:?}");
+        std::thread::sleep(STATUS_PAUSE);
+    }
+    Ok(())
 }
 
 fn finish_load(shared: &Shared, workers: Vec<JoinHandle<Tally>>) -> anyhow::Result<Tally> {
