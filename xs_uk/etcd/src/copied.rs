@@ -353,11 +353,16 @@ impl Consensus for CopiedLog {
     fn append(&mut self, entry: &[u8]) -> Result<Appended, LogError> {
         self.release_copied()?;
         self.check_copy()?;
-        let appended = self.log.append(entry)?;
-        if let Some(copying) = &self.copying {
-            copying.shared.appended();
+        let appended = self.log.append(entry);
+        if let Some(Copying { shared, .. }) = &self.copying {
+            match &appended {
+                Ok(_) => shared.appended(),
+                // What is to be let go may wait for etcd.
+                Err(LogError::Full { .. }) => shared.blocked.store(true, Ordering::Release),
+                Err(_) => {}
+            }
         }
-        Ok(appended)
+        appended
     }
 
     fn next(&mut self, entry: &mut Vec<u8>) -> Result<Option<Index>, LogError> {
