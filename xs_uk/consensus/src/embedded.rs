@@ -128,6 +128,14 @@ impl Embedded {
         Ok(self.tail()?.saturating_sub(position))
     }
 
+    /// Where what was let go ends.
+    ///
+    /// # Errors
+    /// [`LogError::Corrupt`].
+    pub fn floor_position(&self) -> Result<u64, LogError> {
+        self.floor()
+    }
+
     /// Who appended the entry that [`Consensus::next`] gave last.
     pub fn entry_epoch(&self) -> Epoch {
         image::epoch(&self.image)

@@ -57,6 +57,11 @@ pub enum EngineWarning {
         /// What the last one met.
         what: String,
     },
+    /// The copy of the log was not the log's, or could not be gone on with; it is begun anew.
+    CopyAnew {
+        /// Why.
+        what: String,
+    },
     /// Making room failed.
     Maintenance {
         /// Why.
@@ -76,6 +81,7 @@ impl std::fmt::Display for EngineWarning {
             Self::NoSpace => f.write_str("the space quota is used up"),
             Self::MemberCorrupt => f.write_str("a member found its data damaged"),
             Self::Failing { what } => write!(f, "calls fail: {what}"),
+            Self::CopyAnew { what } => write!(f, "the copy of the log is made anew: {what}"),
             Self::Maintenance { what } => write!(f, "making room failed: {what}"),
         }
     }

@@ -91,6 +91,13 @@ impl EngineArgs {
                 "--etcd-election-ms {election_ms} is less than {MEMBER_HEARTBEATS_MIN} heartbeats of {heartbeat_ms} ms"
             ));
         }
+        let copied = self.etcd_ack == Acknowledge::Memory;
+        if copied && self.etcd_linger_ms >= self.request_wait_ms {
+            return Err(format!(
+                "--etcd-linger-ms {} is not less than --request-wait-ms {}",
+                self.etcd_linger_ms, self.request_wait_ms
+            ));
+        }
         // Where sockets of an own etcd are does not matter here.
         self.etcd_options(Path::new("/")).validate().map_err(|error| error.to_string())
     }
@@ -272,7 +279,12 @@ mod tests {
         for good in ["", "--etcd-election-ms 100", "--etcd-heartbeat-ms 10000 --etcd-election-ms 50000"] {
             assert_eq!(line(good).map(|line| line.engine.validate()).unwrap(), Ok(()), "{good}");
         }
-        for bad in ["--etcd-election-ms 99", "--etcd-heartbeat-ms 41", "--etcd-call-timeout-ms 0"] {
+        for bad in [
+            "--etcd-linger-ms 30 --request-wait-ms 30",
+            "--etcd-election-ms 99",
+            "--etcd-heartbeat-ms 41",
+            "--etcd-call-timeout-ms 0",
+        ] {
             assert!(line(bad).is_ok_and(|line| line.engine.validate().is_err()), "{bad}");
         }
         for bad in ["--etcd-heartbeat-ms 10001", "--etcd-election-ms 50001", "--etcd-heartbeat-ms 0"] {

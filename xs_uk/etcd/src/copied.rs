@@ -11,26 +11,28 @@
 //! The first leader of all waits until etcd knows it, so that an etcd which cannot be reached is noticed before anything
 //! is stored. Later ones do not.
 
+use std::collections::VecDeque;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::pin::Pin;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering, fence};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::thread::JoinHandle;
 use std::time::Duration;
 
 use rustix::event::{EventfdFlags, eventfd};
-use tokio::sync::Notify;
 use tokio::time::Instant;
 use xs_consensus::{
-    Appended, Consensus, CopyLag, Cursor, Embedded, EngineState, Epoch, Index, Loaded, LogError, Repairs,
+    Appended, Consensus, CopyLag, Cursor, Embedded, EngineHealth, EngineState, Epoch, Index, Loaded,
+    LogError, Repairs,
 };
 
-use crate::channel::{Connector, Tcp};
-use crate::copier::{Copier, Progress};
-use crate::engine::EtcdLog;
+use crate::channel::{Connector, Tcp, credentials, endpoints};
+use crate::engine::random;
 use crate::error::EtcdError;
-use crate::limits::{LAG_BYTES_MAX, LAG_BYTES_RESUME, SNAPSHOT_BYTES_MAX};
+use crate::limits::{LAG_BYTES_MAX, SNAPSHOT_BYTES_MAX};
 use crate::options::EtcdOptions;
+use follow::{Maker, Shared, Task, lock};
+
+mod follow;
 
 /// How the log is copied.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -41,8 +43,6 @@ pub struct CopyOptions {
     pub linger: Duration,
 }
 
-type Task = Pin<Box<dyn Future<Output = ()> + Send>>;
-
 /// Where the asynchronous half runs.
 #[derive(Clone)]
 enum Home {
@@ -50,134 +50,6 @@ enum Home {
     Thread,
     /// On the caller's runtime and network. The number takes the place of random ones.
     Runtime { connector: Arc<dyn Connector>, nonce: u64 },
-}
-
-/// What the two halves share.
-#[derive(Debug)]
-struct Shared {
-    copier: Mutex<Copier>,
-    stir: Notify,
-    wake: OwnedFd,
-    raised: AtomicBool,
-    stopped: AtomicBool,
-    asleep: AtomicBool,
-    /// An append waits for room.
-    blocked: AtomicBool,
-    leads: AtomicBool,
-    position: AtomicU64,
-    index: AtomicU64,
-    waited_ms: AtomicU64,
-    used_bytes: AtomicU64,
-    /// One more than the newer leader's epoch that etcd knows; 0 for none.
-    newer: AtomicU64,
-    /// What it was when the copier was not busy.
-    state: Mutex<EngineState>,
-    used_bytes_max: u64,
-    unavailable_after_ms: u64,
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    // A panic ends the process.
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-impl Shared {
-    fn new(copier: Copier, wake: OwnedFd, from: &Cursor, options: &EtcdOptions) -> Self {
-        Self {
-            copier: Mutex::new(copier),
-            stir: Notify::new(),
-            wake,
-            raised: AtomicBool::new(false),
-            stopped: AtomicBool::new(false),
-            asleep: AtomicBool::new(false),
-            blocked: AtomicBool::new(false),
-            leads: AtomicBool::new(false),
-            position: AtomicU64::new(from.position),
-            index: AtomicU64::new(from.index.0),
-            waited_ms: AtomicU64::new(0),
-            used_bytes: AtomicU64::new(0),
-            newer: AtomicU64::new(0),
-            state: Mutex::default(),
-            used_bytes_max: options.log_bytes_max,
-            unavailable_after_ms: options.unavailable_after_ms,
-        }
-    }
-
-    /// Copies until the log is dropped.
-    async fn run(self: Arc<Self>) {
-        let (origin, raised) = (Instant::now(), lock(&self.copier).raised());
-        tokio::pin!(raised);
-        while !self.stopped.load(Ordering::Acquire) {
-            let pause = self.turn(origin.elapsed());
-            if pause.is_none() && !self.fall_asleep() {
-                continue;
-            }
-            let rest = pause.unwrap_or(Duration::MAX);
-            tokio::select! {
-                biased;
-                () = self.stir.notified() => {}
-                () = &mut raised => raised.set(lock(&self.copier).raised()),
-                () = tokio::time::sleep(rest) => {}
-            }
-            self.asleep.store(false, Ordering::Relaxed);
-        }
-    }
-
-    /// As it is, or was a moment ago if the copier is busy.
-    fn state(&self) -> EngineState {
-        let mut last = lock(&self.state);
-        if let Ok(copier) = self.copier.try_lock() {
-            *last = copier.state();
-        }
-        last.clone()
-    }
-
-    fn turn(&self, now: Duration) -> Option<Duration> {
-        let mut copier = lock(&self.copier);
-        let progress = copier.turn(now);
-        drop(copier);
-        self.publish(&progress);
-        progress.pause
-    }
-
-    fn publish(&self, progress: &Progress) {
-        let millis = u64::try_from(progress.waited.as_millis()).unwrap_or(u64::MAX);
-        self.waited_ms.store(millis, Ordering::Relaxed);
-        self.used_bytes.store(progress.used_bytes, Ordering::Relaxed);
-        self.index.store(progress.to.place.index.0, Ordering::Relaxed);
-        self.position.store(progress.to.place.position, Ordering::Release);
-        let newer = progress.newer.map_or(0, |newer| newer.0.saturating_add(1));
-        let news = self.leads.swap(progress.leads, Ordering::Release) != progress.leads
-            || self.newer.swap(newer, Ordering::Release) != newer;
-        let unblocked = self.lets_go_on(progress, millis) && self.blocked.swap(false, Ordering::AcqRel);
-        if unblocked || news {
-            self.raised.store(true, Ordering::Release);
-            // It can only refuse when it is readable anyway.
-            let _ = rustix::io::write(&self.wake, &1_u64.to_ne_bytes());
-        }
-    }
-
-    /// Whether an append that waits for room is to be tried again: there is some, or none will come in time.
-    fn lets_go_on(&self, progress: &Progress, waited_ms: u64) -> bool {
-        let room = progress.lag_bytes <= LAG_BYTES_RESUME && progress.used_bytes < self.used_bytes_max;
-        room || waited_ms >= self.unavailable_after_ms
-    }
-
-    /// False if there is something to do after all. Who appends looks at the flag behind its append.
-    fn fall_asleep(&self) -> bool {
-        self.asleep.store(true, Ordering::Relaxed);
-        fence(Ordering::SeqCst);
-        let idle = !lock(&self.copier).has_unread();
-        self.asleep.store(idle, Ordering::Relaxed);
-        idle
-    }
-
-    fn appended(&self) {
-        fence(Ordering::SeqCst);
-        if self.asleep.load(Ordering::Relaxed) {
-            self.stir.notify_one();
-        }
-    }
 }
 
 /// A running copier.
@@ -214,8 +86,10 @@ pub struct CopiedLog {
     home: Home,
     wake: OwnedFd,
     copying: Option<Copying>,
-    /// To be let go once etcd has it.
-    release: Option<Cursor>,
+    /// To be let go once etcd has it: what comes first, and the newest of all others.
+    releases: VecDeque<Cursor>,
+    /// Since when etcd lacks too much.
+    busy_since: Option<Instant>,
 }
 
 impl CopiedLog {
@@ -242,39 +116,32 @@ impl CopiedLog {
 
     fn at(log: Embedded, options: CopyOptions, home: Home) -> Result<Self, EtcdError> {
         options.etcd.validate()?;
+        // Files that cannot be read are to be noticed now, and not by a leader.
+        endpoints(&options.etcd)?;
+        credentials(&options.etcd)?;
         let wake = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)
             .map_err(|errno| EtcdError::System { call: "eventfd", source: errno.into() })?;
-        Ok(Self { log, options, home, wake, copying: None, release: None })
+        Ok(Self { log, options, home, wake, copying: None, releases: VecDeque::new(), busy_since: None })
     }
 
     fn begin(&mut self, epoch: Epoch) -> Result<(), LogError> {
-        let to = self.log.copied().unwrap_or_default();
         let (connector, nonce) = match &self.home {
-            Home::Thread => (Arc::new(Tcp) as Arc<dyn Connector>, None),
-            Home::Runtime { connector, nonce } => (connector.clone(), Some(*nonce)),
+            Home::Thread => (Arc::new(Tcp) as Arc<dyn Connector>, random()?),
+            Home::Runtime { connector, nonce } => (connector.clone(), *nonce),
         };
         // Nobody is told of batches, and the log's size is bounded here.
         let options = EtcdOptions { watch: false, log_bytes_max: u64::MAX, ..self.options.etcd.clone() };
-        let (mut etcd, driver) =
-            EtcdLog::on_runtime(&options, to.copied(), connector, nonce).map_err(failed)?;
-        etcd.lead(epoch)?;
-        let copier = Copier::new(self.log.view(to.place)?, etcd, to, epoch, self.options.linger);
+        let (log, linger) = (self.log.view(self.log.cursor())?, self.options.linger);
+        let maker = Maker { log, options, connector, nonce, epoch, linger };
+        let (copier, driver) = maker.begin()?;
         let wake = self.wake.try_clone().map_err(failed)?;
-        let shared = Arc::new(Shared::new(copier, wake, &to.place, &self.options.etcd));
-        let copies = shared.clone().run();
-        // The driver ends when it is told so, which the copier's end does.
-        let task = Box::pin(async move {
-            tokio::select! {
-                biased;
-                () = driver => {}
-                () = copies => {}
-            }
-        });
-        self.copying = Some(Copying { epoch, shared, thread: self.home.run(task)? });
+        let shared = Arc::new(Shared::new(copier, wake, &self.options.etcd));
+        let thread = self.home.run(Box::pin(shared.clone().copy(maker, driver)))?;
+        self.copying = Some(Copying { epoch, shared, thread });
         Ok(())
     }
 
-    fn check_copy(&self) -> Result<(), LogError> {
+    fn check_copy(&mut self) -> Result<(), LogError> {
         let Some(copying) = &self.copying else { return Err(LogError::NotLeading) };
         copying.check_newer()?;
         let shared = &copying.shared;
@@ -288,11 +155,18 @@ impl CopiedLog {
             return Err(LogError::Full { used_bytes, capacity_bytes });
         }
         let lag = self.lag(copying);
-        if lag.bytes >= LAG_BYTES_MAX {
-            shared.blocked.store(true, Ordering::Release);
-            return Err(LogError::Busy { queued: usize::try_from(lag.entries).unwrap_or(usize::MAX) });
+        if lag.bytes < LAG_BYTES_MAX {
+            self.busy_since = None;
+            return Ok(());
         }
-        Ok(())
+        // Something may get through all the time, and never enough.
+        let busy_since = *self.busy_since.get_or_insert_with(Instant::now);
+        let waited_ms = u64::try_from(busy_since.elapsed().as_millis()).unwrap_or(u64::MAX);
+        if waited_ms >= shared.unavailable_after_ms {
+            return Err(LogError::Unavailable { waited_ms });
+        }
+        shared.blocked.store(true, Ordering::Release);
+        Err(LogError::Busy { queued: usize::try_from(lag.entries).unwrap_or(usize::MAX) })
     }
 
     fn lag(&self, copying: &Copying) -> CopyLag {
@@ -307,9 +181,15 @@ impl CopiedLog {
 
     /// What was to be let go and is in etcd by now.
     fn release_copied(&mut self) -> Result<(), LogError> {
-        let Some(Copying { shared, .. }) = &self.copying else { return Ok(()) };
-        let copied = shared.index.load(Ordering::Relaxed);
-        if let Some(cursor) = self.release.take_if(|cursor| cursor.index.0 <= copied) {
+        let (Some(copying), Some(cursor)) = (&self.copying, self.releases.front().copied()) else {
+            return Ok(());
+        };
+        if cursor.index.0 > copying.shared.index.load(Ordering::Relaxed) {
+            return Ok(());
+        }
+        // What counts is the place that a successor will find.
+        if self.log.copied().is_some_and(|noted| noted.place.position >= cursor.position) {
+            self.releases.pop_front();
             self.log.release(&cursor)?;
         }
         Ok(())
@@ -382,7 +262,13 @@ impl Consensus for CopiedLog {
 
     fn state(&self) -> EngineState {
         let Some(copying) = &self.copying else { return EngineState::default() };
-        EngineState { copy_lag: Some(self.lag(copying)), ..copying.shared.state() }
+        let (mut state, lag) = (copying.shared.state(), self.lag(copying));
+        state.copy_lag = Some(lag);
+        let refuses = lag.waited_ms >= copying.shared.unavailable_after_ms || lag.bytes >= LAG_BYTES_MAX;
+        if refuses && state.health == EngineHealth::Healthy {
+            state.health = EngineHealth::Waiting { waited_ms: lag.waited_ms };
+        }
+        state
     }
 
     fn save_snapshot(&mut self, cursor: &Cursor, snapshot: Vec<u8>) -> Result<bool, LogError> {
@@ -390,7 +276,9 @@ impl Consensus for CopiedLog {
         if snapshot.len() > SNAPSHOT_BYTES_MAX {
             return Err(LogError::TooLarge { bytes: snapshot.len() });
         }
-        lock(&copying.shared.copier).keep(*cursor, snapshot);
+        if !lock(&copying.shared.copier).keep(*cursor, snapshot) {
+            return Err(LogError::Busy { queued: 1 });
+        }
         copying.shared.stir.notify_one();
         Ok(true)
     }
@@ -406,13 +294,17 @@ impl Consensus for CopiedLog {
 
     /// Lets go what is in etcd; the rest as soon as it is there.
     fn release(&mut self, cursor: &Cursor) -> Result<(), LogError> {
-        self.release = Some(*cursor);
+        self.releases.truncate(1);
+        self.releases.push_back(*cursor);
         self.release_copied()
     }
 
     fn used_bytes(&self) -> u64 {
-        let copied = self.copying.as_ref().map(|copying| copying.shared.used_bytes.load(Ordering::Relaxed));
-        self.log.used_bytes().max(copied.unwrap_or(0))
+        let Some(Copying { shared, .. }) = &self.copying else { return self.log.used_bytes() };
+        // More than half is when a snapshot is taken.
+        let wanted = shared.wants_snapshot.load(Ordering::Relaxed).then_some(self.capacity_bytes() / 2);
+        let copied = shared.used_bytes.load(Ordering::Relaxed);
+        self.log.used_bytes().max(copied).max(wanted.unwrap_or(0))
     }
 
     fn capacity_bytes(&self) -> u64 {

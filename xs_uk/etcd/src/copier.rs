@@ -11,12 +11,15 @@
 //!
 //! A new leader begins at the place that its predecessor noted (`xs_consensus::CopiedTo`), reads etcd to its end from
 //! there, and goes on behind it. The log lets nothing go that is not noted, so what is missing in etcd is in the log.
+//!
+//! A copy that differs, or cannot be read, is deleted and begun anew from the noted place: the log is what counts. Until a
+//! snapshot is there, a copy that does not begin with the first entry tells that it lacks one.
 
 use std::collections::VecDeque;
 use std::time::Duration;
 
 use xs_consensus::{
-    Consensus, CopiedTo, Cursor, Embedded, EngineState, EngineWarning, Epoch, Index, LogError,
+    Consensus, CopiedTo, Cursor, Embedded, EngineHealth, EngineState, EngineWarning, Epoch, Index, LogError,
 };
 
 use crate::engine::EtcdLog;
@@ -45,6 +48,10 @@ pub(crate) struct Progress {
     pub used_bytes: u64,
     /// A newer leader, if etcd knows one.
     pub newer: Option<Epoch>,
+    /// The copy lacks a snapshot that it could be read from.
+    pub wants_snapshot: bool,
+    /// Nothing goes on with this copier.
+    pub failed: bool,
     /// When to take the next turn unless something is heard; none if there is nothing to do.
     pub pause: Option<Duration>,
 }
@@ -56,13 +63,17 @@ pub(crate) struct Copier {
     etcd: EtcdLog,
     epoch: Epoch,
     linger: Duration,
+    /// Twice: a wrong one, noted, would mislead all successors.
     to: CopiedTo,
+    to_copy: CopiedTo,
     noted: Option<CopiedTo>,
     submitted: VecDeque<Cursor>,
     unsent: Option<Unsent>,
     /// Since when something unread lies in the log.
     unread_since: Option<Duration>,
     waiting_since: Option<Duration>,
+    /// Why the copy was begun anew, until it has a snapshot.
+    anew: Option<String>,
     snapshot: Option<(Cursor, Vec<u8>)>,
     leads: bool,
     failed: Option<LogError>,
@@ -78,16 +89,29 @@ impl Copier {
             epoch,
             linger,
             to,
+            to_copy: to,
             noted: None,
             submitted: VecDeque::new(),
             unsent: None,
             unread_since: None,
             waiting_since: None,
+            anew: None,
             snapshot: None,
             leads: false,
             failed: None,
             buffer: Vec::new(),
         }
+    }
+
+    /// How far the copy goes.
+    pub fn place(&self) -> Cursor {
+        self.to.place
+    }
+
+    /// Takes the place of one that could not go on, whose copy this one begins anew.
+    pub fn instead_of(self, failed: &Self) -> Self {
+        let why = failed.failed.as_ref().map(ToString::to_string);
+        Self { anew: Some(why.unwrap_or_default()), waiting_since: failed.waiting_since, ..self }
     }
 
     /// Returns when etcd may have answered.
@@ -131,11 +155,16 @@ impl Copier {
                 Some(LogError::Fenced { newer, .. }) => Some(Epoch(newer)),
                 _ => None,
             },
+            wants_snapshot: self.wants_snapshot(),
+            failed: self.failed.is_some(),
             pause: self.pause(now, more, behind),
         }
     }
 
     fn pause(&self, now: Duration, more: bool, behind: bool) -> Option<Duration> {
+        if self.failed.is_some() {
+            return Some(COPIER_PAUSE_MAX);
+        }
         if more {
             return Some(Duration::ZERO);
         }
@@ -153,6 +182,7 @@ impl Copier {
             more = self.feed(now)?;
         }
         if self.leads && self.noted != Some(self.to) {
+            assert!(self.to == self.to_copy, "how far the copy goes and its copy differ: memory is damaged");
             self.log.note_copied(self.epoch, &self.to)?;
             self.noted = Some(self.to);
         }
@@ -172,9 +202,13 @@ impl Copier {
             if place.index != copied.index || place.hash != copied.hash {
                 return Err(LogError::Corrupt { index: index.0, what: "etcd's copy differs from the log" });
             }
-            self.to = CopiedTo { place, revision: copied.position };
+            self.go_to(CopiedTo { place, revision: copied.position });
         }
         Ok(true)
+    }
+
+    fn go_to(&mut self, to: CopiedTo) {
+        (self.to, self.to_copy) = (to, to);
     }
 
     /// The place in the log of an entry that etcd gave.
@@ -202,7 +236,7 @@ impl Copier {
                 self.unread_since = None;
                 return Ok(false);
             };
-            match self.etcd.append_of(&unsent.entry, unsent.epoch) {
+            match self.etcd.append_of(&unsent.entry, unsent.epoch, unsent.behind.hash) {
                 Ok(_) => self.submitted.push_back(unsent.behind),
                 Err(LogError::Busy { .. } | LogError::Unavailable { .. } | LogError::Full { .. }) => {
                     self.unsent = Some(unsent);
@@ -238,14 +272,24 @@ impl Copier {
         Ok(read.map(|_| Unsent { entry, epoch: self.log.entry_epoch(), behind: self.log.cursor() }))
     }
 
-    /// Has a snapshot kept in etcd once the copy has reached it. A newer one replaces one that was not.
-    pub fn keep(&mut self, cursor: Cursor, bytes: Vec<u8>) {
-        self.snapshot = Some((cursor, bytes));
+    /// Has a snapshot kept in etcd once the copy has reached it. False if another one waits for that.
+    pub fn keep(&mut self, cursor: Cursor, bytes: Vec<u8>) -> bool {
+        let free = self.snapshot.is_none();
+        if free {
+            self.snapshot = Some((cursor, bytes));
+        }
+        free
+    }
+
+    /// Whether the copy cannot be read without the log: it does not begin with the first entry, nor with a snapshot.
+    fn wants_snapshot(&self) -> bool {
+        let begins_late = self.log.floor_position().is_ok_and(|floor| floor > 0);
+        self.leads && begins_late && self.snapshot.is_none() && self.etcd.snapshots() == (false, false)
     }
 
     fn hand_snapshot(&mut self) -> Result<(), LogError> {
         let reached = |(cursor, _): &mut (Cursor, Vec<u8>)| cursor.index <= self.to.place.index;
-        if !self.leads || self.etcd.state().saving_snapshot {
+        if !self.leads || self.snapshot.is_none() || self.etcd.snapshots().0 {
             return Ok(());
         }
         let Some((cursor, bytes)) = self.snapshot.take_if(reached) else { return Ok(()) };
@@ -256,9 +300,12 @@ impl Copier {
     /// What etcd's engine says, and what keeps the copier from going on.
     pub fn state(&self) -> EngineState {
         let mut state = self.etcd.state();
-        state
-            .warnings
-            .extend(self.failed.as_ref().map(|error| EngineWarning::Failing { what: error.to_string() }));
+        let failed = self.failed.as_ref().map(ToString::to_string);
+        if failed.is_some() && state.health == EngineHealth::Healthy {
+            state.health = EngineHealth::Waiting { waited_ms: 0 };
+        }
+        let anew = self.anew.clone().filter(|_| self.wants_snapshot());
+        state.warnings.extend(failed.or(anew).map(|what| EngineWarning::CopyAnew { what }));
         state
     }
 }

@@ -33,7 +33,7 @@ use crate::keys::Keys;
 use crate::leader::Leader;
 use crate::limits::{QUEUE_BYTES_MAX, QUEUE_ENTRIES_MAX, SNAPSHOT_BYTES_MAX};
 use crate::manifest::Manifest;
-use appender::Appender;
+use appender::{Appender, Queued};
 use health::Health;
 use keep::Keep;
 use lines::Lines;
@@ -144,6 +144,8 @@ pub struct Core {
     lines: Lines,
     health: Health,
     wake: bool,
+    /// What etcd holds is to be deleted first.
+    anew: bool,
 }
 
 impl Core {
@@ -173,6 +175,7 @@ impl Core {
             loaded: None,
             lines: Lines::default(),
             wake: false,
+            anew: false,
         }
     }
 
@@ -211,6 +214,17 @@ impl Core {
         Ok(())
     }
 
+    /// As [`Self::lead`], for a log that is copied from elsewhere: what etcd holds of it is deleted first, and the copy
+    /// goes on from where this engine reads.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn lead_anew(&mut self, epoch: Epoch, nonce: u64) -> Result<(), LogError> {
+        self.lead(epoch, nonce)?;
+        (self.anew, self.reader.anchored) = (true, true);
+        Ok(())
+    }
+
     /// See [`xs_consensus::Consensus::is_leading`].
     ///
     /// # Errors
@@ -228,14 +242,20 @@ impl Core {
     /// # Errors
     /// As there.
     pub fn append(&mut self, entry: &[u8]) -> Result<Index, LogError> {
-        self.append_of(entry, self.epoch())
+        self.append_of(entry, self.epoch(), None)
     }
 
-    /// As [`Self::append`], for an entry that a leader of an older epoch has made.
+    /// As [`Self::append`], for an entry that a leader, perhaps of an older epoch, has made elsewhere, where `hash` is the
+    /// chain's value behind it.
     ///
     /// # Errors
     /// As there.
-    pub fn append_of(&mut self, entry: &[u8], epoch: Epoch) -> Result<Index, LogError> {
+    pub fn append_of(
+        &mut self,
+        entry: &[u8],
+        epoch: Epoch,
+        hash: Option<[u8; 32]>,
+    ) -> Result<Index, LogError> {
         if !self.is_leading()? {
             return Err(LogError::NotLeading);
         }
@@ -247,7 +267,7 @@ impl Core {
             return Err(LogError::Behind { cursor: self.reader.cursor.index.0 });
         }
         self.check_flow()?;
-        self.appender.push(entry.to_vec(), epoch);
+        self.appender.push(Queued { entry: entry.to_vec(), epoch, hash });
         Ok(Index(self.reader.fetched.index.0 + (self.appender.in_flight() + self.appender.queued()) as u64))
     }
 
@@ -371,6 +391,11 @@ impl Core {
             saving_snapshot: self.keep.is_some(),
             copy_lag: None,
         }
+    }
+
+    /// Whether a snapshot is being written, and whether one is kept.
+    pub fn snapshots(&self) -> (bool, bool) {
+        (self.keep.is_some(), self.manifest.is_some())
     }
 
     fn waited(&self) -> Duration {

@@ -138,8 +138,27 @@ impl EtcdLog {
     ///
     /// # Errors
     /// As there.
-    pub(crate) fn append_of(&mut self, entry: &[u8], epoch: Epoch) -> Result<Index, LogError> {
-        self.act_and_stir(|core| core.append_of(entry, epoch))
+    pub(crate) fn append_of(
+        &mut self,
+        entry: &[u8],
+        epoch: Epoch,
+        hash: [u8; 32],
+    ) -> Result<Index, LogError> {
+        self.act_and_stir(|core| core.append_of(entry, epoch, Some(hash)))
+    }
+
+    /// Whether a snapshot is being written, and whether one is kept.
+    pub(crate) fn snapshots(&self) -> (bool, bool) {
+        self.shared.lock().snapshots()
+    }
+
+    /// As [`Consensus::lead`], but what etcd holds of the log is deleted first, and it goes on from this engine's place.
+    ///
+    /// # Errors
+    /// As there.
+    pub(crate) fn lead_anew(&mut self, epoch: Epoch) -> Result<(), LogError> {
+        let nonce = self.fresh_nonce()?;
+        self.act_and_stir(|core| core.lead_anew(epoch, nonce))
     }
 
     /// Returns when the engine may have something new to say; for an owner on the driver's runtime.
@@ -165,11 +184,16 @@ impl EtcdLog {
         if let Some(nonce) = self.nonce {
             return Ok(nonce);
         }
-        let mut bytes = [0; 8];
-        rustix::rand::getrandom(&mut bytes, rustix::rand::GetRandomFlags::empty())
-            .map_err(|errno| LogError::Engine { what: format!("getrandom: {errno}") })?;
-        Ok(u64::from_ne_bytes(bytes))
+        random()
     }
+}
+
+/// A number that nobody else has.
+pub(crate) fn random() -> Result<u64, LogError> {
+    let mut bytes = [0; 8];
+    rustix::rand::getrandom(&mut bytes, rustix::rand::GetRandomFlags::empty())
+        .map_err(|errno| LogError::Engine { what: format!("getrandom: {errno}") })?;
+    Ok(u64::from_ne_bytes(bytes))
 }
 
 impl Consensus for EtcdLog {

@@ -64,6 +64,11 @@ impl Keys {
         self.name(&format!("snap/{index:016x}0"))
     }
 
+    /// Behind all that belongs to snapshots.
+    pub fn snapshots_end(&self) -> Vec<u8> {
+        self.name("snap0")
+    }
+
     /// Before all pieces of all snapshots.
     pub fn snapshots(&self) -> Vec<u8> {
         self.name("snap/")

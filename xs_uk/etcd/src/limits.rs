@@ -66,6 +66,9 @@ pub const LAG_BYTES_RESUME: u64 = LAG_BYTES_MAX / 8 * 7;
 /// Entries that a copier moves before it lets others have their turn.
 pub const COPIED_PER_TURN_MAX: usize = 256;
 
+/// Pause before a copy that cannot be gone on with is begun anew.
+pub const RENEW_PAUSE: Duration = Duration::from_secs(1);
+
 /// Bytes of the log that are worth a batch at once.
 pub const COPIED_AT_ONCE_BYTES: u64 = 128 * 1024;
 

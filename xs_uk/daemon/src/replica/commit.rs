@@ -71,10 +71,7 @@ impl Leader {
             let Some(applied) = self.machine.take_committed(&mut self.effects)? else { break };
             self.complete(applied)?;
         }
-        if self.log_full && self.machine.wake_fd().is_some() {
-            self.log_full = false;
-            self.queue_all();
-        }
+        self.unblock();
         if self.machine.in_flight() == 0 {
             self.alone = false;
             for id in std::mem::take(&mut self.held) {

@@ -94,6 +94,7 @@ fn kind(warning: &Warning) -> &'static str {
         Warning::MemberCorrupt => "member_corrupt",
         Warning::Failing { .. } => "failing",
         Warning::Maintenance { .. } => "maintenance",
+        Warning::CopyAnew { .. } => "copy_anew",
         _ => "other",
     }
 }

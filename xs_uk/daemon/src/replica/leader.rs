@@ -90,6 +90,10 @@ pub(super) struct Leader {
 pub(super) struct SnapshotState {
     asked: Option<Instant>,
     last_length_bytes: u64,
+    /// Of the log in use, what the newest snapshot does not change: an engine lets it go by its own time.
+    base_bytes: u64,
+    /// The log's end when the newest one was kept.
+    kept_at: u64,
 }
 
 impl Leader {
@@ -181,10 +185,21 @@ impl Leader {
         self.look_at_soft_quota();
         let most = self.machine.capacity_bytes() / 3;
         let due = SNAPSHOT_LOG_BYTES_MIN.max(self.snapshot.last_length_bytes * SNAPSHOT_RATIO).min(most);
-        if self.machine.used_bytes() > due {
+        let used = self.machine.used_bytes();
+        self.snapshot.base_bytes = self.snapshot.base_bytes.min(used);
+        if used > self.snapshot.base_bytes + due {
             self.ask_for_snapshot()?;
         }
+        self.unblock();
         Ok(())
+    }
+
+    /// An engine that says when there is room again may have said so a moment too early.
+    pub(super) fn unblock(&mut self) {
+        if self.log_full && self.machine.wake_fd().is_some() {
+            self.log_full = false;
+            self.queue_all();
+        }
     }
 
     /// Everybody gets a turn: something may have become possible.
@@ -197,6 +212,10 @@ impl Leader {
 
     pub(super) fn ask_for_snapshot(&mut self) -> Result<(), Error> {
         self.look_again = true;
+        // One more of the same makes no room.
+        if self.snapshot.kept_at == self.machine.index() {
+            return Ok(());
+        }
         if self.snapshot.asked.is_some_and(|at| at.elapsed() < SNAPSHOT_WAIT) {
             return Ok(());
         }
@@ -232,7 +251,12 @@ impl Leader {
         self.machine.release(&Cursor::decode(cursor))?;
         self.save_to_engine()?;
         self.log_full = false;
-        self.snapshot = SnapshotState { asked: None, last_length_bytes: kept.newest_length_bytes };
+        self.snapshot = SnapshotState {
+            asked: None,
+            last_length_bytes: kept.newest_length_bytes,
+            base_bytes: self.machine.used_bytes(),
+            kept_at: self.machine.index(),
+        };
         self.queue_all();
         Ok(())
     }
@@ -248,6 +272,10 @@ impl Leader {
         match self.machine.save_snapshot(&cursor, bytes) {
             // The next one will do.
             Ok(()) | Err(LogError::Busy { .. }) => Ok(()),
+            Err(error @ LogError::TooLarge { .. }) => {
+                tracing::warn!(%error, "the engine cannot keep this snapshot");
+                Ok(())
+            }
             Err(error) => Err(error.into()),
         }
     }

@@ -9,6 +9,7 @@ use super::load;
 use super::reader::{Broken, Reader};
 use super::{Core, Role, appender};
 use crate::call::{Answer, CallError, Found, Op, Request, Slot};
+use crate::keys::Keys;
 use crate::leader::Leader;
 use crate::limits::{PAGE_BATCHES_MAX, TEND_TIMEOUT};
 
@@ -101,6 +102,9 @@ impl Core {
 
     fn read(&self) -> Request {
         let keys = &self.config.keys;
+        if let (Role::CatchingUp { me, fence }, true) = (self.role, self.anew) {
+            return delete_all(keys, me, fence);
+        }
         if let Some(fence) = self.fence() {
             let read = vec![Op::get(keys.leader())];
             return Request::Txn {
@@ -146,6 +150,7 @@ impl Core {
             Slot::Append => self.hear_append(revision, held, found),
             Slot::Read => match self.role {
                 Role::Leading { fence, .. } => self.hear_probe(held, revision < fence, found),
+                Role::CatchingUp { me, .. } if self.anew => self.hear_deleted(me, revision, held, found),
                 _ => self.hear_page(revision, found),
             },
             Slot::Keep if held => self.kept(),
@@ -221,6 +226,20 @@ impl Core {
         self.set_role(Role::CatchingUp { me, fence });
     }
 
+    fn hear_deleted(&mut self, me: Leader, revision: i64, held: bool, found: &[Found]) {
+        // If not: it was done before, and the answer was lost; or somebody else leads.
+        let ours = found.first().and_then(|found| found.kvs.first());
+        let ours = ours.filter(|kv| Leader::decode(&kv.value) == Some(me)).map(|kv| kv.mod_revision);
+        match if held { Some(revision) } else { ours } {
+            Some(fence) => {
+                (self.anew, self.behind, self.manifest) = (false, false, None);
+                self.end = self.reader.fetched.index;
+                self.set_role(Role::Leading { me, fence });
+            }
+            None => self.fenced(found.first()),
+        }
+    }
+
     fn hear_append(&mut self, revision: i64, held: bool, found: &[Found]) {
         let Some(flight) = &self.appender.in_flight else { return };
         if held {
@@ -289,4 +308,16 @@ impl Core {
         self.lines.forget(Slot::Read);
         (self.reader, self.broken, self.behind, self.end) = (Reader::new(cursor), None, true, Index(0));
     }
+}
+
+/// Deletes all that a leader has written. It writes its own key anew, so that whatever it sent before and is still on its
+/// way finds another fence.
+fn delete_all(keys: &Keys, me: Leader, fence: i64) -> Request {
+    let then = vec![
+        Op::Put { key: keys.leader(), value: me.encode() },
+        Op::Delete { key: keys.log(0), end: keys.log_end() },
+        Op::Delete { key: keys.snapshots(), end: keys.snapshots_end() },
+    ];
+    let otherwise = vec![Op::get(keys.leader())];
+    Request::Txn { compare: vec![(keys.leader(), fence)], then, otherwise }
 }

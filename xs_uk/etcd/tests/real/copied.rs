@@ -5,12 +5,12 @@ use std::time::{Duration, Instant};
 
 use etcd_stand::EtcdStand;
 use xs_consensus::limits::{ENTRY_BYTES_MAX, LOG_BYTES};
-use xs_consensus::{Appended, Consensus, Cursor, Embedded, Epoch, LogError};
+use xs_consensus::{Appended, Consensus, Cursor, Embedded, EngineHealth, Epoch, Loaded, LogError};
 use xs_etcd::limits::LAG_BYTES_MAX;
 use xs_etcd::{CopiedLog, CopyOptions};
 use xs_shm::Region;
 
-use crate::rig::{PATIENCE, drain, engine, lead, numbered, options, sleep_on, stand};
+use crate::rig::{PATIENCE, drain, engine, lead, load, numbered, options, sleep_on, stand};
 
 /// The memory that outlives every leader.
 struct Memory(Region);
@@ -67,14 +67,18 @@ fn wait_copied(log: &CopiedLog) {
 
 /// Reads etcd by itself: it holds the same entries with the same chain.
 fn check_copy(stand: &EtcdStand, log: &CopiedLog, entries: usize) {
+    check_copy_of(stand, log, &(0..entries).map(numbered).collect::<Vec<_>>());
+}
+
+fn check_copy_of(stand: &EtcdStand, log: &CopiedLog, entries: &[Vec<u8>]) {
     let (mut reader, mut all) = (engine(&options(stand)), Vec::new());
     let began = Instant::now();
     while reader.cursor().index < log.cursor().index {
         drain(&mut reader, &mut all).unwrap();
-        assert!(began.elapsed() < PATIENCE, "{} of {entries} entries", all.len());
+        assert!(began.elapsed() < PATIENCE, "{} of {} entries", all.len(), entries.len());
         sleep_on(&reader);
     }
-    assert_eq!(all, (0..entries).map(numbered).collect::<Vec<_>>());
+    assert_eq!(all, entries);
     assert_eq!(reader.cursor().hash, log.cursor().hash);
 }
 
@@ -209,7 +213,7 @@ fn nothing_is_let_go_that_etcd_lacks_and_snapshots_wait_for_the_copy() {
 }
 
 #[test]
-fn a_copy_that_is_not_the_logs_is_told_and_nothing_more_is_acknowledged() {
+fn a_copy_that_is_not_the_logs_is_told_and_begun_anew() {
     let (stand, memory) = (stand(1), Memory::new());
     let mut foreign = engine(&options(&stand));
     lead(&mut foreign, 1, &mut Vec::new());
@@ -219,11 +223,89 @@ fn a_copy_that_is_not_the_logs_is_told_and_nothing_more_is_acknowledged() {
     alone.lead(Epoch(2)).unwrap();
     alone.append(b"one").unwrap();
     let mut log = memory.leader(&stand, 3, Cursor::default());
-    wait_until(&log, "told", || format!("{:?}", log.state().warnings).contains("differs from the log"));
-    let began = Instant::now();
-    while log.append(b"x").is_ok() {
-        assert!(began.elapsed() < PATIENCE);
-        std::thread::sleep(Duration::from_millis(20));
+    wait_until(&log, "told", || warnings(&log).contains("differs from the log"));
+    assert_ne!(log.state().health, EngineHealth::Healthy);
+    log.append(b"two").unwrap();
+    wait_copied(&log);
+    assert!(!warnings(&log).contains("anew"), "{:?}", log.state());
+    check_copy_of(&stand, &log, &[b"one".to_vec(), b"two".to_vec()]);
+}
+
+fn warnings(log: &CopiedLog) -> String {
+    log.state().warnings.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ")
+}
+
+/// The log does not go back to its first entry: the new copy needs a snapshot, asks for it, and can be read then.
+#[test]
+fn a_damaged_copy_of_a_log_that_was_let_go_is_begun_anew_with_a_snapshot() {
+    let (stand, memory) = (stand(1), Memory::new());
+    let mut log = memory.leader(&stand, 1, Cursor::default());
+    wait_leading(&mut log);
+    append(&mut log, 0..100);
+    wait_copied(&log);
+    let kept = log.cursor();
+    log.save_snapshot(&kept, b"the first".to_vec()).unwrap();
+    wait_until(&log, "kept", || log.state().snapshot == Some(kept.index));
+    log.release(&kept).unwrap();
+    append(&mut log, 100..150);
+    wait_copied(&log);
+    let from = log.cursor();
+    drop(log);
+    damage_last_batch(&stand);
+    let mut log = memory.leader(&stand, 2, from);
+    wait_until(&log, "told", || warnings(&log).contains("anew"));
+    append(&mut log, 150..160);
+    wait_copied(&log);
+    wait_until(&log, "a snapshot is wanted", || log.used_bytes() >= log.capacity_bytes() / 2);
+    assert!(warnings(&log).contains("anew"), "until then it cannot be read by itself");
+    let kept = log.cursor();
+    log.save_snapshot(&kept, b"the second".to_vec()).unwrap();
+    wait_until(&log, "kept", || log.state().snapshot == Some(kept.index));
+    wait_until(&log, "well", || !warnings(&log).contains("anew"));
+    append(&mut log, 160..170);
+    wait_copied(&log);
+    let mut reader = engine(&options(&stand));
+    let Loaded::Snapshot { cursor, bytes } = load(&mut reader) else { panic!("no snapshot") };
+    assert_eq!((cursor.index, bytes), (kept.index, b"the second".to_vec()));
+    let mut tail = Vec::new();
+    crate::rig::drain_until(&mut reader, &mut tail, |all| all.len() == 10);
+    assert_eq!(tail, (160..170).map(numbered).collect::<Vec<_>>());
+    assert_eq!(reader.cursor().hash, log.cursor().hash);
+}
+
+fn damage_last_batch(stand: &EtcdStand) {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    runtime.block_on(async {
+        let mut client = etcd_client::Client::connect(stand.endpoints(), None).await.unwrap();
+        let keys = etcd_client::GetOptions::new().with_prefix();
+        let found = client.get("/ppvmm/test/log/", Some(keys)).await.unwrap();
+        let last = found.kvs().last().unwrap();
+        let mut value = last.value().to_vec();
+        *value.last_mut().unwrap() ^= 1;
+        client.put(last.key(), value, None).await.unwrap();
+    });
+}
+
+/// A note that was lost where the log was let go: nobody knows how far the copy goes.
+#[test]
+fn without_a_note_the_copy_is_begun_anew() {
+    let (stand, memory) = (stand(1), Memory::new());
+    let mut log = memory.leader(&stand, 1, Cursor::default());
+    wait_leading(&mut log);
+    append(&mut log, 0..100);
+    wait_copied(&log);
+    let kept = log.cursor();
+    log.release(&kept).unwrap();
+    append(&mut log, 100..101);
+    wait_copied(&log);
+    let from = log.cursor();
+    drop(log);
+    let note = 64;
+    for half in [0, LOG_BYTES / 2] {
+        memory.0.write(half + note, &[0xff; 64]);
     }
-    assert!(matches!(log.append(b"x"), Err(LogError::Unavailable { .. })));
+    let mut log = memory.leader(&stand, 2, from);
+    append(&mut log, 101..110);
+    wait_copied(&log);
+    wait_until(&log, "a snapshot is wanted", || log.used_bytes() >= log.capacity_bytes() / 2);
 }
