@@ -102,6 +102,7 @@ impl Leader {
                 Order::Release(cursor) => {
                     self.snapshot_asked = false;
                     self.machine.release(&cursor)?;
+                    self.machine.keep_snapshot(&cursor)?;
                 }
             }
         }

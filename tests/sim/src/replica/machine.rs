@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use warden::planner::Input;
-use xs_consensus::{Appended, Consensus, Cursor, Epoch, LogError};
+use xs_consensus::{Appended, Consensus, Cursor, Epoch, Loaded, LogError};
 use xs_shm::Table;
 use xs_store::{ConnId, Effect, Entry, EntryRef, Store};
 
@@ -38,6 +38,8 @@ pub struct Machine {
     pub in_flight: usize,
     examined: Option<u64>,
     copy_examined: bool,
+    /// Bytes in use when the last snapshot was kept.
+    base_bytes: u64,
 }
 
 impl Machine {
@@ -52,6 +54,7 @@ impl Machine {
             in_flight: 0,
             examined: None,
             copy_examined: false,
+            base_bytes: 0,
         }
     }
 
@@ -63,9 +66,11 @@ impl Machine {
         self.engine.cursor()
     }
 
-    /// Whether the log needs a snapshot soon.
-    pub fn is_filling(&self) -> bool {
-        self.engine.used_bytes() > self.engine.capacity_bytes() / 3
+    /// Whether the log needs a snapshot soon; as the daemon's, more than those in use when the last one was kept counts.
+    pub fn is_filling(&mut self) -> bool {
+        let used = self.engine.used_bytes();
+        self.base_bytes = self.base_bytes.min(used);
+        used > self.base_bytes + self.engine.capacity_bytes() / 3
     }
 
     pub fn begin_lead(&mut self, epoch: u64) -> Result<(), End> {
@@ -80,7 +85,20 @@ impl Machine {
     }
 
     pub fn release(&mut self, cursor: &Cursor) -> Result<(), End> {
-        self.engine.release(cursor).map_err(|error| failed(&error))
+        self.engine.release(cursor).map_err(|error| failed(&error))?;
+        self.base_bytes = self.engine.used_bytes();
+        Ok(())
+    }
+
+    /// Leader of a log that is copied: a snapshot goes to etcd too. Of what is in it nothing here depends.
+    pub fn keep_snapshot(&mut self, cursor: &Cursor) -> Result<(), End> {
+        if self.env.with(|kernel| kernel.options.engine) != Engine::Copied {
+            return Ok(());
+        }
+        match self.engine.save_snapshot(cursor, cursor.encode().to_vec()) {
+            Ok(_) | Err(LogError::Busy { .. }) => Ok(()),
+            Err(error) => Err(failed(&error)),
+        }
     }
 
     /// Applies up to `limit` committed entries; gives their number.
@@ -179,18 +197,8 @@ impl Machine {
         }
         let env = self.env.clone();
         tokio::task::spawn_local(async move {
-            let Ok(mut copy) = crate::engine::etcd(&env, Cursor::default()) else { return };
-            let mut bytes = Vec::new();
-            loop {
-                match copy.next(&mut bytes) {
-                    Ok(Some(index)) => env.with(|kernel| kernel.facts.note_copy(index.0, &bytes)),
-                    Ok(None) => tokio::time::sleep(Duration::from_millis(1)).await,
-                    Err(error) => {
-                        return env
-                            .with(|kernel| kernel.facts.failures.push(format!("reading the copy: {error}")));
-                    }
-                }
-            }
+            // One that was overtaken begins again.
+            while let Err(LogError::Overrun { .. }) = read_copy(&env).await {}
         });
     }
 
@@ -217,6 +225,36 @@ impl Machine {
         });
         Ok(())
     }
+}
+
+/// Reads etcd's copy from its newest snapshot on, until something is wrong with it.
+async fn read_copy(env: &Env) -> Result<(), LogError> {
+    let engine = |error: End| LogError::Engine { what: format!("{error:?}") };
+    let mut copy = crate::engine::etcd(env, Cursor::default()).map_err(engine)?;
+    let mut bytes = Vec::new();
+    let read: Result<(), LogError> = async {
+        loop {
+            match copy.load_snapshot()? {
+                Loaded::Pending => tokio::time::sleep(Duration::from_millis(1)).await,
+                Loaded::Snapshot { cursor, .. } => {
+                    env.with(|kernel| kernel.facts.copy_read_to = cursor.index.0);
+                    break;
+                }
+                Loaded::Nothing => break,
+            }
+        }
+        loop {
+            match copy.next(&mut bytes)? {
+                Some(index) => env.with(|kernel| kernel.facts.note_copy(index.0, &bytes)),
+                None => tokio::time::sleep(Duration::from_millis(1)).await,
+            }
+        }
+    }
+    .await;
+    if let Err(error) = &read {
+        env.with(|kernel| kernel.note("the copy", error));
+    }
+    read
 }
 
 fn concerns(entry: &EntryRef<'_>) -> Applied {

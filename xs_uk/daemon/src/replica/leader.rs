@@ -92,8 +92,9 @@ pub(super) struct SnapshotState {
     last_length_bytes: u64,
     /// Of the log in use, what the newest snapshot does not change: an engine lets it go by its own time.
     base_bytes: u64,
-    /// The log's end when the newest one was kept.
+    /// The log's end when the newest one was kept, and how many in a row were.
     kept_at: u64,
+    kept_there: u32,
 }
 
 impl Leader {
@@ -212,8 +213,8 @@ impl Leader {
 
     pub(super) fn ask_for_snapshot(&mut self) -> Result<(), Error> {
         self.look_again = true;
-        // One more of the same makes no room.
-        if self.snapshot.kept_at == self.machine.index() {
+        // Two at the end of the log let all of it go as soon as the engine lets it; a third one makes no room.
+        if self.snapshot.kept_at == self.machine.index() && self.snapshot.kept_there >= 2 {
             return Ok(());
         }
         if self.snapshot.asked.is_some_and(|at| at.elapsed() < SNAPSHOT_WAIT) {
@@ -251,11 +252,14 @@ impl Leader {
         self.machine.release(&Cursor::decode(cursor))?;
         self.save_to_engine()?;
         self.log_full = false;
+        let index = self.machine.index();
+        let before = if self.snapshot.kept_at == index { self.snapshot.kept_there } else { 0 };
         self.snapshot = SnapshotState {
             asked: None,
             last_length_bytes: kept.newest_length_bytes,
             base_bytes: self.machine.used_bytes(),
-            kept_at: self.machine.index(),
+            kept_at: index,
+            kept_there: before.saturating_add(1),
         };
         self.queue_all();
         Ok(())
