@@ -40,6 +40,11 @@ pub struct Machine {
     copy_examined: bool,
     /// Bytes in use when the last snapshot was kept.
     base_bytes: u64,
+    /// The log's end then, and how many were kept there, two at most.
+    kept_at: u64,
+    kept_there: u32,
+    /// The log was full since.
+    is_full: bool,
 }
 
 impl Machine {
@@ -55,6 +60,9 @@ impl Machine {
             examined: None,
             copy_examined: false,
             base_bytes: 0,
+            kept_at: 0,
+            kept_there: 0,
+            is_full: false,
         }
     }
 
@@ -70,7 +78,8 @@ impl Machine {
     pub fn is_filling(&mut self) -> bool {
         let used = self.engine.used_bytes();
         self.base_bytes = self.base_bytes.min(used);
-        used > self.base_bytes + self.engine.capacity_bytes() / 3
+        let filling = self.is_full || used > self.base_bytes + self.engine.capacity_bytes() / 3;
+        filling && (self.kept_at, 2) != (self.index(), self.kept_there)
     }
 
     pub fn begin_lead(&mut self, epoch: u64) -> Result<(), End> {
@@ -86,7 +95,9 @@ impl Machine {
 
     pub fn release(&mut self, cursor: &Cursor) -> Result<(), End> {
         self.engine.release(cursor).map_err(|error| failed(&error))?;
-        self.base_bytes = self.engine.used_bytes();
+        (self.base_bytes, self.is_full) = (self.engine.used_bytes(), false);
+        let before = if self.kept_at == self.index() { self.kept_there } else { 0 };
+        (self.kept_at, self.kept_there) = (self.index(), (before + 1).min(2));
         Ok(())
     }
 
@@ -145,7 +156,11 @@ impl Machine {
         entry.encode(&mut bytes);
         let appended = match self.engine.append(&bytes) {
             Ok(appended) => appended,
-            Err(LogError::Full { .. } | LogError::Busy { .. }) => return Ok(Outcome::Full),
+            Err(LogError::Full { .. }) => {
+                self.is_full = true;
+                return Ok(Outcome::Full);
+            }
+            Err(LogError::Busy { .. }) => return Ok(Outcome::Full),
             Err(LogError::Unavailable { .. }) => return Ok(Outcome::Unavailable),
             Err(error) => return Err(failed(&error)),
         };
