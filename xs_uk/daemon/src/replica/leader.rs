@@ -172,6 +172,7 @@ impl Leader {
         self.sweep_ports();
         self.scrub()?;
         self.pay_owed()?;
+        self.settle_effects()?;
         self.refuse_overdue()?;
         if std::mem::take(&mut self.look_again) {
             self.look_at_domains()?;
