@@ -80,6 +80,9 @@ pub const CONFLICT_HOLD_MIN: Duration = Duration::from_millis(50);
 /// The longest hold. Each refusal in a row doubles the hold up to this.
 pub const CONFLICT_HOLD_MAX: Duration = Duration::from_secs(1);
 
+/// A guest whose last change is no older may be about to write again: longer than a busy machine lets it wait.
+pub const CONFLICT_RECENT: Duration = Duration::from_secs(1);
+
 /// Refusals of one client further apart than this are not in a row.
 pub const CONFLICT_ROW: Duration = Duration::from_secs(5);
 
