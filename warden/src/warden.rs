@@ -21,7 +21,9 @@ use crate::flip::Flips;
 use crate::ids::{ServiceId, Target, TimeUs};
 use crate::journal::{Journal, unix_ms};
 use crate::keeper::{Keeper, News, welcome};
-use crate::limits::{ASLEEP_MS, BOARD_PERIOD_MS, MEMBERS_MAX, NOTED_PER_SECOND_MAX, QUEUE_MAX, REPLICAS_MAX};
+use crate::limits::{
+    ASLEEP_MS, BOARD_PERIOD_MS, GLANCE_PERIOD_MS, MEMBERS_MAX, NOTED_PER_SECOND_MAX, QUEUE_MAX, REPLICAS_MAX,
+};
 use crate::planner::{Action, Fault, Found, Input, Planner, Recorded, ServiceView};
 use crate::pulse::Pulses;
 use crate::rate::Rate;
@@ -168,13 +170,12 @@ impl Warden {
             tokio::spawn(server::serve(sockets, self.api.clone(), watched, grpc_stopped))
         });
         self.step(Input::Tick);
-        let mut board = tokio::time::interval(Duration::from_millis(BOARD_PERIOD_MS));
-        board.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut clocks = Clocks::new();
         let outcome = loop {
             if let Some(outcome) = self.outcome.take() {
                 break outcome;
             }
-            self.turn(&mut board).await;
+            self.turn(&mut clocks).await;
         };
         self.journal.close();
         stop_grpc.send_replace(true);
@@ -190,8 +191,8 @@ impl Warden {
     }
 
     /// Waits for one thing and does it. The processes come first.
-    async fn turn(&mut self, board: &mut tokio::time::Interval) {
-        let woke = self.wait(board).await;
+    async fn turn(&mut self, clocks: &mut Clocks) {
+        let woke = self.wait(clocks).await;
         self.notice_sleep();
         match woke {
             Woke::News(news) => self.hear(*news),
@@ -203,11 +204,16 @@ impl Warden {
             Woke::Ask(ask) => self.answer(ask),
             Woke::Stop => self.step(Input::StopRequested),
             Woke::Hangup => self.keeper.signal_all(Sent::HUP),
+            Woke::Glance => {
+                let inputs = self.keeper.halted_adopted();
+                self.step_all(inputs);
+            }
             Woke::Board => self.read_board(),
         }
     }
 
-    async fn wait(&mut self, board: &mut tokio::time::Interval) -> Woke {
+    async fn wait(&mut self, clocks: &mut Clocks) -> Woke {
+        let adopted = self.keeper.has_adopted();
         let due = self.planner.next_deadline().map(|due| self.started + due.as_duration());
         let tick = async {
             match due {
@@ -224,7 +230,8 @@ impl Warden {
             Some(()) = self.signals.terminate.recv() => Woke::Stop,
             Some(()) = self.signals.interrupt.recv() => Woke::Stop,
             Some(()) = self.signals.hangup.recv() => Woke::Hangup,
-            _ = board.tick() => Woke::Board,
+            _ = clocks.glance.tick(), if adopted => Woke::Glance,
+            _ = clocks.board.tick() => Woke::Board,
         }
     }
 
@@ -369,7 +376,26 @@ enum Woke {
     Ask(Ask),
     Stop,
     Hangup,
+    Glance,
     Board,
+}
+
+/// When the warden looks by itself.
+struct Clocks {
+    board: tokio::time::Interval,
+    /// At services that it adopted.
+    glance: tokio::time::Interval,
+}
+
+impl Clocks {
+    fn new() -> Self {
+        let every = |ms| {
+            let mut clock = tokio::time::interval(Duration::from_millis(ms));
+            clock.set_missed_tick_behavior(MissedTickBehavior::Delay);
+            clock
+        };
+        Self { board: every(BOARD_PERIOD_MS), glance: every(GLANCE_PERIOD_MS) }
+    }
 }
 
 /// Replicas and members that are asked for.

@@ -1,4 +1,4 @@
-//! What nobody reports: the warden looks at the board and in `/proc` by itself.
+//! What nobody reports: the warden looks at the board by itself.
 
 use super::Warden;
 use crate::planner::{Input, ServiceView};
@@ -18,10 +18,6 @@ impl Warden {
     }
 
     pub(super) fn read_board(&mut self) {
-        let halted = self.keeper.halted_adopted();
-        if !halted.is_empty() {
-            self.step_all(halted);
-        }
         if self.planner.is_mending() {
             let progress = self.progress();
             self.step_all(progress);

@@ -108,6 +108,27 @@ async fn an_adopted_leader_that_stops_is_noticed_without_being_a_child() {
     rig.down().await;
 }
 
+/// They were looked at as seldom as the board, each 200 ms: 100 ms on average.
+#[tokio::test]
+async fn stops_of_adopted_services_are_noticed_soon() {
+    const BOUND_US: u64 = 80_000;
+    let mut detected_us = Vec::new();
+    for _ in 0..3 {
+        let rundir = Rig::start(3).await.kill_warden();
+        let mut rig = successor(&rundir, 3).await;
+        rig.settled().await;
+        // Who is started anew is a child again, so each of them is stopped once.
+        for target in ["leader", "leader", "leader", "gateway"] {
+            rig.inject(target, Fault::Stop).await.unwrap();
+            detected_us.push(rig.event("service_killed").await.detect_us.unwrap());
+            rig.settled().await;
+        }
+        rig.down().await;
+    }
+    let late = detected_us.iter().filter(|us| **us > BOUND_US).count();
+    assert!(late <= detected_us.len() / 4, "{detected_us:?} us");
+}
+
 /// Deaths at any moment: in the middle of starts, promotions and adoptions.
 #[tokio::test]
 async fn wardens_that_die_again_and_again_lose_nothing_for_good() {
