@@ -256,6 +256,7 @@ impl Leader {
 
     /// Lets a domain's ring go: RELEASE, or its death.
     pub(super) fn unmap(&mut self, domid: DomId) -> Result<(), Error> {
+        self.forget_unmapped(domid);
         let ring =
             self.conns.values().find(|conn| conn.is_ring() && self.table.domid(conn.slot_id) == domid.0);
         if let Some(id) = ring.map(|conn| conn.id) {
