@@ -39,6 +39,14 @@ impl RawClient {
         Ok(Self { stream, next_req_id: 1, events: VecDeque::new() })
     }
 
+    /// How long an answer may take.
+    ///
+    /// # Errors
+    /// What the system reports.
+    pub fn set_read_timeout(&self, timeout: std::time::Duration) -> Result<()> {
+        self.stream.set_read_timeout(Some(timeout))
+    }
+
     /// How long a send may wait.
     ///
     /// # Errors

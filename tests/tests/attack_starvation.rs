@@ -10,7 +10,14 @@ use tests::{RawClient, Stand};
 use xs_protocol::MessageType as T;
 
 /// The rule of the daemon: the first refusal holds whoever wrote there, the second everybody who wrote.
-const TRIES_MAX: u32 = 3;
+const TRIES_MAX: usize = 3;
+
+/// How long the first two refusals hold them. Nothing is promised to a try that takes longer.
+const HOLDS: [Duration; 2] = [Duration::from_millis(50), Duration::from_millis(100)];
+
+/// Rounds that count, and rounds at most: on a busy machine many tries take longer than a hold.
+const ROUNDS: usize = 60;
+const ROUNDS_MAX: usize = 600;
 
 fn payload(path: &str, value: &str) -> Vec<u8> {
     format!("{path}\0{value}").into_bytes()
@@ -30,9 +37,37 @@ fn attempt(client: &mut RawClient, body: &mut dyn FnMut(&mut RawClient, u32)) ->
     }
 }
 
-/// Tries until it is through; gives the number of tries.
-fn commit(client: &mut RawClient, mut body: impl FnMut(&mut RawClient, u32)) -> u32 {
-    (1..=100).find(|_| attempt(client, &mut body)).expect("a commit within 100 tries")
+/// The tries that a commit took.
+#[derive(Debug)]
+struct Tries {
+    count: usize,
+    /// From before each refusal to behind the next one, or the commit. So the daemon's hold began later.
+    between: Vec<Duration>,
+}
+
+impl Tries {
+    /// Whether the tries that the promise is about were as quick as it asks for.
+    fn are_quick(&self) -> bool {
+        self.between.iter().zip(HOLDS).all(|(took, hold)| *took < hold)
+    }
+}
+
+/// Tries until it is through.
+fn commit(client: &mut RawClient, mut body: impl FnMut(&mut RawClient, u32)) -> Tries {
+    let mut between = Vec::new();
+    let mut refused: Option<Instant> = None;
+    for count in 1..=100 {
+        let mut ended = Instant::now();
+        let through = attempt(client, &mut |client, tx| {
+            body(client, tx);
+            ended = Instant::now();
+        });
+        between.extend(refused.replace(ended).map(|at| at.elapsed()));
+        if through {
+            return Tries { count, between };
+        }
+    }
+    panic!("no commit within 100 tries: {between:?}");
 }
 
 /// Writes without pause, as many requests under way as the ring takes.
@@ -72,7 +107,7 @@ fn a_tool_commits_within_three_tries_against_guests_that_never_stop_writing() {
     floods(&mut guests, |written| {
         let mut client = stand.client();
         let mut all = Vec::new();
-        for round in 0..60 {
+        for round in 0..ROUNDS_MAX {
             let tries = commit(&mut client, |client, tx| {
                 for path in &paths {
                     client.request(T::READ, tx, format!("{path}\0").as_bytes()).unwrap();
@@ -80,11 +115,17 @@ fn a_tool_commits_within_three_tries_against_guests_that_never_stop_writing() {
                 std::thread::sleep(Duration::from_millis(5));
                 client.request(T::WRITE, tx, &payload("/tool/commits", &round.to_string())).unwrap();
             });
-            assert!(tries <= TRIES_MAX, "{tries} tries in round {round}");
-            all.push(tries);
+            if tries.are_quick() {
+                assert!(tries.count <= TRIES_MAX, "{tries:?} in round {round}");
+                all.push(tries.count);
+            }
+            if all.len() == ROUNDS {
+                break;
+            }
         }
+        assert_eq!(all.len(), ROUNDS, "too busy a machine to tell anything");
         let contested = all.iter().filter(|tries| **tries > 1).count();
-        assert!(contested > 30, "the flood was no flood: {all:?}");
+        assert!(contested > ROUNDS / 2, "the flood was no flood: {all:?}");
         let before = written.load(Ordering::Relaxed);
         std::thread::sleep(Duration::from_millis(300));
         assert!(written.load(Ordering::Relaxed) > before + 100, "who was held goes on afterwards");
@@ -107,7 +148,7 @@ fn a_slow_tool_gets_through_too() {
             client.request(T::WRITE, tx, &payload("/tool/slow", "1")).unwrap();
         });
         // 50, 100, 200, 400 ms.
-        assert!(tries <= 6, "{tries} tries");
+        assert!(tries.count <= 6, "{tries:?}");
     });
 }
 
@@ -150,23 +191,25 @@ fn sixteen_parallel_vm_starts_get_through() {
     let mut guests: Vec<_> = (0..2).map(|_| stand.guest()).collect();
     floods(&mut guests, |_| {
         let began = Instant::now();
-        let tries: Vec<u32> = std::thread::scope(|scope| {
+        let tries: Vec<Tries> = std::thread::scope(|scope| {
             let starts: Vec<_> = (0..16)
                 .map(|number| {
                     let stand = &stand;
                     scope.spawn(move || start_vm(&mut stand.client(), 5000 + number))
                 })
                 .collect();
-            starts.into_iter().map(|start| start.join().unwrap()).collect()
+            starts.into_iter().flat_map(|start| start.join().unwrap()).collect()
         });
         // Siblings merge, so parallel starts do not even conflict.
-        assert!(tries.iter().all(|tries| *tries <= TRIES_MAX), "{tries:?}");
-        eprintln!("16 starts in {:?}, tries {tries:?}", began.elapsed());
+        let broken = tries.iter().find(|tries| tries.are_quick() && tries.count > TRIES_MAX);
+        assert!(broken.is_none(), "{broken:?}");
+        let most = tries.iter().map(|tries| tries.count).max();
+        eprintln!("16 starts in {:?}, at most {most:?} tries", began.elapsed());
     });
 }
 
-/// Three transactions: the domain's home, a device's two ends, the console. Gives the most tries that one took.
-fn start_vm(client: &mut RawClient, domid: u32) -> u32 {
+/// Three transactions: the domain's home, a device's two ends, the console.
+fn start_vm(client: &mut RawClient, domid: u32) -> [Tries; 3] {
     let home = format!("/local/domain/{domid}");
     let backend = format!("/local/domain/0/backend/vif/{domid}/0");
     let sets: [Vec<String>; 3] = [
@@ -180,14 +223,11 @@ fn start_vm(client: &mut RawClient, domid: u32) -> u32 {
             .collect(),
         ["/port", "/limit", "/type"].map(|below| format!("{home}/console{below}")).to_vec(),
     ];
-    let mut most = 0;
-    for set in sets {
-        let tries = commit(client, |client, tx| {
+    sets.map(|set| {
+        commit(client, |client, tx| {
             for path in &set {
                 client.request(T::WRITE, tx, &payload(path, "1")).unwrap();
             }
-        });
-        most = most.max(tries);
-    }
-    most
+        })
+    })
 }

@@ -197,3 +197,56 @@ fn with_etcd_away_for_too_long_changes_are_refused_and_reads_are_not() {
     wait_until(&stand, "copied", || engine(&stand)["lag_entries"] == 0);
     client.write("/a", "2").unwrap();
 }
+
+/// What somebody else put into the same etcd.
+struct Ballast(tokio::runtime::Runtime, etcd_client::Client);
+
+impl Ballast {
+    /// As much as there is room for, down to the last page.
+    fn fill(etcd: &EtcdStand) -> Self {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        let client = runtime.block_on(async {
+            let mut client = etcd_client::Client::connect(etcd.endpoints(), None).await.unwrap();
+            for (count, bytes) in [(13, 1 << 20), (usize::MAX, 2 << 10)] {
+                for i in 0..count {
+                    if client.put(format!("ballast{bytes}/{i}"), vec![0; bytes], None).await.is_err() {
+                        break;
+                    }
+                }
+            }
+            client
+        });
+        Self(runtime, client)
+    }
+
+    fn remove(mut self) {
+        let options = etcd_client::DeleteOptions::new().with_prefix();
+        self.0.block_on(self.1.delete("ballast", Some(options))).unwrap();
+    }
+}
+
+#[test]
+fn an_etcd_without_room_is_seen_and_that_it_has_some_again_too() {
+    let tiny = StandOptions { quota_bytes: Some(16 << 20), ..StandOptions::default() };
+    let etcd = EtcdStand::start_in_memory(1, tiny).unwrap();
+    let stand = start(&etcd);
+    wait_serving(&stand, true);
+    let ballast = Ballast::fill(&etcd);
+    stand.client().write("/a", "0").unwrap();
+    wait_until(&stand, "without room", || engine(&stand)["health"] == "no_space");
+    wait_serving(&stand, false);
+    let warnings = engine(&stand)["warnings"].as_array().unwrap().clone();
+    assert!(warnings.iter().any(|warning| warning["kind"] == "no_space"), "{warnings:?}");
+    assert_eq!(stand.ppvmm(&["health"]).status.code(), Some(0), "the store as a whole goes on");
+    ballast.remove();
+    // Making room pauses for seconds between its steps.
+    let has_room = || health(&stand).0 == "SERVING" && engine(&stand)["health"] == "healthy";
+    let began = Instant::now();
+    while !has_room() {
+        assert!(began.elapsed() < 4 * WAIT, "never room again: {}", stand.status());
+        std::thread::sleep(Duration::from_millis(100));
+    }
+    stand.client().write("/a", "1").unwrap();
+    let events = events(&stand);
+    assert!(events.iter().any(|detail| detail.contains("room")), "{events:?}");
+}

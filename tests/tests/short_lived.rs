@@ -5,9 +5,9 @@
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use rustix::process::{Pid, Resource, Rlimit, Signal, getrlimit, kill_process, setrlimit};
+use rustix::process::{Pid, Resource, Rlimit, Signal, getrlimit, kill_process, prlimit, setrlimit};
 use tests::Victim::{Follower, Gateway, Leader, Warden};
-use tests::{PairKiller, Stand, Victim};
+use tests::{PairKiller, RawClient, Stand, Victim};
 use xs_protocol::MessageType;
 
 const WORKERS: u64 = 3;
@@ -171,6 +171,49 @@ fn a_client_too_many_waits_until_another_one_leaves() {
     kill_process(gone, Signal::KILL).unwrap();
     crowd.iter_mut().for_each(|client| assert_eq!(client.read("/a").unwrap(), "1"));
     assert_eq!(late.read("/a").unwrap(), "1");
+}
+
+/// A leader without a free descriptor goes on with those that it has; it does not spin meanwhile, and takes who waits when
+/// there are descriptors again.
+#[test]
+fn a_leader_without_descriptors_accepts_again_when_there_are_some() {
+    const FREE: usize = 8;
+    let stand = Stand::start(&[]);
+    let mut old = stand.client();
+    old.write("/a", "1").unwrap();
+    let (leader, epoch) = (pid_of(&stand, "leader"), stand.epoch());
+    let open = std::fs::read_dir(format!("/proc/{}/fd", leader.as_raw_nonzero())).unwrap().count();
+    let limit = Rlimit { current: Some((open + FREE) as u64), maximum: getrlimit(Resource::Nofile).maximum };
+    let before = prlimit(Some(leader), Resource::Nofile, limit).unwrap();
+    let mut crowd: std::collections::VecDeque<_> = (0..4 * FREE).map(|_| stand.client()).collect();
+    for client in &mut crowd {
+        client.send(MessageType::READ, 0, b"/a\0").unwrap();
+    }
+    let ticks = cpu_ticks(leader);
+    std::thread::sleep(Duration::from_secs(1));
+    assert!(cpu_ticks(leader) - ticks < 30, "the leader is busy with clients that it cannot take");
+    assert_eq!(old.read("/a").unwrap(), "1");
+    let answered = answered_now(&mut crowd);
+    assert!((1..=2 * FREE).contains(&answered), "{answered}");
+    // Each that leaves makes room for the next one, which gets its answer.
+    for _ in 0..FREE {
+        drop(crowd.pop_front());
+        assert_eq!(crowd[answered - 1].answer().unwrap().payload, b"1");
+    }
+    prlimit(Some(leader), Resource::Nofile, before).unwrap();
+    for client in crowd.range_mut(answered..) {
+        assert_eq!(client.answer().unwrap().payload, b"1");
+    }
+    assert_eq!((pid_of(&stand, "leader"), stand.epoch()), (leader, epoch));
+}
+
+/// How many of them, from the first one on, have an answer by now; takes it.
+fn answered_now(crowd: &mut std::collections::VecDeque<RawClient>) -> usize {
+    let soon = Duration::from_millis(100);
+    crowd.iter().for_each(|client| client.set_read_timeout(soon).unwrap());
+    let answered = crowd.iter_mut().map(|client| client.answer().is_ok()).take_while(|is| *is).count();
+    crowd.iter().for_each(|client| client.set_read_timeout(tests::limits::ANSWER_WAIT).unwrap());
+    answered
 }
 
 /// Slots for sockets; of the other clients of a stand (its first look whether the store answers) none is left.

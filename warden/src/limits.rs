@@ -75,6 +75,9 @@ pub const HTTP_MS: u64 = 2_000;
 /// How often the board is read, in milliseconds.
 pub const BOARD_PERIOD_MS: u64 = 200;
 
+/// How often services of an earlier warden are looked at, in milliseconds: nobody is told by signal when they are stopped.
+pub const GLANCE_PERIOD_MS: u64 = 25;
+
 /// Most descriptors that are kept for the services, the snapshot included. They all go in one packet.
 pub const KEPT_MAX: usize = 96;
 

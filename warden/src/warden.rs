@@ -1,11 +1,14 @@
 //! The loop that joins planner, keeper and gRPC.
 
+mod looks;
+mod reports;
+
 use std::collections::VecDeque;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
-use control::{ADOPT_SOCKET_NAME, FromService, Packet, from_service::Report, names, notes};
+use control::{ADOPT_SOCKET_NAME, names};
 use rustix::process::Signal as Sent;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::{mpsc, watch};
@@ -14,15 +17,15 @@ use xs_shm::Board;
 
 use crate::engine::EngineView;
 use crate::error::Error;
-use crate::event::{Event, Kind, Severity, cut};
 use crate::flip::Flips;
 use crate::ids::{ServiceId, Target, TimeUs};
 use crate::journal::{Journal, unix_ms};
-use crate::keeper::{Greeting, Heard, Keeper, News, welcome};
-use crate::limits::{ASLEEP_MS, BOARD_PERIOD_MS, MEMBERS_MAX, NOTED_PER_SECOND_MAX, QUEUE_MAX, REPLICAS_MAX};
+use crate::keeper::{Keeper, News, welcome};
+use crate::limits::{
+    ASLEEP_MS, BOARD_PERIOD_MS, GLANCE_PERIOD_MS, MEMBERS_MAX, NOTED_PER_SECOND_MAX, QUEUE_MAX, REPLICAS_MAX,
+};
 use crate::planner::{Action, Fault, Found, Input, Planner, Recorded, ServiceView};
-use crate::proc::Run;
-use crate::pulse::{Look, Pulses};
+use crate::pulse::Pulses;
 use crate::rate::Rate;
 use crate::rundir::RunDir;
 use crate::server::{self, Api, Ask, Sockets, Watched};
@@ -167,13 +170,12 @@ impl Warden {
             tokio::spawn(server::serve(sockets, self.api.clone(), watched, grpc_stopped))
         });
         self.step(Input::Tick);
-        let mut board = tokio::time::interval(Duration::from_millis(BOARD_PERIOD_MS));
-        board.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut clocks = Clocks::new();
         let outcome = loop {
             if let Some(outcome) = self.outcome.take() {
                 break outcome;
             }
-            self.turn(&mut board).await;
+            self.turn(&mut clocks).await;
         };
         self.journal.close();
         stop_grpc.send_replace(true);
@@ -189,8 +191,8 @@ impl Warden {
     }
 
     /// Waits for one thing and does it. The processes come first.
-    async fn turn(&mut self, board: &mut tokio::time::Interval) {
-        let woke = self.wait(board).await;
+    async fn turn(&mut self, clocks: &mut Clocks) {
+        let woke = self.wait(clocks).await;
         self.notice_sleep();
         match woke {
             Woke::News(news) => self.hear(*news),
@@ -202,11 +204,16 @@ impl Warden {
             Woke::Ask(ask) => self.answer(ask),
             Woke::Stop => self.step(Input::StopRequested),
             Woke::Hangup => self.keeper.signal_all(Sent::HUP),
+            Woke::Glance => {
+                let inputs = self.keeper.halted_adopted();
+                self.step_all(inputs);
+            }
             Woke::Board => self.read_board(),
         }
     }
 
-    async fn wait(&mut self, board: &mut tokio::time::Interval) -> Woke {
+    async fn wait(&mut self, clocks: &mut Clocks) -> Woke {
+        let adopted = self.keeper.has_adopted();
         let due = self.planner.next_deadline().map(|due| self.started + due.as_duration());
         let tick = async {
             match due {
@@ -223,7 +230,8 @@ impl Warden {
             Some(()) = self.signals.terminate.recv() => Woke::Stop,
             Some(()) = self.signals.interrupt.recv() => Woke::Stop,
             Some(()) = self.signals.hangup.recv() => Woke::Hangup,
-            _ = board.tick() => Woke::Board,
+            _ = clocks.glance.tick(), if adopted => Woke::Glance,
+            _ = clocks.board.tick() => Woke::Board,
         }
     }
 
@@ -312,163 +320,6 @@ impl Warden {
         self.recorded = state;
     }
 
-    fn hear(&mut self, news: News) {
-        let News { service, incarnation, heard } = news;
-        match heard {
-            Heard::Report(packet) => self.take_report(service, incarnation, packet),
-            Heard::LinkLost(control::LinkError::Closed) => {
-                self.step(Input::LinkClosed { service, incarnation });
-            }
-            Heard::LinkLost(error) => {
-                self.step(Input::Unresponsive { service, incarnation, why: format!("bad report: {error}") });
-            }
-            Heard::Hello(greeting) => self.take_hello(service, *greeting),
-            Heard::Died(cause) => {
-                let mut inputs = self.progress();
-                inputs.push(Input::Died { service, incarnation, cause });
-                self.keeper.forget(service, incarnation);
-                self.step_all(inputs);
-            }
-        }
-    }
-
-    fn take_hello(&mut self, service: ServiceId, greeting: Greeting) {
-        let promise = greeting.hello.ready.map(|ready| ready.heartbeat_ms);
-        let incarnation = greeting.hello.kept.as_ref().map_or(0, |begin| begin.incarnation);
-        match self.keeper.greet(greeting) {
-            Ok(inputs) => {
-                if let Err(error) = open_board(&self.keeper, &self.board) {
-                    tracing::error!(%error, "board");
-                }
-                if let (Some(replica), Some(promise)) = (service.replica(), promise) {
-                    self.pulses.promise(self.now(), replica, incarnation, promise);
-                }
-                let mut all = self.progress();
-                all.extend(inputs);
-                self.step_all(all);
-            }
-            Err(detail) => self.note_about(None, Severity::Warning, Kind::HelloRefused, detail),
-        }
-    }
-
-    fn take_report(&mut self, service: ServiceId, incarnation: u64, packet: Packet<FromService>) {
-        let mut descriptors = packet.descriptors;
-        match packet.message.report {
-            Some(Report::Ready(ready)) => {
-                if let Some(replica) = service.replica() {
-                    self.pulses.promise(self.now(), replica, incarnation, ready.heartbeat_ms);
-                }
-                let aimed = match ready.pid {
-                    0 => None,
-                    pid => self.keeper.aim_faults(service, incarnation, pid),
-                };
-                let ready = Input::Ready { service, incarnation, applied: ready.applied };
-                self.step_all(aimed.into_iter().chain([ready]));
-            }
-            Some(Report::Leading(leading)) => {
-                let control::Leading { epoch, applied, takeover_us, connections, rings } = leading;
-                let detail = format!("{connections} connections, {rings} rings");
-                self.step(Input::Leading { service, incarnation, epoch, applied, takeover_us, detail });
-            }
-            Some(Report::SnapshotTaken(taken)) if descriptors.len() == 1 => {
-                let control::SnapshotTaken { index, length_bytes, .. } = taken;
-                self.keeper.offer_snapshot(descriptors.pop().map(|descriptor| (taken, descriptor)));
-                self.step(Input::SnapshotTaken { service, incarnation, index, length_bytes });
-                self.keeper.offer_snapshot(None);
-            }
-            Some(Report::SnapshotWanted(_)) => self.step(Input::SnapshotWanted { service, incarnation }),
-            Some(Report::Keep(keep)) => {
-                if let Err(error) = self.keeper.keep(&keep.names, descriptors) {
-                    self.note(service, Severity::Error, Kind::ReportIgnored, error.to_string());
-                }
-            }
-            Some(Report::Noted(noted)) => {
-                let (index, kind) = (noted.index, noted.kind.clone());
-                self.pass_on(service, noted);
-                match kind.as_str() {
-                    notes::SNAPSHOT_DAMAGED => {
-                        self.step(Input::SnapshotDamaged { service, incarnation, index });
-                    }
-                    notes::ENGINE_WAITS => self.step(Input::EngineWaits { service, incarnation }),
-                    notes::LOG_DAMAGED if service.replica().is_some() => {
-                        self.step(Input::LogDamaged { service, incarnation, index });
-                    }
-                    _ => {}
-                }
-            }
-            Some(Report::Mistrust(control::Mistrust { replica, index, why })) => {
-                self.step(Input::Mistrust { service, incarnation, replica, index, why: cut(why) });
-            }
-            Some(Report::Damaged(control::Damaged { index, why })) => {
-                self.step(Input::Damaged { service, incarnation, index, why: cut(why) });
-            }
-            Some(Report::Located(located)) => {
-                if let Some(what) = self.flips.located(service, located) {
-                    self.note(service, Severity::Warning, Kind::Injected, what);
-                }
-            }
-            // A former leader's view is of no interest.
-            Some(Report::Engine(engine)) => {
-                if service.replica().is_some() && service.replica() == self.planner.leader() {
-                    self.take_engine(service, engine);
-                }
-            }
-            Some(Report::Clients(clients)) if service == ServiceId::Gateway => {
-                self.keeper.clients().keep(&clients.ids, descriptors);
-                self.count_clients();
-            }
-            Some(Report::Clients(clients)) if service.replica().is_some() => {
-                self.keeper.take_from_leader(&clients.ids, descriptors);
-                self.count_clients();
-            }
-            Some(Report::ClientsClosed(clients)) if service == ServiceId::Gateway => {
-                self.keeper.clients().close(&clients.ids);
-                self.count_clients();
-            }
-            Some(
-                Report::SnapshotTaken(_) | Report::Hello(_) | Report::Clients(_) | Report::ClientsClosed(_),
-            )
-            | None => {
-                let detail = "a report of an unknown kind, or without its descriptor".to_owned();
-                self.note(service, Severity::Warning, Kind::ReportIgnored, detail);
-            }
-        }
-    }
-
-    fn count_clients(&mut self) {
-        let count = u64::try_from(self.keeper.clients().count()).unwrap_or(u64::MAX);
-        self.api.status.clients.store(count, Ordering::Relaxed);
-    }
-
-    fn take_engine(&mut self, service: ServiceId, engine: control::Engine) {
-        let mut event = None;
-        self.engine.send_modify(|view| event = view.take(engine, unix_ms()));
-        if let Some((severity, detail)) = event {
-            self.note(service, severity, Kind::EngineChanged, detail);
-        }
-    }
-
-    fn pass_on(&mut self, service: ServiceId, noted: control::Noted) {
-        let severity = noted.severity();
-        self.note(service, severity, Kind::Noted(cut(noted.kind)), cut(noted.detail));
-    }
-
-    fn note(&mut self, service: ServiceId, severity: Severity, kind: Kind, detail: String) {
-        self.note_about(Some(service), severity, kind, detail);
-    }
-
-    /// Tells of something that a service reported, as long as it does not report too much.
-    fn note_about(&mut self, service: Option<ServiceId>, severity: Severity, kind: Kind, detail: String) {
-        let now = self.now();
-        let Some(left_out) = self.noted.take(now, service) else { return };
-        let mut event = Event { service, detail, ..Event::new(severity, kind) };
-        if left_out > 0 {
-            event.detail.push_str(&format!(" ({left_out} earlier reports were left out)"));
-        }
-        self.journal.record(now, &event);
-        self.record();
-    }
-
     fn answer(&mut self, ask: Ask) {
         match ask {
             Ask::Down => self.step(Input::StopRequested),
@@ -490,46 +341,6 @@ impl Warden {
                 // Whoever asked may be gone.
                 _ => drop(answer.send(Err("no such replica lives".to_owned()))),
             },
-        }
-    }
-
-    /// How far the replicas are decides who is promoted, so it is read before a death is planned for.
-    fn progress(&self) -> Vec<Input> {
-        let Some(board) = self.board.get() else { return Vec::new() };
-        let read = |view: ServiceView| {
-            let replica = view.service.replica().filter(|_| view.pid.is_some())?;
-            let applied = board.replica(replica).applied.max(view.applied);
-            Some(Input::Progress { replica, incarnation: view.incarnation, applied })
-        };
-        self.planner.view().into_iter().filter_map(read).collect()
-    }
-
-    fn read_board(&mut self) {
-        let halted = self.keeper.halted_adopted();
-        if !halted.is_empty() {
-            self.step_all(halted);
-        }
-        if self.planner.is_mending() {
-            let progress = self.progress();
-            self.step_all(progress);
-        }
-        let Some(board) = self.board.get().cloned() else { return };
-        let (leader, serves) = (self.planner.leader(), self.planner.is_serving());
-        for view in self.planner.view() {
-            let Some(replica) = view.service.replica().filter(|_| view.pid.is_some()) else { continue };
-            let (row, incarnation) = (board.replica(replica), view.incarnation);
-            let Some(run) = view.pid.and_then(Run::of) else { continue };
-            let look = Look {
-                beat: row.heartbeat,
-                nodes: row.nodes,
-                serves: serves && leader == Some(replica),
-                ran_us: run.ran_us,
-                asleep: run.asleep,
-            };
-            if let Some(silent_ms) = self.pulses.observe(self.now(), replica, incarnation, look) {
-                let why = format!("no heartbeat for {silent_ms} ms");
-                self.step(Input::Unresponsive { service: view.service, incarnation, why });
-            }
         }
     }
 }
@@ -565,7 +376,26 @@ enum Woke {
     Ask(Ask),
     Stop,
     Hangup,
+    Glance,
     Board,
+}
+
+/// When the warden looks by itself.
+struct Clocks {
+    board: tokio::time::Interval,
+    /// At services that it adopted.
+    glance: tokio::time::Interval,
+}
+
+impl Clocks {
+    fn new() -> Self {
+        let every = |ms| {
+            let mut clock = tokio::time::interval(Duration::from_millis(ms));
+            clock.set_missed_tick_behavior(MissedTickBehavior::Delay);
+            clock
+        };
+        Self { board: every(BOARD_PERIOD_MS), glance: every(GLANCE_PERIOD_MS) }
+    }
 }
 
 /// Replicas and members that are asked for.

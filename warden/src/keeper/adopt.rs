@@ -115,6 +115,11 @@ impl Keeper {
         snapshots
     }
 
+    /// Whether a process lives that an earlier warden started.
+    pub fn has_adopted(&self) -> bool {
+        self.children.values().any(|child| child.adopted)
+    }
+
     /// Which adopted processes were stopped or continued by signals since the last call.
     pub fn halted_adopted(&mut self) -> Vec<Input> {
         let adopted = self.children.iter_mut().filter(|(_, child)| child.adopted);

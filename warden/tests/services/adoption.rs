@@ -89,8 +89,10 @@ async fn a_service_that_says_no_hello_is_killed() {
     let rundir = rig.kill_warden();
     rig::send(before.services[1].pid, Signal::STOP);
     let mut rig = successor(&rundir, 2).await;
-    let killed = rig.event("service_killed").await;
-    assert_eq!((killed.service.as_str(), killed.detail.as_str()), ("replica/0", "stopped by a signal"));
+    let killed = rig.event_of("service_killed", "replica/0").await;
+    // Either is a reason, and a warden that is hardly run may come to the second one first.
+    let reasons = ["stopped by a signal", "did not say hello in time"];
+    assert!(reasons.contains(&killed.detail.as_str()), "{killed:?}");
     let serving = rig.event("leader_serving").await;
     assert_eq!((serving.service.as_str(), serving.epoch), ("replica/1", Some(2)));
     rig.down().await;
@@ -106,6 +108,27 @@ async fn an_adopted_leader_that_stops_is_noticed_without_being_a_child() {
     assert_eq!(rig.event("service_killed").await.detail, "stopped by a signal");
     assert_eq!(rig.event("leader_serving").await.epoch, Some(2));
     rig.down().await;
+}
+
+/// They were looked at as seldom as the board, each 200 ms: 100 ms on average.
+#[tokio::test]
+async fn stops_of_adopted_services_are_noticed_soon() {
+    const BOUND_US: u64 = 80_000;
+    let mut detected_us = Vec::new();
+    for _ in 0..3 {
+        let rundir = Rig::start(3).await.kill_warden();
+        let mut rig = successor(&rundir, 3).await;
+        rig.settled().await;
+        // Who is started anew is a child again, so each of them is stopped once.
+        for target in ["leader", "leader", "leader", "gateway"] {
+            rig.inject(target, Fault::Stop).await.unwrap();
+            detected_us.push(rig.event("service_killed").await.detect_us.unwrap());
+            rig.settled().await;
+        }
+        rig.down().await;
+    }
+    let late = detected_us.iter().filter(|us| **us > BOUND_US).count();
+    assert!(late <= detected_us.len() / 4, "{detected_us:?} us");
 }
 
 /// Deaths at any moment: in the middle of starts, promotions and adoptions.
@@ -133,9 +156,7 @@ async fn wardens_that_die_again_and_again_lose_nothing_for_good() {
     let leaders = status.services.iter().filter(|service| service.role() == api::v1::Role::Leader).count();
     assert_eq!(leaders, 1);
     // Nobody else is left: each process of this group has its directory in its environment.
-    let mut known = pids(&status);
-    known.sort_unstable();
-    assert_eq!(rig::processes_of(&rundir), known);
+    rig::alone(&rundir, &pids(&status)).await;
     rig.down().await;
 }
 

@@ -58,7 +58,7 @@ pub fn spec(replicas: u32, env: &[(&str, &str)]) -> WardenSpec {
 
 /// As [`spec`], in a directory where a group may run already.
 pub fn spec_in(dir: &Path, replicas: u32, env: &[(&str, &str)]) -> WardenSpec {
-    let rundir = RunDir::take(dir).unwrap();
+    let rundir = take(dir);
     let program = std::env::current_exe().unwrap();
     let mut group = store_group(dir, &program, &[], replicas, 0, &dir.join("socket"));
     let service = |role: &str| ServiceSpec {
@@ -80,6 +80,18 @@ pub fn spec_in(dir: &Path, replicas: u32, env: &[(&str, &str)]) -> WardenSpec {
         injection: true,
         grpc_listen: None,
         metrics_listen: None,
+    }
+}
+
+/// The lock goes with the last copy of its descriptor, and what another test of this process just starts has one until it
+/// executes: long, on a loaded machine.
+fn take(dir: &Path) -> RunDir {
+    let began = std::time::Instant::now();
+    loop {
+        match RunDir::take(dir) {
+            Err(Error::AlreadyRunning { .. }) if began.elapsed() < PATIENCE => {}
+            other => return other.unwrap(),
+        }
     }
 }
 
@@ -266,8 +278,24 @@ pub fn is_zombie(pid: u32) -> bool {
     warden::proc::Stat::of(pid).is_none()
 }
 
+/// Waits until nobody else is left of this group. Who was started just before its warden died, and is known to nobody,
+/// ends by itself.
+pub async fn alone(rundir: &Path, known: &[u32]) {
+    let mut known = known.to_vec();
+    known.sort_unstable();
+    let end = tokio::time::Instant::now() + PATIENCE;
+    loop {
+        let left = processes_of(rundir);
+        if left == known {
+            return;
+        }
+        assert!(tokio::time::Instant::now() < end, "{left:?} are left, {known:?} are known");
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+}
+
 /// The live services with this run directory in their environment, by pid.
-pub fn processes_of(rundir: &Path) -> Vec<u32> {
+fn processes_of(rundir: &Path) -> Vec<u32> {
     let wanted = [b"PPVMM_TEST_RUNDIR=", rundir.as_os_str().as_encoded_bytes(), b"\0"].concat();
     let entries = std::fs::read_dir("/proc").unwrap().flatten();
     let mut pids: Vec<u32> = entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok()).collect();

@@ -3,24 +3,32 @@
 //! ```text
 //!   EAGAIN of client C because of a path ---> guests that changed something since C's transaction began, and may write
 //!                                             there: held 50 ms; from the second refusal in a row on: all that changed
-//!                                             something, and twice as long each time, up to 1 s
+//!                                             something since then or within a second, and twice as long each time, up
+//!                                             to 1 s. Who is held for C already stays so for as long
 //!   commit of C ----------------------------> they go on
 //!   the time is over -----------------------> they go on
 //! ```
 //!
 //! A held guest's requests wait in its ring. Nobody is held who did nothing, and nobody for longer than C retries. So
-//! C's second try meets only guests that did not write during the first, its third meets none: a flood of writes costs
-//! C two tries (XSA-206). The rule is the leader's alone: it changes when requests come into the log, not what they do.
+//! C's second try meets only guests that did not write during the first, its third only those that did nothing for a
+//! second: a flood of writes costs C two tries (XSA-206), and guests that take turns one try each. The rule is the
+//! leader's alone: it changes when requests come into the log, not what they do.
 
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
-use crate::limits::{CONFLICT_HOLD_MAX, CONFLICT_HOLD_MIN, CONFLICT_ROW};
+use crate::limits::{CONFLICT_HOLD_MAX, CONFLICT_HOLD_MIN, CONFLICT_RECENT, CONFLICT_ROW};
 
 /// Refusals of a client in a row.
 struct Refused {
     times: u32,
     last: Instant,
+}
+
+/// A guest's last change.
+struct Change {
+    index: u64,
+    at: Instant,
 }
 
 /// A guest that waits.
@@ -32,16 +40,16 @@ struct Hold {
 /// The rule's state. Connections are named by their ids; there is at most one item for each.
 #[derive(Default)]
 pub struct Fairness {
-    /// Guests that changed something: log index of the last change.
-    changed: HashMap<u64, u64>,
+    /// Guests that changed something.
+    changed: HashMap<u64, Change>,
     refused: HashMap<u64, Refused>,
     held: HashMap<u64, Hold>,
 }
 
 impl Fairness {
     /// A guest's request was logged that may change something.
-    pub fn changed(&mut self, guest: u64, index: u64) {
-        self.changed.insert(guest, index);
+    pub fn changed(&mut self, guest: u64, index: u64, now: Instant) {
+        self.changed.insert(guest, Change { index, at: now });
     }
 
     /// A privileged client's commit was refused; its transaction began behind the log index `since`. `may_write` tells
@@ -55,13 +63,22 @@ impl Fairness {
     ) -> Vec<u64> {
         let times = self.count(client, now);
         let until = now + hold(times);
-        let suspects = self.changed.iter().filter(|(_, index)| **index > since).map(|(guest, _)| *guest);
-        let suspects: Vec<u64> = suspects.filter(|guest| times > 1 || may_write(*guest)).collect();
+        let is_suspect = |guest: u64, change: &Change| match times {
+            1 => change.index > since && may_write(guest),
+            // One that a busy machine did not run meanwhile would be the next to write.
+            _ => change.index > since || now.saturating_duration_since(change.at) <= CONFLICT_RECENT,
+        };
+        let suspects = self.changed.iter().filter(|(guest, change)| is_suspect(**guest, change));
+        let suspects: Vec<u64> = suspects.map(|(guest, _)| *guest).collect();
         for guest in &suspects {
             let hold = self.held.entry(*guest).or_insert(Hold { until, client });
             if hold.until <= until {
                 *hold = Hold { until, client };
             }
+        }
+        // Who was held during this try is innocent of it, and would be the one to spoil the next.
+        for hold in self.held.values_mut().filter(|hold| hold.client == client && hold.until > now) {
+            hold.until = hold.until.max(until);
         }
         suspects
     }
@@ -130,7 +147,7 @@ mod tests {
     fn who_wrote_there_waits_until_the_commit() {
         let (mut fairness, now) = (Fairness::default(), Instant::now());
         for (guest, index) in [(10, 5), (11, 5), (12, 3)] {
-            fairness.changed(guest, index);
+            fairness.changed(guest, index, now);
         }
         assert_eq!(fairness.refused(CLIENT, 3, |guest| guest != 11, now), [10]);
         assert!(fairness.is_held(10, now) && !fairness.is_held(11, now) && !fairness.is_held(12, now));
@@ -141,21 +158,42 @@ mod tests {
     }
 
     #[test]
-    fn the_second_refusal_holds_all_that_changed_anything_and_longer() {
-        let (mut fairness, now) = (Fairness::default(), Instant::now());
-        fairness.changed(10, 5);
-        fairness.changed(11, 6);
-        fairness.refused(CLIENT, 4, |guest| guest == 10, now);
-        fairness.refused(CLIENT, 5, |_| false, now);
-        assert!(fairness.is_held(11, after(now, CONFLICT_HOLD_MIN)));
-        assert!(!fairness.is_held(10, after(now, CONFLICT_HOLD_MIN)), "it wrote nothing since");
+    fn the_second_refusal_holds_all_that_changed_anything_of_late_and_longer() {
+        let (mut fairness, began) = (Fairness::default(), Instant::now());
+        fairness.changed(12, 4, began);
+        let now = after(began, CONFLICT_RECENT + CONFLICT_HOLD_MIN);
+        fairness.changed(10, 5, now);
+        fairness.changed(11, 6, now);
+        assert_eq!(fairness.refused(CLIENT, 4, |guest| guest == 10, now), [10]);
+        assert_eq!(fairness.refused(CLIENT, 6, |_| false, now).len(), 2, "although they wrote nothing since");
+        assert!([10, 11].iter().all(|guest| fairness.is_held(*guest, after(now, CONFLICT_HOLD_MIN))));
+        assert!(!fairness.is_held(12, now), "too long ago");
         assert_eq!(fairness.expired(after(now, 2 * CONFLICT_HOLD_MIN)).len(), 2);
+    }
+
+    /// One whose hold ended in the middle of the third try, because the second had taken most of it, was the next to write.
+    #[test]
+    fn who_is_held_stays_so_until_the_client_is_through() {
+        let (mut fairness, start) = (Fairness::default(), Instant::now());
+        let mut now = start;
+        fairness.changed(10, 5, now);
+        for times in 0..30 {
+            fairness.refused(CLIENT, 4, |_| times == 0, now);
+            assert!(fairness.is_held(10, after(now, CONFLICT_HOLD_MIN * 9 / 10)), "refusal {times}");
+            now += CONFLICT_HOLD_MIN * 9 / 10;
+        }
+        assert!(now > after(start, CONFLICT_RECENT));
+        fairness.changed(11, 6, now);
+        fairness.refused(2, 5, |guest| guest == 11, now);
+        let late = after(now, CONFLICT_HOLD_MIN * 9 / 10);
+        fairness.refused(3, 6, |_| true, late);
+        assert!(!fairness.is_held(11, after(now, CONFLICT_HOLD_MIN)), "another client's business");
     }
 
     #[test]
     fn holds_are_bounded_and_a_row_ends() {
         let (mut fairness, mut now) = (Fairness::default(), Instant::now());
-        fairness.changed(10, 5);
+        fairness.changed(10, 5, now);
         for _ in 0..100 {
             fairness.refused(CLIENT, 4, |_| true, now);
             assert!(!fairness.is_held(10, after(now, CONFLICT_HOLD_MAX)));
@@ -171,7 +209,7 @@ mod tests {
     #[test]
     fn what_is_gone_is_forgotten() {
         let (mut fairness, now) = (Fairness::default(), Instant::now());
-        fairness.changed(10, 5);
+        fairness.changed(10, 5, now);
         fairness.refused(CLIENT, 4, |_| true, now);
         fairness.forget(10);
         fairness.forget(CLIENT);
@@ -193,7 +231,7 @@ mod tests {
                 for guest in (10..20).filter(|guest| tries > 1 || (guest + round) % 2 == 0) {
                     if !fairness.is_held(guest, now) {
                         index += 1;
-                        fairness.changed(guest, index);
+                        fairness.changed(guest, index, now);
                         conflict = true;
                     }
                 }

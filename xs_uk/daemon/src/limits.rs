@@ -74,11 +74,18 @@ pub const HEARTBEAT_PROMISE_MS: u32 = 1_000;
 /// lowest free one.
 pub const PORTS_SWEPT: u32 = 1024;
 
+/// How long a new leader tries to map a ring again that the former one had, at each beat. A guest without its ring hangs
+/// until it is released and introduced again; what keeps us from mapping it (descriptors, memory, grants) may pass.
+pub const MAP_AGAIN_WAIT: Duration = Duration::from_secs(10);
+
 /// How long a guest is held at first that made a commit of a privileged client fail: time for the second try.
 pub const CONFLICT_HOLD_MIN: Duration = Duration::from_millis(50);
 
 /// The longest hold. Each refusal in a row doubles the hold up to this.
 pub const CONFLICT_HOLD_MAX: Duration = Duration::from_secs(1);
+
+/// A guest whose last change is no older may be about to write again: longer than a busy machine lets it wait.
+pub const CONFLICT_RECENT: Duration = Duration::from_secs(1);
 
 /// Refusals of one client further apart than this are not in a row.
 pub const CONFLICT_ROW: Duration = Duration::from_secs(5);

@@ -20,44 +20,20 @@
 //! wrong byte is sent or a wrong record stored. A record in shared memory carries a checksum, and a successor looks
 //! whether all positions can be true. What cannot is no slot to go on with ([`Slot::is_sound`]): that one connection ends.
 
+pub(crate) mod layout;
+mod record;
+
 use std::os::fd::{AsRawFd, BorrowedFd};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use twox_hash::XxHash3_64;
+pub use record::Record;
+use record::{read_record, write_record};
 
 use crate::limits::{RX_BYTES, SLOT_HEADER_BYTES, TX_BYTES};
 use crate::region::Region;
 
-/// Offsets inside the header page. Layout version 1; the table's header carries the version.
-pub(crate) mod layout {
-    pub const STATE: usize = 0;
-    pub const KIND: usize = 4;
-    pub const CONN_ID: usize = 8;
-    pub const DOMID: usize = 16;
-    pub const LOCAL_PORT: usize = 20;
-    pub const REMOTE_PORT: usize = 24;
-    pub const DESCRIPTOR: usize = 28;
-    pub const GENERATION: usize = 32;
-    pub const GFN: usize = 40;
-    pub const HANDED: usize = 48;
-    pub const KNOWN: usize = 52;
-    pub const VERSION: usize = 64;
-    pub const RECORDS: [usize; 2] = [128, 192];
-    pub const RX_BASE: usize = 256;
-    pub const RX_TAIL: usize = 264;
-    pub const TX_BASE: usize = 272;
-    pub const TX_HEAD: usize = 280;
-    pub const RX_MESSAGE: usize = 320;
-    pub const RX_VECTOR: usize = 384;
-    pub const TX_MESSAGE: usize = 448;
-    pub const TX_VECTOR: usize = 512;
-    pub const CHECKS: [usize; 2] = [544, 552];
-    pub const END: usize = 560;
-}
-
 const _: () = assert!(layout::END <= SLOT_HEADER_BYTES);
-const _: () = assert!(8 * RECORD_WORDS <= layout::RECORDS[1] - layout::RECORDS[0]);
 const _: () = assert!(size_of::<libc::mmsghdr>() <= layout::RX_VECTOR - layout::RX_MESSAGE);
 const _: () = assert!(2 * size_of::<libc::iovec>() <= layout::TX_MESSAGE - layout::RX_VECTOR);
 
@@ -81,29 +57,6 @@ pub enum Kind {
     Socket,
     /// A domain's ring page.
     Ring,
-}
-
-/// The positions that change together. See the module's text.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Record {
-    /// Bytes consumed from the client.
-    pub rx_head: u64,
-    /// Bytes received (rings; a socket's is kept by the kernel's count).
-    pub rx_tail: u64,
-    /// Bytes delivered (rings; a socket's is kept by the kernel's count).
-    pub tx_head: u64,
-    /// Bytes queued for the client.
-    pub tx_tail: u64,
-    /// Requests consumed.
-    pub seq: u64,
-    /// Ordinal of the last outbox item that was queued.
-    pub delivered: u64,
-    /// Our index into the guest's request ring.
-    pub req_cons: u32,
-    /// Our index into the guest's response ring.
-    pub rsp_prod: u32,
-    /// Number of the last request that was answered with an error before its outcome was known; 0 if none was.
-    pub refused: u64,
 }
 
 /// Outcome of [`Slot::receive`].
@@ -479,52 +432,6 @@ fn split(position: u64, length: usize, capacity: usize) -> [(usize, usize); 2] {
 
 fn distance(from: u64, to: u64) -> usize {
     usize::try_from(to.checked_sub(from).expect("positions only grow")).expect("bounded by the ring")
-}
-
-const RECORD_WORDS: usize = 8;
-
-/// The record that a version picks, and whether it is whole.
-fn read_record(region: &Region, base: usize, version: u64) -> (Record, bool) {
-    let place = (version & 1) as usize;
-    let offset = base + layout::RECORDS[place];
-    let w: [u64; RECORD_WORDS] = std::array::from_fn(|i| region.u64(offset + 8 * i).load(Ordering::Relaxed));
-    let check = region.u64(base + layout::CHECKS[place]).load(Ordering::Relaxed);
-    #[expect(clippy::cast_possible_truncation, reason = "two indices share a word")]
-    let record = Record {
-        rx_head: w[0],
-        rx_tail: w[1],
-        tx_head: w[2],
-        tx_tail: w[3],
-        seq: w[4],
-        delivered: w[5],
-        req_cons: w[6] as u32,
-        rsp_prod: (w[6] >> 32) as u32,
-        refused: w[7],
-    };
-    (record, check == check_of(&w))
-}
-
-fn write_record(region: &Region, base: usize, version: u64, r: &Record) {
-    let place = (version & 1) as usize;
-    let indices = u64::from(r.req_cons) | u64::from(r.rsp_prod) << 32;
-    let words: [u64; RECORD_WORDS] =
-        [r.rx_head, r.rx_tail, r.tx_head, r.tx_tail, r.seq, r.delivered, indices, r.refused];
-    for (i, word) in words.into_iter().enumerate() {
-        region.u64(base + layout::RECORDS[place] + 8 * i).store(word, Ordering::Relaxed);
-    }
-    region.u64(base + layout::CHECKS[place]).store(check_of(&words), Ordering::Relaxed);
-}
-
-/// The checksum of a record; 0 for one of zeros, which a fresh slot has.
-fn check_of(words: &[u64; RECORD_WORDS]) -> u64 {
-    let sum = |words: &[u64; RECORD_WORDS]| {
-        let mut bytes = [0; 8 * RECORD_WORDS];
-        for (slot, word) in bytes.as_chunks_mut::<8>().0.iter_mut().zip(words) {
-            *slot = word.to_le_bytes();
-        }
-        XxHash3_64::oneshot(&bytes)
-    };
-    sum(words) ^ sum(&[0; RECORD_WORDS])
 }
 
 #[cfg(test)]

@@ -151,3 +151,62 @@ impl Court {
             .collect()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::os::fd::{AsFd, OwnedFd};
+
+    use xs_shm::Region;
+    use xs_shm::limits::{CONSULT_BYTES, ROOTS_BYTES};
+
+    use super::*;
+
+    const RIGHT: Digest = Digest([1; 32]);
+    const WRONG: Digest = Digest([2; 32]);
+
+    fn memory(bytes: usize) -> OwnedFd {
+        Region::create("test", bytes).unwrap().as_fd().try_clone_to_owned().unwrap()
+    }
+
+    fn court() -> Court {
+        let roots = Roots::open(memory(ROOTS_BYTES)).unwrap();
+        Court::new(roots, Consult::open(memory(CONSULT_BYTES)).unwrap(), 0, 3)
+    }
+
+    fn note(court: &Court, index: u64, roots: [Digest; 3]) {
+        for (replica, root) in (0..).zip(roots) {
+            court.roots.note(replica, index, &root.0);
+        }
+    }
+
+    /// The warden that was told may have died over it.
+    #[test]
+    fn who_is_found_wrong_is_told_of_again_and_again() {
+        let mut court = court();
+        note(&court, 1, [RIGHT, RIGHT, WRONG]);
+        for _ in 0..2 {
+            assert_eq!(court.out_voted(1), [2]);
+            let told = Instant::now();
+            let mut again = court.out_voted(1);
+            while again.is_empty() {
+                assert!(told.elapsed() < 10 * MISTRUST_AGAIN, "never again");
+                std::thread::sleep(MISTRUST_AGAIN / 10);
+                again = court.out_voted(1);
+            }
+            assert_eq!(again, [2]);
+            assert!(told.elapsed() >= MISTRUST_AGAIN * 9 / 10, "not at each look: {:?}", told.elapsed());
+            court.told.clear();
+        }
+    }
+
+    #[test]
+    fn who_was_well_in_between_is_told_of_at_once() {
+        let mut court = court();
+        note(&court, 1, [RIGHT, RIGHT, WRONG]);
+        note(&court, 2, [RIGHT; 3]);
+        assert_eq!((court.out_voted(1), court.out_voted(2), court.out_voted(1)), (vec![2], vec![], vec![2]));
+        assert!(!court.is_out_voted(1) && !court.is_disputed(2) && court.is_disputed(1));
+        note(&court, 3, [WRONG, RIGHT, RIGHT]);
+        assert!(court.is_out_voted(3));
+    }
+}

@@ -236,25 +236,27 @@ impl Leader {
     }
 
     /// Appends what the log had no room for before. Each entry ends a connection or a domain, so there are at most as
-    /// many as there are of those.
-    pub(super) fn pay_owed(&mut self) -> Result<(), Error> {
+    /// many as there are of those. Tells what became of the last one that was tried. The effects wait to be settled.
+    pub(super) fn pay_owed(&mut self) -> Result<Outcome, Error> {
+        let mut paid = Outcome::Applied;
         while let Some(entry) = self.owed.front().cloned() {
-            let outcome = self.propose(&entry.as_ref())?;
-            if !outcome.is_taken() {
+            paid = self.propose(&entry.as_ref())?;
+            if !paid.is_taken() {
                 break;
             }
             self.owed.pop_front();
             if let (Outcome::Applied, Entry::DomainGone { domid } | Entry::DomainShutdown { domid }) =
-                (outcome, &entry)
+                (paid, &entry)
             {
                 self.ending.remove(domid);
             }
         }
-        self.settle_effects()
+        Ok(paid)
     }
 
     /// Lets a domain's ring go: RELEASE, or its death.
     pub(super) fn unmap(&mut self, domid: DomId) -> Result<(), Error> {
+        self.forget_unmapped(domid);
         let ring =
             self.conns.values().find(|conn| conn.is_ring() && self.table.domid(conn.slot_id) == domid.0);
         if let Some(id) = ring.map(|conn| conn.id) {

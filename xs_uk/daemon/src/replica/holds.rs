@@ -12,7 +12,7 @@ impl Leader {
     /// A request was logged and applied.
     pub(super) fn note_logged(&mut self, id: ConnId, is_ring: bool, kind: MessageType) {
         if is_ring && !self.machine.store.is_privileged(id) {
-            self.fairness.changed(id.0, self.machine.index());
+            self.fairness.changed(id.0, self.machine.index(), Instant::now());
         } else if kind == MessageType::TRANSACTION_END {
             let refused =
                 |effect: &Effect| matches!(effect, Effect::Conflict { conn: other, .. } if *other == id);

@@ -18,6 +18,7 @@ use super::engine_told::EngineTold;
 use super::machine::Machine;
 use super::repairs::Repairs;
 use super::send_snapshot;
+use super::unmapped::Unmapped;
 use crate::endpoints::{Endpoints, Said};
 use crate::error::Error;
 use crate::fairness::Fairness;
@@ -83,6 +84,8 @@ pub(super) struct Leader {
     pub request_wait: Duration,
     pub repairs: Repairs,
     pub engine_told: EngineTold,
+    /// Rings that could not be mapped again.
+    pub unmapped: Unmapped,
 }
 
 /// When the next snapshot is due.
@@ -175,8 +178,10 @@ impl Leader {
         self.listen_again()?;
         self.engine_told.tell(&self.warden, &self.machine.engine_state())?;
         self.sweep_ports();
+        self.map_again()?;
         self.scrub()?;
         self.pay_owed()?;
+        self.settle_effects()?;
         self.refuse_overdue()?;
         if std::mem::take(&mut self.look_again) {
             self.look_at_domains()?;

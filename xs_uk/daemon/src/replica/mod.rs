@@ -15,6 +15,7 @@ mod machine;
 mod repairs;
 mod requests;
 mod takeover;
+mod unmapped;
 
 use std::mem::ManuallyDrop;
 use std::os::fd::OwnedFd;

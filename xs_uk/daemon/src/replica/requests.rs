@@ -246,6 +246,9 @@ impl Leader {
         header: Header,
         payload: &[u8],
     ) -> Result<Answered, Error> {
+        if !self.owed.is_empty() {
+            return self.submit_behind_owed(conn, header, payload);
+        }
         let introduces = route == Route::Introduce;
         if !self.may_submit(conn.id, introduces) {
             return Ok(Answered::Later);
@@ -290,6 +293,28 @@ impl Leader {
         Ok(Answered::Yes)
     }
 
+    /// What is owed to the log comes first: logged before a domain's end, a request would meet a domain that is gone. What
+    /// keeps that out of the log keeps the request out, too.
+    fn submit_behind_owed(
+        &mut self,
+        conn: &mut Conn,
+        header: Header,
+        payload: &[u8],
+    ) -> Result<Answered, Error> {
+        match self.pay_owed()? {
+            // It may have ended this connection, or be what the answer depends on.
+            Outcome::Applied | Outcome::Submitted if self.machine.store.is_connected(conn.id) => {
+                self.execute(conn, header, payload)
+            }
+            Outcome::Applied | Outcome::Submitted | Outcome::Full => Ok(Answered::Later),
+            Outcome::Unavailable => {
+                self.refuse_request(conn, HEADER_BYTES + payload.len());
+                self.status.requests += 1;
+                Ok(Answered::Yes)
+            }
+        }
+    }
+
     /// A ring that an INTRODUCE under way brings is served when the store knows it.
     fn wait_for_opening(&mut self, ring: Option<ConnId>) {
         let unknown = ring.filter(|ring| !self.machine.store.is_connected(*ring));
@@ -308,9 +333,9 @@ impl Leader {
                 self.ask_for_snapshot()?;
                 Ok(Outcome::Full)
             }
-            // Entries on their way back make room.
+            // Entries on their way back make room, which nobody's descriptor tells.
             Err(Error::Log(LogError::Busy { .. })) => {
-                self.log_full = true;
+                (self.log_full, self.look_again) = (true, true);
                 Ok(Outcome::Full)
             }
             Err(Error::Log(LogError::Unavailable { .. })) => Ok(Outcome::Unavailable),

@@ -19,6 +19,7 @@ use super::leader::{ENGINE, EVENTS, GATEWAY, HEIR, Leader, SnapshotState, WARDEN
 use super::machine::Machine;
 use super::repairs::Repairs;
 use super::told;
+use super::unmapped::Unmapped;
 use crate::endpoints::{Endpoints, Said};
 use crate::error::Error;
 use crate::fairness::Fairness;
@@ -97,6 +98,7 @@ pub(super) fn take_over(
         request_wait: options.engine.request_wait(),
         repairs: Repairs::new(),
         engine_told,
+        unmapped: Unmapped::default(),
     };
     if leader.machine.index() == 0 {
         leader.propose_or_retry(&Entry::SetConfig(options.config))?;
@@ -248,14 +250,14 @@ impl Leader {
     }
 
     /// The former leader mapped it for an INTRODUCE that never reached the log, or had let it go after a RELEASE.
-    fn drop_unknown_ring(&mut self, slot_id: SlotId) {
+    pub(super) fn drop_unknown_ring(&mut self, slot_id: SlotId) {
         if let Err(error) = self.host.events.unbind(self.port_of(slot_id)) {
             tracing::debug!(%error, "unbind");
         }
         self.table.free(slot_id);
     }
 
-    fn take_ring(&mut self, slot_id: SlotId, id: ConnId, fresh_host: bool) -> Result<(), Error> {
+    pub(super) fn take_ring(&mut self, slot_id: SlotId, id: ConnId, fresh_host: bool) -> Result<(), Error> {
         let domid = hypervisor::DomId(self.table.domid(slot_id));
         let page = if domid.0 == 0 {
             self.host.pages.map_own().map(|(page, _)| page)
@@ -264,10 +266,9 @@ impl Leader {
         };
         let page = match page {
             Ok(page) => page,
-            // It died meanwhile; that is looked at below. Its connection ends with its domain.
             Err(error) => {
                 tracing::warn!(%domid, %error, "cannot map the ring again");
-                self.drop_unknown_ring(slot_id);
+                self.unmapped.add(slot_id, id, fresh_host);
                 return Ok(());
             }
         };
