@@ -36,8 +36,24 @@ pub const FOLLOW_IDLE: Duration = Duration::from_millis(500);
 /// a store with little to do wakes nobody.
 pub const ENTRIES_PER_KICK: u32 = 256;
 
-/// Entries that a follower applies before it looks for orders.
-pub const FOLLOW_BATCH: usize = 1024;
+/// Entries that a follower applies before it yields to the leader and its clients, who may wait for its processor, and looks
+/// for orders: some 25 us. A single client's requests wait no longer than that.
+pub const FOLLOW_BATCH: usize = 16;
+
+/// Entries that one applies at once that is behind. It does not yield: a thread that does while others wait loses more time
+/// than it gives away, and the next takeover waits for what is left.
+pub const FOLLOW_BATCH_BEHIND: usize = 64;
+
+/// A follower that has applied so many entries and has not reached the end of the log is behind.
+pub const FOLLOW_BEHIND: usize = 2 * ENTRIES_PER_KICK as usize;
+
+/// How much later each replica begins to apply what it was kicked for than the one before it: two at once would take all
+/// processors of a small machine from the leader and its clients.
+pub const FOLLOW_STAGGER: Duration = Duration::from_millis(1);
+
+const _: () = assert!(FOLLOW_BATCH < FOLLOW_BATCH_BEHIND && FOLLOW_BATCH_BEHIND < ENTRIES_PER_KICK as usize);
+const _: () =
+    assert!(FOLLOW_IDLE.as_millis() > FOLLOW_STAGGER.as_millis() * xs_shm::limits::REPLICAS_MAX as u128);
 
 /// Log in use that makes the leader ask for a snapshot, at least.
 pub const SNAPSHOT_LOG_BYTES_MIN: u64 = 4 * 1024 * 1024;

@@ -74,6 +74,7 @@ fn main() {
     });
     watches(&mut bench);
     transactions(&mut bench);
+    creations(&mut Bench::new());
     directories();
     removals();
 }
@@ -130,6 +131,20 @@ fn transactions(bench: &mut Bench) {
         bench.request(T::READ, tx_id, b"/local/domain/500/device/vif/7\0");
         bench.request(T::WRITE, tx_id, b"/local/domain/500/device/vif/7\0other");
         bench.request(T::TRANSACTION_END, tx_id, b"T\0");
+    });
+}
+
+/// As the bench's line `tx-create-20`.
+fn creations(bench: &mut Bench) {
+    let paths: Vec<String> = (0..20).map(|child| format!("/bench/family/{child}\0value")).collect();
+    let mut tx_id = 1;
+    measure("transaction: start, 21 creations, commit; removal", 20_000, || {
+        bench.request(T::TRANSACTION_START, 0, b"\0");
+        bench.request(T::MKDIR, tx_id, b"/bench/family\0");
+        paths.iter().for_each(|path| bench.request(T::WRITE, tx_id, path.as_bytes()));
+        bench.request(T::TRANSACTION_END, tx_id, b"T\0");
+        bench.request(T::RM, 0, b"/bench/family\0");
+        tx_id += 1;
     });
 }
 

@@ -293,9 +293,11 @@ impl Domains {
 
     /// Notes what the connection of a domain holds.
     pub fn hold(&mut self, domid: DomId, conn: ConnId, bytes: u64) {
-        let Some(mut domain) = self.get_mut(domid).filter(|domain| domain.conn == Some(conn)) else {
+        // Looked at first: one that is taken to be changed is verified and sealed anew.
+        if self.get(domid).is_none_or(|domain| domain.conn != Some(conn)) {
             return;
-        };
+        }
+        let Some(mut domain) = self.get_mut(domid) else { return };
         domain.held_bytes = bytes;
         let memory = domain.memory_bytes();
         drop(domain);

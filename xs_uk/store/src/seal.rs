@@ -20,8 +20,8 @@ pub(crate) fn seal_of(numbers: &[u64]) -> u64 {
 pub(crate) struct Sealer(u64);
 
 impl Sealer {
-    pub fn number(&mut self, number: u64) {
-        self.bytes(&number.to_le_bytes());
+    pub fn numbers<const COUNT: usize>(&mut self, numbers: [u64; COUNT]) {
+        self.bytes(numbers.map(u64::to_le_bytes).as_flattened());
     }
 
     /// The parts' places count: the one before is the seed of the next.

@@ -51,8 +51,8 @@ impl Record {
     fn compute_seal(&self) -> u64 {
         let Mark { error, len, data } = &self.mark;
         let mut sealer = Sealer::default();
-        sealer.number(self.generation);
-        sealer.number(u64::from(self.kind.0) << 33 | u64::from(*error) << 32 | u64::from(*len));
+        let head = u64::from(self.kind.0) << 33 | u64::from(*error) << 32 | u64::from(*len);
+        sealer.numbers([self.generation, head]);
         sealer.bytes(data);
         sealer.bytes(&self.payload);
         sealer.seal()
@@ -168,18 +168,21 @@ impl Transaction {
     fn compute_seal(&self) -> u64 {
         let marks =
             u64::from(self.failed) | u64::from(self.detached) << 1 | u64::from(self.conflict.is_some()) << 2;
-        let mut sealer = Sealer::default();
         let counts = [self.records.len(), self.touched.len(), self.recent_reads.len(), self.changes.len()];
-        for number in [self.base_version, self.bytes, self.base_replaced_bytes, marks] {
-            sealer.number(number);
-        }
-        for count in counts {
-            sealer.number(count as u64);
-        }
+        let [records, touched, recent_reads, changes] = counts.map(|count| count as u64);
+        let mut sealer = Sealer::default();
+        sealer.numbers([
+            self.base_version,
+            self.bytes,
+            self.base_replaced_bytes,
+            marks,
+            records,
+            touched,
+            recent_reads,
+            changes,
+        ]);
         for (domid, delta) in self.deltas.iter() {
-            sealer.number(domid.0.into());
-            sealer.number(delta.nodes.cast_unsigned());
-            sealer.number(delta.bytes.cast_unsigned());
+            sealer.numbers([domid.0.into(), delta.nodes.cast_unsigned(), delta.bytes.cast_unsigned()]);
         }
         sealer.seal()
     }

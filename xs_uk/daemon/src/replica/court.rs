@@ -82,6 +82,11 @@ impl Court {
         noted.any(|root| Some(root) != first)
     }
 
+    /// Whether the leader has asked something that is not answered yet.
+    pub fn is_asked(&self) -> bool {
+        self.consult.question(self.answered).is_some()
+    }
+
     /// Answers the leader's question, once the state is far enough.
     pub fn answer(&mut self, store: &Store) {
         let Some(question) = self.consult.question(self.answered) else { return };

@@ -404,8 +404,8 @@ impl Leader {
             self.end_damaged(conn)?;
             return self.close_socket(conn.0, slot_id, fd, handed);
         }
-        self.poller.add(&fd, conn.0, Interest::READ).map_err(Error::system("epoll_ctl"))?;
-        let transport = Transport::Socket { fd, interest: Interest::READ, handed };
+        // Its first turn gives it to the poller: most have sent their request by now, and are answered sooner so.
+        let transport = Transport::Socket { fd, interest: Interest::NONE, handed };
         self.conns.insert(conn.0, Conn::new(conn, slot_id, slot, transport));
         self.serve_conn(conn)
     }

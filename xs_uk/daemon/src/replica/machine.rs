@@ -118,6 +118,11 @@ impl Machine {
         self.court.answer(&self.store);
     }
 
+    /// Whether the leader waits for an answer.
+    pub fn is_asked(&self) -> bool {
+        self.court.is_asked()
+    }
+
     /// Leader: puts a damaged node right with the others' help.
     pub fn mend(&mut self, damage: &Damage) -> Mended {
         let others = self.kick.as_ref();

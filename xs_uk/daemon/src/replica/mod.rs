@@ -33,7 +33,8 @@ use xs_store::{Config, Store};
 use crate::engine::EngineArgs;
 use crate::error::{Error, take, take_optional};
 use crate::limits::{
-    DISPUTE_PAUSE, FOLLOW_BATCH, FOLLOW_IDLE, HEARTBEAT_PROMISE_MS, SCRUBBED_PER_S_FOLLOWER,
+    DISPUTE_PAUSE, FOLLOW_BATCH, FOLLOW_BATCH_BEHIND, FOLLOW_BEHIND, FOLLOW_IDLE, FOLLOW_STAGGER,
+    HEARTBEAT_PROMISE_MS, SCRUBBED_PER_S_FOLLOWER,
 };
 use crate::poller::{Interest, Poller};
 use crate::service::{Service, note_at, report, report_with};
@@ -76,6 +77,8 @@ struct Follower {
     kick: Option<OwnedFd>,
     pace: Pace,
     began: Instant,
+    /// Entries applied since the end of the log was reached.
+    in_a_row: usize,
 }
 
 const WARDEN: u64 = 0;
@@ -176,6 +179,7 @@ impl Follower {
             kick,
             pace: Pace::new(SCRUBBED_PER_S_FOLLOWER),
             began: Instant::now(),
+            in_a_row: 0,
         };
         loop {
             let more = follower.advance();
@@ -200,7 +204,12 @@ impl Follower {
         }
         poller.add(&self.arrivals.heir, HEIR, Interest::READ).map_err(Error::system("epoll_ctl"))?;
         let (mut ready, mut pause) = (Vec::new(), Duration::ZERO);
+        let stagger = FOLLOW_STAGGER * self.service.begin.replica;
         loop {
+            if pause.is_zero() && !self.is_behind() {
+                // The leader or a client may wait for this processor: nobody waits for what is applied here.
+                std::thread::yield_now();
+            }
             poller.wait(pause, &mut ready).map_err(Error::system("epoll_wait"))?;
             if ready.contains(&HEIR) {
                 return Err(Error::HeirGone);
@@ -212,6 +221,11 @@ impl Follower {
             }
             if ready.contains(&KICK) {
                 self.machine.expect_more();
+                // Not two at once; but the leader waits for answers.
+                if pause > stagger && !self.machine.is_asked() {
+                    pause = stagger;
+                    continue;
+                }
             }
             let more = self.advance().and_then(|more| self.look_after(more));
             pause = told(&self.service.warden, self.machine.index(), more)?;
@@ -243,14 +257,23 @@ impl Follower {
         Ok(if self.machine.is_disputed() { DISPUTE_PAUSE } else { FOLLOW_IDLE })
     }
 
+    fn is_behind(&self) -> bool {
+        self.in_a_row >= FOLLOW_BEHIND
+    }
+
     /// Applies a batch. True if there may be more.
     fn advance(&mut self) -> Result<bool, Error> {
-        let applied = self.machine.catch_up(FOLLOW_BATCH)?;
-        self.machine.trim_delivered(&self.table);
+        let behind = self.is_behind();
+        let batch = if behind { FOLLOW_BATCH_BEHIND } else { FOLLOW_BATCH };
+        let more = self.machine.catch_up(batch)? == batch;
+        self.in_a_row = if more { self.in_a_row + batch } else { 0 };
+        if !more || behind {
+            self.machine.trim_delivered(&self.table);
+        }
         self.status.heartbeat += 1;
         self.status.applied = self.machine.index();
         self.words.publish(&self.status);
-        Ok(applied == FOLLOW_BATCH)
+        Ok(more)
     }
 
     fn take_orders(&mut self) -> Result<Option<Promoted>, Error> {
