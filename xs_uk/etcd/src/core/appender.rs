@@ -73,7 +73,7 @@ impl Appender {
             let (entries, hash) = self.take(epoch);
             let batch = Batch::build(epoch, before, entries);
             let value = batch.encode();
-            let expected = hash.unwrap_or(batch.behind().hash);
+            let expected = hash.unwrap_or_else(|| batch.behind().hash);
             let sent = Batch::decode(&value, before.position).map(|sent| sent.behind().hash);
             assert!(sent == Ok(expected), "a batch differs from the log: memory is damaged");
             self.in_flight = Some(InFlight { batch, value, since: now });
