@@ -48,6 +48,8 @@ pub struct GroupSpec {
     pub listeners: Vec<(String, PathBuf)>,
     /// Eventfds to make, by name.
     pub eventfds: Vec<String>,
+    /// What keeps the log, in words: a running group is adopted only if it is the same.
+    pub log: String,
 }
 
 /// Everything a warden needs to know.
@@ -101,6 +103,7 @@ pub fn store_group(
         ],
         listeners: vec![(names::LISTENER.to_owned(), socket.to_owned())],
         eventfds: vec![names::KICK.to_owned()],
+        log: String::new(),
     }
 }
 

@@ -43,6 +43,9 @@ pub struct State {
     /// The newest event's number.
     #[prost(uint64, tag = "8")]
     pub last_event_id: u64,
+    /// What keeps the log, in words; empty if that was not said.
+    #[prost(string, tag = "9")]
+    pub log: String,
 }
 
 /// One service.

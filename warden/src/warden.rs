@@ -54,6 +54,7 @@ pub struct Warden {
     outcome: Option<Option<ServiceId>>,
     rundir: RunDir,
     recorded: State,
+    log: String,
     last_turn: Instant,
     flips: Flips,
 }
@@ -104,10 +105,11 @@ impl Warden {
         let (heard, news) = mpsc::channel(QUEUE_MAX);
         let (asker, asks) = mpsc::channel(QUEUE_MAX);
         let adopt_path = spec.rundir.path().join(ADOPT_SOCKET_NAME);
+        let log = spec.group.log.clone();
         let mut keeper = Keeper::new(spec.group, adopt_path.to_string_lossy().into_owned(), heard.clone());
         let found = spec.rundir.found().cloned();
         let planner = match &found {
-            Some(found) => adopt(found, &mut keeper, replicas, members)?,
+            Some(found) => adopt(found, &mut keeper, replicas, members, &log)?,
             None => {
                 keeper.make_memory()?;
                 Planner::with_members(replicas, members, TimeUs(0))
@@ -149,6 +151,7 @@ impl Warden {
             outcome: None,
             rundir: spec.rundir,
             recorded: State::default(),
+            log,
             flips: Flips::default(),
             last_turn: Instant::now(),
         })
@@ -309,6 +312,7 @@ impl Warden {
             leader: self.planner.leader(),
             services: self.planner.view().into_iter().map(service).collect(),
             last_event_id: self.journal.last_id(),
+            log: self.log.clone(),
             ..State::default()
         };
         if state == self.recorded {
@@ -413,12 +417,19 @@ fn shape(group: &GroupSpec) -> Result<(u32, u32), Error> {
 }
 
 /// Watches what lives of an earlier warden's services; gives the plan that goes on with them.
-fn adopt(found: &State, keeper: &mut Keeper, replicas: u32, members: u32) -> Result<Planner, Error> {
-    if (found.replicas, found.members) != (replicas, members) {
-        let tell = |replicas, members| format!("{replicas} replicas and {members} members");
+fn adopt(
+    found: &State,
+    keeper: &mut Keeper,
+    replicas: u32,
+    members: u32,
+    log: &str,
+) -> Result<Planner, Error> {
+    // Replicas of two logs would each serve another store.
+    if (found.replicas, found.members, found.log.as_str()) != (replicas, members, log) {
+        let tell = |replicas, members, log| format!("{replicas} replicas and {members} members, log: {log:?}");
         return Err(Error::Shape {
-            found: tell(found.replicas, found.members),
-            asked: tell(replicas, members),
+            found: tell(found.replicas, found.members, found.log.as_str()),
+            asked: tell(replicas, members, log),
         });
     }
     let mut services = Vec::new();

@@ -166,6 +166,9 @@ async fn a_group_of_another_shape_is_not_adopted() {
     let rundir = rig.kill_warden();
     let refused = Warden::new(spec_in(&rundir, 3, &[]));
     assert!(matches!(refused.map(drop), Err(Error::Shape { .. })));
+    let mut other_log = spec_in(&rundir, 2, &[]);
+    other_log.group.log = "somewhere else".to_owned();
+    assert!(matches!(Warden::new(other_log).map(drop), Err(Error::Shape { .. })));
     let mut rig = successor(&rundir, 2).await;
     rig.settled().await;
     rig.down().await;

@@ -107,6 +107,18 @@ impl EngineArgs {
         value_name(&self.engine)
     }
 
+    /// What keeps the log and where: replicas for which that differs have nothing in common.
+    pub fn log_name(&self) -> String {
+        match self.engine {
+            EngineKind::Embedded => self.name(),
+            EngineKind::Etcd => {
+                let (ack, prefix) = (value_name(&self.etcd_ack), &self.etcd.prefix);
+                let whose = if self.own_members() > 0 { "own" } else { "given" };
+                format!("{whose} etcd below {prefix}, acknowledged by {ack}")
+            }
+        }
+    }
+
     /// How long a request may wait for the engine.
     pub fn request_wait(&self) -> Duration {
         Duration::from_millis(self.request_wait_ms)
@@ -271,6 +283,7 @@ mod tests {
         assert_eq!(options.validate().map_err(|error| error.to_string()), Ok(()));
         assert_eq!(args.member(Path::new("/r")).data, Path::new("/r/etcd/group-a"));
         assert_eq!(args.own_members(), 3);
+        assert_eq!(args.log_name(), "own etcd below /ppvmm/default/, acknowledged by memory");
     }
 
     #[test]

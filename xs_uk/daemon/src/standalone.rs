@@ -44,6 +44,7 @@ fn spec(args: &Args) -> anyhow::Result<WardenSpec> {
         args.engine.own_members(),
         &socket,
     );
+    group.log = args.engine.log_name();
     let profile = match host.profile {
         Profile::Xen => "xen",
         Profile::Local => "local",
