@@ -3,7 +3,7 @@
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use hypervisor::DomId;
 use hypervisor::local::Broker;
@@ -142,7 +142,17 @@ impl Stand {
     /// # Panics
     /// If the broker refuses.
     pub fn attach(&self, domid: DomId) -> Guest {
-        let mut guest = Guest::attach(&self.rundir().join("ppvmm-hv.sock"), domid).expect("the guest's end");
+        let (socket, began) = (self.rundir().join("ppvmm-hv.sock"), Instant::now());
+        let mut guest = loop {
+            match Guest::attach(&socket, domid) {
+                Ok(guest) => break guest,
+                // The broker has not heard yet that the former one is gone.
+                Err(error) if error.to_string().contains("taken") && began.elapsed() < ANSWER_WAIT => {
+                    std::thread::sleep(Duration::from_millis(5));
+                }
+                Err(error) => panic!("the guest's end: {error}"),
+            }
+        };
         guest.set_reply_timeout(ANSWER_WAIT);
         guest
     }
