@@ -426,7 +426,8 @@ fn adopt(
 ) -> Result<Planner, Error> {
     // Replicas of two logs would each serve another store.
     if (found.replicas, found.members, found.log.as_str()) != (replicas, members, log) {
-        let tell = |replicas, members, log| format!("{replicas} replicas and {members} members, log: {log:?}");
+        let tell =
+            |replicas, members, log| format!("{replicas} replicas and {members} members, log: {log:?}");
         return Err(Error::Shape {
             found: tell(found.replicas, found.members, found.log.as_str()),
             asked: tell(replicas, members, log),

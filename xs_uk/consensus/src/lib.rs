@@ -112,6 +112,11 @@ pub trait Consensus: Send {
     /// Bytes that entries may take.
     fn capacity_bytes(&self) -> u64;
 
+    /// Whether entries that were released still take room for a reason of the engine's own, which will pass.
+    fn retains(&self) -> bool {
+        false
+    }
+
     /// The caller has reason to think that the log has grown. An engine that is not told of each entry at once looks.
     fn expect_more(&mut self) {}
 

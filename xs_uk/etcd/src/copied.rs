@@ -311,6 +311,12 @@ impl Consensus for CopiedLog {
         self.log.capacity_bytes().min(self.options.etcd.log_bytes_max)
     }
 
+    /// What etcd does not have yet, or keeps until the snapshot is there that is being brought.
+    fn retains(&self) -> bool {
+        let saving = |copying: &Copying| copying.shared.saving.load(Ordering::Relaxed);
+        !self.releases.is_empty() || self.copying.as_ref().is_some_and(saving)
+    }
+
     fn take_repairs(&mut self) -> Repairs {
         self.log.take_repairs()
     }

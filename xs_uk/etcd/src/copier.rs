@@ -50,6 +50,8 @@ pub(crate) struct Progress {
     pub newer: Option<Epoch>,
     /// The copy lacks a snapshot that it could be read from.
     pub wants_snapshot: bool,
+    /// A snapshot is on its way to etcd.
+    pub saving: bool,
     /// Nothing goes on with this copier.
     pub failed: bool,
     /// When to take the next turn unless something is heard; none if there is nothing to do.
@@ -156,6 +158,7 @@ impl Copier {
                 _ => None,
             },
             wants_snapshot: self.wants_snapshot(),
+            saving: self.snapshot.is_some() || self.etcd.snapshots().0,
             failed: self.failed.is_some(),
             pause: self.pause(now, more, behind),
         }

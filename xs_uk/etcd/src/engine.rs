@@ -253,6 +253,10 @@ impl Consensus for EtcdLog {
         if self.is_leading()? { Ok(()) } else { Err(LogError::NotLeading) }
     }
 
+    fn retains(&self) -> bool {
+        self.shared.lock().snapshots().0
+    }
+
     fn expect_more(&mut self) {
         self.shared.lock().expect_more();
         self.shared.notify.notify_one();

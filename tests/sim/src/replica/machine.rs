@@ -77,7 +77,7 @@ impl Machine {
     /// Whether the log needs a snapshot soon; as the daemon's, more than those in use when the last one was kept counts.
     pub fn is_filling(&mut self) -> bool {
         let used = self.engine.used_bytes();
-        self.base_bytes = self.base_bytes.min(used);
+        self.base_bytes = if self.engine.retains() { self.base_bytes.min(used) } else { 0 };
         let filling = self.is_full || used > self.base_bytes + self.engine.capacity_bytes() / 3;
         filling && (self.kept_at, 2) != (self.index(), self.kept_there)
     }

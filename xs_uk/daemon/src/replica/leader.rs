@@ -192,7 +192,8 @@ impl Leader {
         let most = self.machine.capacity_bytes() / 3;
         let due = SNAPSHOT_LOG_BYTES_MIN.max(self.snapshot.last_length_bytes * SNAPSHOT_RATIO).min(most);
         let used = self.machine.used_bytes();
-        self.snapshot.base_bytes = self.snapshot.base_bytes.min(used);
+        let retained = if self.machine.retains() { self.snapshot.base_bytes.min(used) } else { 0 };
+        self.snapshot.base_bytes = retained;
         if used > self.snapshot.base_bytes + due {
             self.ask_for_snapshot()?;
         }

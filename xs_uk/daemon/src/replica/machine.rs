@@ -164,6 +164,11 @@ impl Machine {
         self.engine.used_bytes()
     }
 
+    /// Whether the engine still keeps what was let go, for a while.
+    pub fn retains(&self) -> bool {
+        self.engine.retains()
+    }
+
     /// The leader kicked: the log has grown.
     pub fn expect_more(&mut self) {
         self.engine.expect_more();

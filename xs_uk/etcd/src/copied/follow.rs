@@ -88,6 +88,7 @@ pub(super) struct Shared {
     /// What it was when the copier was not busy.
     pub state: Mutex<EngineState>,
     pub wants_snapshot: AtomicBool,
+    pub saving: AtomicBool,
     origin: Instant,
     pub used_bytes_max: u64,
     pub unavailable_after_ms: u64,
@@ -117,6 +118,7 @@ impl Shared {
             newer: AtomicU64::new(0),
             state: Mutex::default(),
             wants_snapshot: AtomicBool::new(false),
+            saving: AtomicBool::new(false),
             origin: Instant::now(),
             used_bytes_max: options.log_bytes_max,
             unavailable_after_ms: options.unavailable_after_ms,
@@ -199,6 +201,7 @@ impl Shared {
         self.waited_ms.store(millis, Ordering::Relaxed);
         self.used_bytes.store(progress.used_bytes, Ordering::Relaxed);
         self.wants_snapshot.store(progress.wants_snapshot, Ordering::Relaxed);
+        self.saving.store(progress.saving, Ordering::Relaxed);
         self.index.store(progress.to.place.index.0, Ordering::Relaxed);
         self.position.store(progress.to.place.position, Ordering::Release);
         let newer = progress.newer.map_or(0, |newer| newer.0.saturating_add(1));
