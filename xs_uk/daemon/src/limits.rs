@@ -182,7 +182,7 @@ pub const SCRUBBED_PER_S_FOLLOWER: u32 = 20_000;
 pub const SCRUBBED_PER_S_LEADER: u32 = 2_000;
 
 /// How long an entry waits for others to go to etcd with it.
-pub const COPY_LINGER_MS: u64 = 20;
+pub const COPY_LINGER_MS: u64 = 50;
 
 /// Longest such time.
 pub const COPY_LINGER_MS_MAX: u64 = 1000;

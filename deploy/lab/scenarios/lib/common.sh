@@ -107,7 +107,7 @@ engine_is() {
   xs_uk_flags+=(--engine "$1")
   [[ $1 == etcd ]] || return 0
   xs_uk_flags+=(--etcd-heartbeat-ms 500 --etcd-election-ms 5000 --etcd-connect-timeout-ms 10000 --etcd-call-timeout-ms 10000
-    --etcd-keep-alive-timeout-ms 20000 --etcd-status-interval-ms 60000 --etcd-poll-interval-ms 10000 --request-wait-ms 60000)
+    --etcd-keep-alive-timeout-ms 20000 --etcd-status-interval-ms 60000 --etcd-poll-interval-ms 10000 --request-wait-ms 60000 --etcd-linger-ms 1000)
 }
 
 # start_store KIND: starts the daemon and waits until it answers.
