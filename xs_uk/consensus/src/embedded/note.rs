@@ -5,7 +5,8 @@
 //! ```
 //!
 //! Only the leader notes. It writes copy 0, then copy 1; the note that is farther along of those with a good check counts.
-//! One that was lost only makes the copier look again at what it has copied already.
+//! An older one makes the copier look again at what it has copied already; without any, the copy of a log that was let go
+//! in part is begun anew.
 
 use sha2::{Digest, Sha256};
 use xs_shm::Region;

@@ -57,6 +57,14 @@ fn wait_leading(log: &mut CopiedLog) {
     }
 }
 
+/// The first leader of all, once etcd knows it.
+fn first_leader() -> (EtcdStand, Memory, CopiedLog) {
+    let (stand, memory) = (stand(1), Memory::new());
+    let mut log = memory.leader(&stand, 1, Cursor::default());
+    wait_leading(&mut log);
+    (stand, memory, log)
+}
+
 fn lag(log: &CopiedLog) -> u64 {
     log.state().copy_lag.unwrap().entries
 }
@@ -84,9 +92,7 @@ fn check_copy_of(stand: &EtcdStand, log: &CopiedLog, entries: &[Vec<u8>]) {
 
 #[test]
 fn what_memory_acknowledged_is_in_etcd_a_moment_later_with_the_same_chain() {
-    let (stand, memory) = (stand(1), Memory::new());
-    let mut log = memory.leader(&stand, 1, Cursor::default());
-    wait_leading(&mut log);
+    let (stand, memory, mut log) = first_leader();
     append(&mut log, 0..3000);
     wait_copied(&log);
     check_copy(&stand, &log, 3000);
@@ -128,9 +134,7 @@ fn the_first_leader_waits_for_etcd_and_later_ones_bring_what_others_left() {
 
 #[test]
 fn etcd_may_be_away_for_so_long_and_then_appends_are_refused_until_it_is_back() {
-    let (stand, memory) = (stand(1), Memory::new());
-    let mut log = memory.leader(&stand, 1, Cursor::default());
-    wait_leading(&mut log);
+    let (stand, _memory, mut log) = first_leader();
     stand.stop(0);
     let (began, mut entries) = (Instant::now(), 0);
     let waited_ms = loop {
@@ -153,9 +157,7 @@ fn etcd_may_be_away_for_so_long_and_then_appends_are_refused_until_it_is_back() 
 
 #[test]
 fn the_lag_is_bounded_in_bytes_and_who_waits_is_woken() {
-    let (stand, memory) = (stand(1), Memory::new());
-    let mut log = memory.leader(&stand, 1, Cursor::default());
-    wait_leading(&mut log);
+    let (stand, _memory, mut log) = first_leader();
     assert_eq!(log.next(&mut Vec::new()).unwrap(), None);
     stand.stop(0);
     let entry = vec![7; ENTRY_BYTES_MAX];
@@ -188,9 +190,7 @@ fn sleep_until_woken(log: &CopiedLog) {
 
 #[test]
 fn nothing_is_let_go_that_etcd_lacks_and_snapshots_wait_for_the_copy() {
-    let (stand, memory) = (stand(1), Memory::new());
-    let mut log = memory.leader(&stand, 1, Cursor::default());
-    wait_leading(&mut log);
+    let (stand, memory, mut log) = first_leader();
     append(&mut log, 0..100);
     wait_copied(&log);
     stand.stop(0);
@@ -238,9 +238,7 @@ fn warnings(log: &CopiedLog) -> String {
 /// The log does not go back to its first entry: the new copy needs a snapshot, asks for it, and can be read then.
 #[test]
 fn a_damaged_copy_of_a_log_that_was_let_go_is_begun_anew_with_a_snapshot() {
-    let (stand, memory) = (stand(1), Memory::new());
-    let mut log = memory.leader(&stand, 1, Cursor::default());
-    wait_leading(&mut log);
+    let (stand, memory, mut log) = first_leader();
     append(&mut log, 0..100);
     wait_copied(&log);
     let kept = log.cursor();
@@ -289,9 +287,7 @@ fn damage_last_batch(stand: &EtcdStand) {
 /// A note that was lost where the log was let go: nobody knows how far the copy goes.
 #[test]
 fn without_a_note_the_copy_is_begun_anew() {
-    let (stand, memory) = (stand(1), Memory::new());
-    let mut log = memory.leader(&stand, 1, Cursor::default());
-    wait_leading(&mut log);
+    let (stand, memory, mut log) = first_leader();
     append(&mut log, 0..100);
     wait_copied(&log);
     let kept = log.cursor();
