@@ -17,9 +17,11 @@ pub mod limits;
 pub mod local;
 mod mapping;
 mod page;
+mod region;
 pub mod xen;
 
 pub use error::{Error, Refusal, Result};
 pub use host::{DomainInfo, DomainState, EventChannels, Host, HostSpec, Profile, StorePages};
 pub use ids::{DomId, GrantRef, Port, Virq};
 pub use page::{PAGE_BYTES, Page};
+pub use region::{Region, RegionError};

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::limits::{BOARD_BYTES, BOARD_ROW_BYTES, REPLICAS_MAX};
-use crate::region::{Region, RegionError};
+use hypervisor::{Region, RegionError};
 
 /// All rows.
 #[derive(Clone, Debug)]

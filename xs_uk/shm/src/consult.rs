@@ -17,7 +17,7 @@ use crate::limits::{
     ANSWER_BYTES_MAX, ANSWER_PLACE_BYTES, CONSULT_BYTES, QUESTION_BYTES_MAX, QUESTION_PLACE_BYTES,
     REPLICAS_MAX,
 };
-use crate::region::{Region, RegionError};
+use hypervisor::{Region, RegionError};
 
 /// A question as another replica reads it.
 #[derive(Clone, Debug, PartialEq, Eq)]

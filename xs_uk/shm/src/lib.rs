@@ -10,7 +10,6 @@
 mod board;
 mod consult;
 pub mod limits;
-mod region;
 mod roots;
 pub mod sched;
 mod slot;
@@ -19,7 +18,7 @@ mod table;
 
 pub use board::{Board, GatewayStatus, ReplicaStatus, ReplicaWords};
 pub use consult::{Consult, Question};
-pub use region::{Region, RegionError};
+pub use hypervisor::{Region, RegionError};
 pub use roots::{ROOT_BYTES, Roots};
 pub use slot::{Kind, Received, Record, Sent, Slot, SlotError};
 pub use split::{Split, SplitError, duplicate, split};

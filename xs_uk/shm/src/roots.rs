@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::limits::{REPLICAS_MAX, ROOTS_BYTES, ROOTS_WINDOW};
-use crate::region::{Region, RegionError};
+use hypervisor::{Region, RegionError};
 
 /// Bytes of a root.
 pub const ROOT_BYTES: usize = 32;

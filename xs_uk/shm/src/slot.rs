@@ -31,7 +31,7 @@ pub use record::Record;
 use record::{read_record, write_record};
 
 use crate::limits::{RX_BYTES, SLOT_HEADER_BYTES, TX_BYTES};
-use crate::region::Region;
+use hypervisor::Region;
 
 const _: () = assert!(layout::END <= SLOT_HEADER_BYTES);
 const _: () = assert!(size_of::<libc::mmsghdr>() <= layout::RX_VECTOR - layout::RX_MESSAGE);

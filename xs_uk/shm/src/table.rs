@@ -15,7 +15,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering, compiler_fence};
 
 use crate::limits::{SLOT_BYTES, SLOT_HEADER_BYTES, SLOTS_MAX, SOCKETS_MAX, TABLE_BYTES, TABLE_HEADER_BYTES};
-use crate::region::Region;
+use hypervisor::Region;
 use crate::slot::{Kind, Slot, layout};
 
 /// Number of a slot.

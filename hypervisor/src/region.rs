@@ -131,7 +131,8 @@ impl Region {
             .map_err(|source| RegionError::System { call: "fallocate", source })
     }
 
-    pub(crate) fn pointer(&self, offset: usize, length_bytes: usize) -> NonNull<u8> {
+    /// Where `length_bytes` bytes at `offset` lie in this process, for system calls and hypercalls that fill them.
+    pub fn pointer(&self, offset: usize, length_bytes: usize) -> NonNull<u8> {
         let end = offset.checked_add(length_bytes);
         assert!(
             end.is_some_and(|end| end <= self.length_bytes),
