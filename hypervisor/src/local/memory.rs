@@ -13,7 +13,7 @@ use std::sync::atomic::Ordering;
 use rustix::fs::{MemfdFlags, SealFlags};
 
 use crate::limits::{GRANTS_MAX, MEMORY_PAGES};
-use crate::{DomId, Error, GrantRef, PAGE_BYTES, Page, Refusal, Region, RegionError, Result};
+use crate::{DomId, Error, GrantRef, PAGE_BYTES, Page, Refusal, Region, Result};
 
 const MEMORY_BYTES: usize = MEMORY_PAGES as usize * PAGE_BYTES;
 const ENTRY_BYTES: usize = 8;
@@ -43,7 +43,7 @@ pub(super) struct Memory {
 
 impl Memory {
     pub(super) fn create() -> Result<Self> {
-        let table = Region::open(sealed("ppvmm-grants", TABLE_BYTES)?, TABLE_BYTES).map_err(region)?;
+        let table = Region::open(sealed("ppvmm-grants", TABLE_BYTES)?, TABLE_BYTES).map_err(Error::from)?;
         Ok(Self { memory: sealed("ppvmm-memory", MEMORY_BYTES)?, table })
     }
 
@@ -68,8 +68,8 @@ pub struct GuestMemory {
 
 impl GuestMemory {
     pub(super) fn open(memory: OwnedFd, table: OwnedFd) -> Result<Self> {
-        let memory = Region::open(memory, MEMORY_BYTES).map_err(region)?;
-        let table = Region::open(table, TABLE_BYTES).map_err(region)?;
+        let memory = Region::open(memory, MEMORY_BYTES).map_err(Error::from)?;
+        let table = Region::open(table, TABLE_BYTES).map_err(Error::from)?;
         Ok(Self { memory, table, next: RESERVED })
     }
 
@@ -95,7 +95,7 @@ impl GuestMemory {
             return Err(Refusal::NoGrant.into());
         }
         let free = (self.next..GRANTS_MAX).chain(RESERVED..self.next).map(GrantRef);
-        let gref = free.into_iter().find(|gref| self.entry(*gref) as u16 == 0).ok_or(Refusal::Limit)?;
+        let gref = free.into_iter().find(|gref| self.is_free(*gref)).ok_or(Refusal::Limit)?;
         self.next = if gref.0 + 1 < GRANTS_MAX { gref.0 + 1 } else { RESERVED };
         self.set(gref, to, frame, access);
         Ok(gref)
@@ -120,8 +120,10 @@ impl GuestMemory {
         self.table.u64(gref.0 as usize * ENTRY_BYTES).store(0, Ordering::Release);
     }
 
-    fn entry(&self, gref: GrantRef) -> u64 {
-        self.table.u64(gref.0 as usize * ENTRY_BYTES).load(Ordering::Acquire)
+    /// Has it no flags?
+    fn is_free(&self, gref: GrantRef) -> bool {
+        let entry = self.table.u64(gref.0 as usize * ENTRY_BYTES).load(Ordering::Acquire);
+        entry & u64::from(u16::MAX) == 0
     }
 }
 
@@ -134,8 +136,8 @@ pub(super) struct ForeignMemory {
 
 impl ForeignMemory {
     pub(super) fn open([memory, table]: [OwnedFd; 2]) -> Result<Self> {
-        let memory = Region::open(memory, MEMORY_BYTES).map_err(region)?;
-        Ok(Self { memory, table: Region::open(table, TABLE_BYTES).map_err(region)? })
+        let memory = Region::open(memory, MEMORY_BYTES).map_err(Error::from)?;
+        Ok(Self { memory, table: Region::open(table, TABLE_BYTES).map_err(Error::from)? })
     }
 
     pub(super) fn memory(&self) -> &Region {
@@ -182,13 +184,6 @@ pub(super) fn sealed(name: &str, length_bytes: usize) -> Result<OwnedFd> {
     rustix::fs::fcntl_add_seals(&file, SealFlags::SHRINK | SealFlags::GROW | SealFlags::SEAL)
         .map_err(Error::system("seal a domain's memory"))?;
     Ok(file)
-}
-
-fn region(error: RegionError) -> Error {
-    match error {
-        RegionError::System { call, source } => Error::System { what: call, source },
-        RegionError::TooSmall { .. } => Error::Protocol("a domain's memory is too small"),
-    }
 }
 
 #[cfg(test)]
