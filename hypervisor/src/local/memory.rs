@@ -24,6 +24,8 @@ const TABLE_BYTES: usize = GONE_OFFSET + PAGE_BYTES;
 const RESERVED: u32 = 8;
 const GTF_PERMIT_ACCESS: u16 = 1;
 const GTF_READONLY: u16 = 1 << 2;
+/// Somebody has the page mapped, to read or to write (`GTF_reading`, `GTF_writing`).
+const GTF_IN_USE: u16 = 1 << 3 | 1 << 4;
 
 /// What a grant allows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -120,6 +122,25 @@ impl GuestMemory {
         self.table.u64(gref.0 as usize * ENTRY_BYTES).store(0, Ordering::Release);
     }
 
+    /// Ends a grant unless its flags say that somebody has the page mapped. Did it?
+    ///
+    /// # Panics
+    /// If there is no such entry in the table.
+    pub fn try_end_grant(&self, gref: GrantRef) -> bool {
+        let idle = |entry: u64| (entry & u64::from(GTF_IN_USE) == 0).then_some(0);
+        let word = self.table.u64(gref.0 as usize * ENTRY_BYTES);
+        word.fetch_update(Ordering::AcqRel, Ordering::Acquire, idle).is_ok()
+    }
+
+    /// Sets the flags that Xen sets for a mapped page, which no mapping here does: for tests of what a guest does then.
+    ///
+    /// # Panics
+    /// If there is no such entry in the table.
+    pub fn mark_in_use(&self, gref: GrantRef) {
+        let word = self.table.u64(gref.0 as usize * ENTRY_BYTES);
+        word.fetch_or(u64::from(GTF_IN_USE), Ordering::AcqRel);
+    }
+
     /// Has it no flags?
     fn is_free(&self, gref: GrantRef) -> bool {
         let entry = self.table.u64(gref.0 as usize * ENTRY_BYTES).load(Ordering::Acquire);
@@ -210,6 +231,18 @@ mod tests {
         assert_eq!(foreign.frame(write, DomId(3), Access::Write), Ok(8));
         guest.end_grant(write);
         assert_eq!(foreign.frame(write, DomId(3), Access::Write), Err(Refusal::NoGrant));
+    }
+
+    #[test]
+    fn a_grant_in_use_is_not_ended_if_asked_so() {
+        let (_kept, mut guest, foreign) = pair();
+        let gref = guest.grant(DomId(0), 7, Access::Read).unwrap();
+        guest.mark_in_use(gref);
+        assert!(!guest.try_end_grant(gref));
+        assert_eq!(foreign.frame(gref, DomId(0), Access::Read), Ok(7));
+        guest.set(gref, DomId(0), 7, Access::Read);
+        assert!(guest.try_end_grant(gref));
+        assert_eq!(foreign.frame(gref, DomId(0), Access::Read), Err(Refusal::NoGrant));
     }
 
     #[test]
