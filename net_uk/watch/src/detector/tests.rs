@@ -91,7 +91,9 @@ fn a_full_ring_is_the_devices_fault_unless_it_is_known_to_be_fine() {
             last = detector.judge(&Sample { device_fine_since: known, ..trouble });
         }
         match known {
-            None => assert!(matches!(last, Verdict::Suspect { why: Why::Device(DeviceReport::RingFull), .. })),
+            None => {
+                assert!(matches!(last, Verdict::Suspect { why: Why::Device(DeviceReport::RingFull), .. }))
+            }
             Some(_) => assert_eq!(cause(last), Some(Cause::Lying(Lie::DeviceIsFine))),
         }
     }
@@ -102,7 +104,8 @@ fn an_idle_process_is_hung_when_heartbeats_are_missed() {
     let (mut detector, _) = working();
     let bound_ms = detector.bounds(TimeNs(99 * MS)).heartbeat_ns / MS;
     assert!(bound_ms >= HEARTBEATS_MISSED_MAX * PROMISE.heartbeat_ns / MS);
-    let idle = |ms: u64| Sample { heartbeat: 100, send: Flow { taken: 990, ..Flow::default() }, ..sample(ms) };
+    let idle =
+        |ms: u64| Sample { heartbeat: 100, send: Flow { taken: 990, ..Flow::default() }, ..sample(ms) };
     let still = |ms: u64| Sample { receive: Flow { taken: 100, ..Flow::default() }, ..idle(ms) };
     let first = (100..).find(|ms| cause(detector.judge(&still(*ms))) == Some(Cause::Hung)).unwrap();
     assert!((100 + bound_ms..105 + bound_ms).contains(&first), "{first}");
@@ -120,8 +123,7 @@ fn a_process_that_never_begins_is_hung() {
 #[test]
 fn an_observer_that_was_not_run_does_not_accuse() {
     let (mut detector, last) = working();
-    let suspended =
-        Sample { now: TimeNs(10_099 * MS), observer_gap_ns: 9_999 * MS, heartbeat: 99, ..last };
+    let suspended = Sample { now: TimeNs(10_099 * MS), observer_gap_ns: 9_999 * MS, heartbeat: 99, ..last };
     assert_eq!(detector.judge(&suspended), Verdict::Healthy);
 }
 

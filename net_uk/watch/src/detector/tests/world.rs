@@ -163,7 +163,9 @@ impl World {
     fn run(&mut self) {
         let can = match self.mode {
             Mode::Works => self.per_ms.max(10) / 10,
-            Mode::Slow(part) => (self.steps * self.per_ms / 10 / part) - ((self.steps - 1) * self.per_ms / 10 / part),
+            Mode::Slow(part) => {
+                (self.steps * self.per_ms / 10 / part) - ((self.steps - 1) * self.per_ms / 10 / part)
+            }
             Mode::Asleep | Mode::Spins | Mode::Circles => 0,
         };
         let works = !matches!(self.mode, Mode::Spins);

@@ -68,7 +68,8 @@ struct World {
 }
 
 /// In any second: each part may be a success ten times, with a climb of the whole ladder for each at worst.
-const ACTIONS_PER_S_MAX: usize = 3 * 10 * 3 * (RESTART_STRIKES_MAX + RESET_STRIKES_MAX + ALL_STRIKES_MAX) as usize;
+const ACTIONS_PER_S_MAX: usize =
+    3 * 10 * 3 * (RESTART_STRIKES_MAX + RESET_STRIKES_MAX + ALL_STRIKES_MAX) as usize;
 
 impl World {
     fn new() -> Self {
@@ -156,7 +157,8 @@ impl World {
             ReportKind::GaveUp => {
                 self.given_up[index] = true;
                 let state = self.ladder.view()[index].state;
-                let recent = self.last_success[index].is_some_and(|at| self.now.since_ns(at) < RECENT_SUCCESS_NS);
+                let recent =
+                    self.last_success[index].is_some_and(|at| self.now.since_ns(at) < RECENT_SUCCESS_NS);
                 // A probe that fails may follow a success of long ago only.
                 assert!(!recent || state == State::Running, "given up soon after a success");
             }
