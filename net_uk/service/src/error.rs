@@ -23,6 +23,12 @@ pub enum Error {
     /// A frame is not what it claims to be.
     #[error(transparent)]
     Frame(#[from] netif::FrameFault),
+    /// The switch refused.
+    #[error(transparent)]
+    Switch(#[from] net_switch::SwitchError),
+    /// The recovery's plan cannot be made.
+    #[error(transparent)]
+    Watch(#[from] net_watch::WatchError),
     /// The keeper cannot be reached.
     #[error(transparent)]
     Link(#[from] LinkError),

@@ -37,3 +37,30 @@ pub const UPLINK_FRAME_BYTES_MAX: usize = 1518;
 pub const SCRATCH_BYTES: usize = 512 * 1024;
 
 const _: () = assert!(SCRATCH_BYTES >= FRAME_BYTES_MAX);
+
+/// Events that one wait of the poller gives.
+pub const POLL_EVENTS_MAX: usize = 64;
+
+/// How soon a driver asks a congested network card again.
+pub const CONGESTED_PAUSE: Duration = Duration::from_millis(1);
+
+/// How soon a driver asks again whether its network card is back.
+pub const DOWN_PAUSE: Duration = Duration::from_millis(10);
+
+/// What a driver that was told to be slow waits in each turn.
+pub const SLOW_PAUSE: Duration = Duration::from_millis(20);
+
+/// How soon a store that cannot be reached is tried again.
+pub const STORE_AGAIN: Duration = Duration::from_millis(50);
+
+/// How often the store is looked at without any change.
+pub const STORE_LOOK: Duration = Duration::from_secs(1);
+
+/// Actions for one device before others get their turn.
+pub const ACTIONS_MAX: usize = 16;
+
+/// Keys of a frontend that are read.
+pub const FRONTEND_KEYS_MAX: usize = 64;
+
+/// Numbers of sources are below; one is kept for backlogs.
+pub const SOURCES: u16 = u16::MAX;

@@ -10,8 +10,8 @@ use hypervisor::limits::GRANT_COPIES_MAX;
 use hypervisor::{CopyDirection, DomId, EventChannels, GrantCopy, Grants, Region};
 use lane::limits::SLOT_BYTES;
 use lane::{Frame, Producer};
-use net_switch::{PortId, Switch, Targets};
-use netif::{MacAddr, Multicast, TxPacket, TxStatus};
+use net_switch::{Forward, MacAddress, PortId, PortSet, Switch, TimeNs};
+use netif::{Multicast, TxPacket, TxStatus};
 
 use super::frame::{Facts, finish};
 use super::queue::{BACKLOG_SOURCE, Queue};
@@ -20,6 +20,15 @@ use super::vif::{QueueId, Vif, VifId};
 use crate::error::Error;
 use crate::limits::{BATCH, FRAME_BYTES_MAX, SCRATCH_BYTES, UPLINK_FRAME_BYTES_MAX};
 use crate::state::Label;
+
+/// What is behind a port of the switch.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Side {
+    /// A network card, by its place among the uplinks.
+    Nic(usize),
+    /// A guest's interface.
+    Guest(VifId),
+}
 
 /// What moves frames.
 pub struct Fabric {
@@ -33,6 +42,8 @@ pub struct Fabric {
     pub vifs: BTreeMap<VifId, Vif>,
     /// Who is where.
     pub switch: Switch,
+    /// What is behind the switch's ports.
+    pub sides: BTreeMap<PortId, Side>,
     /// Interfaces whose guests broke their rings, with the reason.
     pub broken: Vec<(VifId, Error)>,
     scratch: Arc<Region>,
@@ -69,12 +80,15 @@ impl Fabric {
         uplinks: Vec<Uplink>,
         switch: Switch,
     ) -> Result<Self, Error> {
+        let nics = uplinks.iter().enumerate();
+        let sides = nics.map(|(number, uplink)| (uplink.port, Side::Nic(number))).collect();
         Ok(Self {
             grants,
             events,
             uplinks,
             vifs: BTreeMap::new(),
             switch,
+            sides,
             broken: vec![],
             scratch: Arc::new(Region::create("net-scratch", SCRATCH_BYTES)?),
             frame: vec![0; FRAME_BYTES_MAX],
@@ -123,6 +137,7 @@ impl Fabric {
     fn move_tx(&mut self, id: QueueId, queue: &mut Queue, now: Duration) -> Result<bool, Error> {
         let (copied, more) = self.gather(queue)?;
         let mut done = 0;
+        queue.waits_for_lane = false;
         for Copied { packet, offset, failed } in &copied {
             let status = match packet.multicast() {
                 Some(change) => self.change_multicast(id, change),
@@ -130,7 +145,10 @@ impl Fabric {
                 None => match self.forward_copied(id, queue, packet, *offset, now)? {
                     Forwarded::Taken => TxStatus::Okay,
                     Forwarded::Bad => TxStatus::Error,
-                    Forwarded::NoRoom => break,
+                    Forwarded::NoRoom => {
+                        queue.waits_for_lane = true;
+                        break;
+                    }
                 },
             };
             count_tx(queue, packet, status);
@@ -194,10 +212,10 @@ impl Fabric {
     fn change_multicast(&mut self, id: QueueId, change: Multicast) -> TxStatus {
         let Some(vif) = self.vifs.get(&id.vif) else { return TxStatus::Error };
         let changed = match change {
-            Multicast::Add(group) => self.switch.join(vif.port, group.0),
-            Multicast::Del(group) => self.switch.leave(vif.port, group.0),
+            Multicast::Add(group) => self.switch.add_group(vif.port, MacAddress(group.0)),
+            Multicast::Del(group) => self.switch.remove_group(vif.port, MacAddress(group.0)),
         };
-        if changed { TxStatus::Okay } else { TxStatus::Error }
+        if changed.is_ok() { TxStatus::Okay } else { TxStatus::Error }
     }
 
     /// Gives a packet that lies in the scratch memory to all that get it.
@@ -215,18 +233,32 @@ impl Fabric {
         self.scratch.read(offset, bytes);
         let label = Label { source: queue.source, seq: packet.index().0 };
         let facts = Facts { checksum: packet.checksum(), gso: packet.gso(), label };
-        let targets = self.targets(id.vif, bytes, now);
+        let from = self.vifs.get(&id.vif).map(|vif| vif.port);
+        let targets = self.targets(from, bytes, now);
         let replay = queue.replay_before.is_some_and(|end| end.since(packet.index()) <= netif::ring::RING_SLOTS);
-        let forwarded = self.forward(bytes, &facts, &targets, replay);
+        let forwarded = self.forward(bytes, &facts, targets, replay);
         self.frame = frame;
         forwarded
     }
 
-    fn targets(&mut self, from: VifId, frame: &[u8], now: Duration) -> Targets {
-        match (self.vifs.get(&from), MacAddr::destination(frame), MacAddr::source(frame)) {
-            (Some(vif), Some(to), Some(source)) => self.switch.forward(vif.port, source.0, to.0, now),
-            _ => Targets::default(),
+    fn targets(&mut self, from: Option<PortId>, frame: &[u8], now: Duration) -> PortSet {
+        let now = TimeNs(u64::try_from(now.as_nanos()).unwrap_or(u64::MAX));
+        let forward = from.map(|from| self.switch.forward(now, from, frame, frame.len() as u64));
+        match forward {
+            Some(Ok(Forward::To(targets))) => targets,
+            _ => PortSet::EMPTY,
         }
+    }
+
+    fn guests(&self, targets: PortSet) -> impl Iterator<Item = VifId> + use<> {
+        let guests: Vec<_> = targets
+            .iter()
+            .filter_map(|port| match self.sides.get(&port) {
+                Some(Side::Guest(vif)) => Some(*vif),
+                _ => None,
+            })
+            .collect();
+        guests.into_iter()
     }
 
     /// Gives a frame that lies in private memory to all that get it: network cards first, for they can refuse.
@@ -234,28 +266,24 @@ impl Fabric {
         &mut self,
         frame: &mut [u8],
         facts: &Facts,
-        targets: &Targets,
+        targets: PortSet,
         replay: bool,
     ) -> Result<Forwarded, Error> {
         for port in targets.iter() {
-            if let Some(uplink) = self.uplinks.get_mut(usize::from(port.0)) {
-                let sent = if replay && was_pushed(&uplink.tx, facts.label) {
-                    Ok(true)
-                } else {
-                    send_up(uplink, frame, facts, &mut self.segment)
-                };
-                match sent {
-                    Ok(true) => {}
-                    Ok(false) => return Ok(Forwarded::NoRoom),
-                    Err(Error::Frame(_)) => return Ok(Forwarded::Bad),
-                    Err(error) => return Err(error),
-                }
+            let Some(Side::Nic(number)) = self.sides.get(&port) else { continue };
+            let uplink = &mut self.uplinks[*number];
+            if replay && was_pushed(&uplink.tx, facts.label) {
+                continue;
+            }
+            match send_up(uplink, frame, facts, &mut self.segment) {
+                Ok(true) => {}
+                Ok(false) => return Ok(Forwarded::NoRoom),
+                Err(Error::Frame(_)) => return Ok(Forwarded::Bad),
+                Err(error) => return Err(error),
             }
         }
-        for port in targets.iter() {
-            if let Some(vif) = VifId::of_port(port) {
-                self.hold_back(vif, frame, facts, replay)?;
-            }
+        for vif in self.guests(targets) {
+            self.hold_back(vif, frame, facts, replay)?;
         }
         Ok(Forwarded::Taken)
     }
@@ -322,16 +350,11 @@ impl Fabric {
         let label = Label { source: uplink.number, seq: frame.number() };
         let facts = Facts { label, ..Facts::of(frame.meta()) };
         let replay = uplink.is_replay(frame);
-        let header = &bytes[..length_bytes];
-        let targets = match (MacAddr::destination(header), MacAddr::source(header)) {
-            (Some(to), Some(source)) => self.switch.forward(PortId(uplink.number), source.0, to.0, now),
-            _ => Targets::default(),
-        };
-        for port in targets.iter() {
-            if let Some(vif) = VifId::of_port(port) {
-                let given = self.give(number, frame, vif, &mut bytes[..length_bytes], &facts, replay)?;
-                note(touched, given, label);
-            }
+        let port = uplink.port;
+        let targets = self.targets(Some(port), &bytes[..length_bytes], now);
+        for vif in self.guests(targets) {
+            let given = self.give(number, frame, vif, &mut bytes[..length_bytes], &facts, replay)?;
+            note(touched, given, label);
         }
         self.frame = bytes;
         Ok(())
@@ -450,6 +473,7 @@ fn send_up(uplink: &mut Uplink, frame: &mut [u8], facts: &Facts, segment: &mut [
         return Err(netif::FrameFault::Length(frame.len()).into());
     }
     if tx.room_slots()? < slots {
+        uplink.wanted = true;
         return Ok(false);
     }
     let mut fault = None;

@@ -43,6 +43,8 @@ pub struct Queue {
     pub counts: Counts,
     /// Requests may wait in the guest's ring.
     pub tx_pending: bool,
+    /// A packet waits for room in a lane.
+    pub waits_for_lane: bool,
     /// Frames may wait in the backlog, or slots were posted for them.
     pub rx_pending: bool,
     tx_log: PublishLog,
@@ -95,6 +97,7 @@ impl Queue {
             replay_before: None,
             counts: memory.counts,
             tx_pending: true,
+            waits_for_lane: false,
             rx_pending: true,
             tx_log: memory.tx_log,
             rx_log: memory.rx_log,

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use hypervisor::Region;
 use lane::{Consumer, Frame, Lane, Producer};
+use net_switch::PortId;
 use rustix::event::EventfdFlags;
 
 use crate::error::Error;
@@ -13,12 +14,17 @@ use crate::limits::LANE_SLOTS;
 /// Sources of frames below this number are network cards.
 pub const FIRST_QUEUE_SOURCE: u16 = 64;
 
+/// So much room is worth waking up for.
+pub const ROOM_SLOTS: u32 = LANE_SLOTS / 4;
+
 /// One network card.
 pub struct Uplink {
     /// Its name.
     pub name: String,
-    /// Its number as a source and as a port of the switch.
+    /// Its number as a source.
     pub number: u16,
+    /// Its port of the switch.
+    pub port: PortId,
     /// Towards the wire.
     pub tx: Producer,
     /// From the wire.
@@ -29,6 +35,8 @@ pub struct Uplink {
     pub wake_driver: OwnedFd,
     /// Wakes this shadow.
     pub wake_shadow: OwnedFd,
+    /// A guest waits for room towards the wire.
+    pub wanted: bool,
     lane: Lane,
 }
 
@@ -40,6 +48,7 @@ impl Uplink {
     pub fn attach(
         name: String,
         number: u16,
+        port: PortId,
         lane: Lane,
         wake_driver: OwnedFd,
         wake_shadow: OwnedFd,
@@ -48,7 +57,7 @@ impl Uplink {
         let waiting = rx.backlog_slots()? > 0;
         // Which frames of those a former shadow had begun with is not known: it moves a batch at a time.
         let replay_before = waiting.then(|| rx.committed().frames.wrapping_add(LANE_SLOTS));
-        let uplink = Self { name, number, tx, rx, replay_before, wake_driver, wake_shadow, lane };
+        let uplink = Self { name, number, port, tx, rx, replay_before, wake_driver, wake_shadow, wanted: false, lane };
         // A former shadow may have died before it could.
         uplink.wake();
         Ok(uplink)

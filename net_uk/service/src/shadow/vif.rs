@@ -4,7 +4,6 @@ use net_switch::PortId;
 
 use super::queue::Queue;
 use super::wants::Wants;
-use crate::limits::NICS_MAX;
 use crate::state::Place;
 
 /// Names an interface: its place in the state.
@@ -17,14 +16,9 @@ impl VifId {
         Self(u16::try_from(place.0).unwrap_or(u16::MAX))
     }
 
-    /// Its port of the switch: behind those of network cards.
-    pub fn port(self) -> PortId {
-        PortId(self.0 + NICS_MAX as u16)
-    }
-
-    /// The interface at a port, if it is not a network card's.
-    pub fn of_port(port: PortId) -> Option<Self> {
-        port.0.checked_sub(NICS_MAX as u16).map(Self)
+    /// Its place.
+    pub fn place(self) -> Place {
+        Place(usize::from(self.0))
     }
 }
 
@@ -81,12 +75,6 @@ fn flow_hash(frame: &[u8]) -> u32 {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn ports_of_cards_come_before_those_of_guests() {
-        assert_eq!(VifId::of_port(PortId(NICS_MAX as u16 - 1)), None);
-        assert_eq!(VifId::of_port(VifId(3).port()), Some(VifId(3)));
-    }
 
     #[test]
     fn a_flow_stays_together_and_flows_spread() {

@@ -1,12 +1,13 @@
 //! What a shadow's successor needs to know, in shared memory that the keeper holds. Version 1.
 //!
 //! ```text
-//! page 0: magic u64, version u32, places u32
+//! page 0: magic u64, version u32, places u32, the heartbeat at 64
 //! then for each interface a place: its record (one page), then for each queue two logs, counts and a backlog
 //! ```
 //! A place is used while its stage is [`Stage::Connected`]; all else in it is written before. A guest never sees any of it.
 
 mod counts;
+mod heartbeat;
 mod log;
 mod record;
 
@@ -17,6 +18,7 @@ use hypervisor::Region;
 use lane::FrameRing;
 
 pub use counts::{Count, Counts};
+pub use heartbeat::Heartbeat;
 pub use log::{Entry, Label, PublishLog};
 pub use record::{QueueRecord, VifRecord};
 
@@ -85,6 +87,11 @@ impl State {
     /// The memory.
     pub fn region(&self) -> &Arc<Region> {
         &self.region
+    }
+
+    /// Where the shadow shows itself alive.
+    pub fn heartbeat(&self) -> Heartbeat {
+        Heartbeat::new(Arc::clone(&self.region))
     }
 
     /// Interfaces that are connected.
