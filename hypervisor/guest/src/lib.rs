@@ -12,9 +12,11 @@ pub mod limits;
 mod link;
 pub mod net;
 mod toolstack;
+mod vif;
 
 pub use error::{Error, Result};
 pub use frontend::{Class, Device, Driver, Frontends, NoDriver, Step, XenbusState};
 pub use guest::{Guest, Tx, WatchEvent};
 pub use link::Bell;
 pub use toolstack::Toolstack;
+pub use vif::Vif;

@@ -19,8 +19,6 @@ pub const TX_DATA_SLOTS_MAX: usize = 18;
 pub const TX_SLOTS_SPARE: u32 = 19;
 /// Bytes of a sent frame (`XEN_NETIF_MAX_TX_SIZE`).
 pub const TX_FRAME_BYTES_MAX: usize = 65_535;
-/// Fewer posted buffers than these are not shown to the backend, as in Linux (`NET_RX_SLOTS_MIN`).
-pub const RX_SLOTS_MIN: u32 = 19;
 /// Data slots of a received frame: 17 fragments (`MAX_SKB_FRAGS`), and the first besides if it is short enough to be copied.
 pub const RX_FRAGMENTS_MAX: usize = 17;
 /// Bytes up to which the first slot of a received frame is copied (`RX_COPY_THRESHOLD`).

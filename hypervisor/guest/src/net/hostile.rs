@@ -15,6 +15,9 @@ const STORM_EVENTS: usize = 64;
 /// Slots of nonsense in one go.
 const NONSENSE_SLOTS: u32 = 32;
 
+const PAGE_U16_BYTES: u16 = 4096;
+const _: () = assert!(PAGE_U16_BYTES as usize == PAGE_BYTES);
+
 /// A way to misbehave.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum, serde::Serialize)]
 #[serde(rename_all = "kebab-case")]
@@ -113,7 +116,7 @@ fn chain(queue: &mut Queue, random: &mut fastrand::Rng) -> Result<()> {
     let has_end = random.bool();
     for number in 0..slots {
         let length = if random.u8(..4) == 0 { 0 } else { random.u16(1..=512) };
-        let offset = random.u16(..=PAGE_BYTES as u16 - length);
+        let offset = random.u16(..=PAGE_U16_BYTES - length);
         let bytes = vec![0xa5; usize::from(length)];
         let mut request = tx.fragment(pages, Fragment { offset, length }, &bytes)?;
         if number == 0 {

@@ -11,7 +11,7 @@ use super::pages::Pages;
 use super::ring::FrontRing;
 use super::wire::{self, Gso, RX_SLOT_BYTES, RxResponse};
 use crate::Result;
-use crate::limits::{RING_SLOTS, RX_BUDGET, RX_COPY_BYTES, RX_FRAGMENTS_MAX, RX_SLOTS_MIN};
+use crate::limits::{RING_SLOTS, RX_BUDGET, RX_COPY_BYTES, RX_FRAGMENTS_MAX};
 
 /// A received frame.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -131,9 +131,6 @@ impl RxFront {
             let gref = pages.grant(page, Access::Write)?;
             self.stats.posted += 1;
             self.post(Buffer { gref, page });
-        }
-        if self.ring.in_flight() < RX_SLOTS_MIN {
-            return Ok(false);
         }
         let notify = self.ring.push();
         self.stats.notified += u64::from(notify);

@@ -4,15 +4,15 @@ const TABLES: [[u32; 256]; 8] = tables();
 
 const fn tables() -> [[u32; 256]; 8] {
     let mut tables = [[0; 256]; 8];
-    let mut i = 0;
+    let mut i: u32 = 0;
     while i < 256 {
-        let mut value = i as u32;
+        let mut value = i;
         let mut bit = 0;
         while bit < 8 {
             value = if value & 1 == 1 { value >> 1 ^ 0xedb8_8320 } else { value >> 1 };
             bit += 1;
         }
-        tables[0][i] = value;
+        tables[0][i as usize] = value;
         i += 1;
     }
     let mut table = 1;
@@ -40,7 +40,7 @@ fn update(mut crc: u32, bytes: &[u8]) -> u32 {
         let byte = |number: usize| (word >> (8 * number) & 0xff) as usize;
         crc = (0..8).fold(0, |sum, number| sum ^ TABLES[7 - number][byte(number)]);
     }
-    rest.iter().fold(crc, |crc, byte| crc >> 8 ^ TABLES[0][(crc as u8 ^ byte) as usize])
+    rest.iter().fold(crc, |crc, byte| crc >> 8 ^ TABLES[0][((crc ^ u32::from(*byte)) & 0xff) as usize])
 }
 
 #[cfg(test)]

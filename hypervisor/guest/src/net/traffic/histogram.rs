@@ -60,7 +60,7 @@ impl Histogram {
 
 fn bucket(ns: u64) -> usize {
     let exponent = (64 - ns.leading_zeros()).saturating_sub(SUB_BITS + 1);
-    (exponent as usize) * SUBS + (ns >> exponent) as usize
+    (exponent as usize) * SUBS + usize::try_from(ns >> exponent).expect("below 2 * SUBS")
 }
 
 fn end(bucket: usize) -> u64 {

@@ -68,6 +68,11 @@ pub struct Sender {
 impl Sender {
     /// Begins.
     pub fn new(options: SenderOptions) -> Self {
+        Self::resume(options, SendReport::default())
+    }
+
+    /// Goes on after what was sent before.
+    pub fn resume(options: SenderOptions, before: SendReport) -> Self {
         Self {
             options,
             pace: Pace::new(options.rate, now_ns()),
@@ -75,7 +80,7 @@ impl Sender {
             frame: vec![],
             queue: 0,
             last_ns: None,
-            report: SendReport { flow: options.flow, ..SendReport::default() },
+            report: SendReport { flow: options.flow, ..before },
         }
     }
 
@@ -108,7 +113,7 @@ impl Sender {
             sequence: self.report.next[queue],
             stamp_ns: now_ns,
         };
-        let size = self.size();
+        let size = self.size(front);
         let from = self.options.from.unwrap_or_else(|| front.mac());
         numbered.write(&mut self.frame, self.options.to, from, size);
         let gso = Gso { size: SEGMENT_BYTES, kind: GsoKind::TcpV4 };
@@ -128,9 +133,12 @@ impl Sender {
         Ok(true)
     }
 
-    fn size(&mut self) -> usize {
-        let least = self.options.size_min.clamp(SIZE_MIN_BYTES, TX_FRAME_BYTES_MAX);
-        self.random.usize(least..=self.options.size_max.clamp(least, TX_FRAME_BYTES_MAX))
+    /// Linux would cut what the backend does not take.
+    fn size(&mut self, front: &Netfront) -> usize {
+        let offered = front.offered();
+        let most = if offered.sg && offered.gso_tcpv4 { TX_FRAME_BYTES_MAX } else { PLAIN_BYTES_MAX };
+        let least = self.options.size_min.clamp(SIZE_MIN_BYTES, most);
+        self.random.usize(least..=self.options.size_max.clamp(least, most))
     }
 
     fn count(&mut self, queue: usize, now_ns: u64) {
