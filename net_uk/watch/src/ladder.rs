@@ -94,7 +94,7 @@ impl Ladder {
         Self::adopting(nics, &[], now)
     }
 
-    /// A plan that takes over what an earlier one left.
+    /// A plan that takes over what an earlier one left. A reset that the earlier one began must have come to its end.
     ///
     /// # Errors
     /// Too many NICs, or one of them twice.

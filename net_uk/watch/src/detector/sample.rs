@@ -62,7 +62,9 @@ pub struct Flow {
     /// Of `taken`, those that were refused because a guest made them up. They cost little, so while this moves the rate
     /// tells nothing.
     pub refused: u64,
-    /// Since when without interruption there is something to do.
+    /// Since when without interruption there is something to do. Turns in which the process found nothing interrupt it: it
+    /// counts them, and [`Since`](crate::Since) turns the counter into a time. Not the standstill rule needs that, but the
+    /// rate.
     pub work_since: Option<TimeNs>,
     /// Since when without interruption there is room for the result: for frames to a guest, since when the process sees
     /// slots of the guest. A process that finds none tells so by a counter ([`Since`](crate::Since)).

@@ -185,7 +185,8 @@ impl World {
         let late = full && self.random.below(10) == 0;
         self.observe_late_ns = if late { self.random.below(12) * MS } else { 0 };
         if let Verdict::Dead { cause, .. } = self.detector.judge(&sample) {
-            self.dead.get_or_insert((self.now(), cause));
+            let now = self.now();
+            self.dead.get_or_insert((now, cause));
         }
     }
 
