@@ -127,11 +127,13 @@ impl FrameRing {
         }
     }
 
-    pub(crate) fn produced(&self) -> Cursor {
+    /// How far the producer has published, as its word says now.
+    pub fn produced(&self) -> Cursor {
         Cursor::from_word(self.word(PRODUCED_AT).load(Ordering::Acquire))
     }
 
-    pub(crate) fn consumed(&self) -> Cursor {
+    /// How far the consumer has taken off, as its word says now.
+    pub fn consumed(&self) -> Cursor {
         Cursor::from_word(self.word(CONSUMED_AT).load(Ordering::Acquire))
     }
 

@@ -52,6 +52,14 @@ pub enum Error {
         /// Its name.
         name: &'static str,
     },
+    /// A network card cannot be reset.
+    #[error("ip link set {interface} {state} failed")]
+    Reset {
+        /// Its interface.
+        interface: String,
+        /// What it was to become.
+        state: &'static str,
+    },
     /// The kernel refused.
     #[error("{what}: {source}")]
     System {

@@ -3,7 +3,7 @@
 use std::io::Write;
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use net_watch::Part;
+use net_watch::ladder::Part;
 use serde::Serialize;
 
 /// Something that happened.

@@ -64,3 +64,15 @@ pub const FRONTEND_KEYS_MAX: usize = 64;
 
 /// Numbers of sources are below; one is kept for backlogs.
 pub const SOURCES: u16 = u16::MAX;
+
+/// How often the keeper looks at everybody while there is work.
+pub const LOOK_PAUSE: Duration = Duration::from_millis(1);
+
+/// How long there has to be no work before the keeper sleeps.
+pub const IDLE_AFTER: Duration = Duration::from_millis(50);
+
+/// How long it sleeps at most.
+pub const KEEPER_IDLE: Duration = Duration::from_millis(100);
+
+/// How long a process that was told to stop may take.
+pub const STOP_WAIT: Duration = Duration::from_secs(1);

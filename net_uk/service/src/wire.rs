@@ -18,6 +18,8 @@ pub mod names {
     pub const WAKE_DRIVER: &str = "wake-driver.";
     /// An eventfd that wakes the shadow.
     pub const WAKE_SHADOW: &str = "wake-shadow.";
+    /// An eventfd that wakes the keeper when a guest sends after a pause.
+    pub const BUSY: &str = "busy";
     /// The handles of the event-channel device.
     pub const EVTCHN: &str = "evtchn.";
     /// The descriptors of a network card.
@@ -181,6 +183,16 @@ impl Begun {
     /// [`Error::Missing`].
     pub fn take(&mut self, name: &str, what: &'static str) -> Result<OwnedFd, Error> {
         let at = self.descriptors.iter().position(|(known, _)| known == name);
+        let at = at.ok_or(Error::Missing { name: what })?;
+        Ok(self.descriptors.remove(at).1)
+    }
+
+    /// Takes the first whose name begins so.
+    ///
+    /// # Errors
+    /// [`Error::Missing`].
+    pub fn take_first(&mut self, prefix: &str, what: &'static str) -> Result<OwnedFd, Error> {
+        let at = self.descriptors.iter().position(|(known, _)| known.starts_with(prefix));
         let at = at.ok_or(Error::Missing { name: what })?;
         Ok(self.descriptors.remove(at).1)
     }

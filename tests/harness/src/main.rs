@@ -51,6 +51,10 @@ pub struct XsArgs {
     /// Clients by a guest's ring.
     #[arg(long, default_value_t = 4)]
     pub rings: usize,
+    /// How long each client pauses between two operations, in microseconds. Without a pause the clients and the store take all
+    /// processors, and what is measured is how long everybody waits for one.
+    #[arg(long, default_value_t = 0)]
+    pub pause_us: u64,
     /// Which of leader, follower, gateway, warden, member are harmed; all that there are if left out.
     #[arg(long, value_delimiter = ',')]
     pub targets: Vec<TargetArg>,

@@ -110,6 +110,8 @@ pub struct Report {
     pub seed: u64,
     /// Clients by socket and by ring.
     pub clients: [usize; 2],
+    /// How long each pauses between two operations.
+    pub pause_us: u64,
     /// Seconds that the load ran.
     pub seconds: f64,
     /// Faults by their names.
@@ -139,12 +141,13 @@ impl Report {
     /// For people.
     pub fn table(&self) -> String {
         let mut lines = vec![format!(
-            "{} faults in {:.0} s under {} operations of {} socket and {} ring clients, engine {}, seed {}",
+            "{} faults in {:.0} s under {} operations of {} socket and {} ring clients that pause {} us, engine {}, seed {}",
             self.faults.values().sum::<u64>(),
             self.seconds,
             self.operations,
             self.clients[0],
             self.clients[1],
+            self.pause_us,
             self.engine,
             self.seed
         )];

@@ -96,7 +96,9 @@ fn start_load(stand: &Stand, args: &XsArgs, seed: u64) -> anyhow::Result<Load> {
             (Client::Ring(Box::new(guest)), home)
         };
         let seed = seed.wrapping_add(1 + number as u64);
-        let worker = Worker::new(format!("client {number}"), client, home, seed, Arc::clone(&shared));
+        let pause = Duration::from_micros(args.pause_us);
+        let worker =
+            Worker::new(format!("client {number}"), client, home, seed, Arc::clone(&shared), pause);
         progress.push(Arc::clone(&worker.progress));
         workers.push(std::thread::spawn(move || worker.run()));
     }
@@ -347,6 +349,7 @@ fn verdict(
         engine: format!("{:?}", args.engine).to_lowercase(),
         seed,
         clients: [args.sockets, args.rings],
+        pause_us: args.pause_us,
         seconds,
         faults: done.counts(),
         operations: progress.iter().map(|count| count.load(Ordering::Relaxed)).sum(),

@@ -6,7 +6,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use xs_protocol::MessageType;
 
@@ -53,11 +53,13 @@ pub struct Worker {
     pub progress: Arc<AtomicU64>,
     tally: Tally,
     counts_in_common: bool,
+    /// Between two operations.
+    pause: Duration,
 }
 
 impl Worker {
     /// Prepares a client whose directory `home` is there.
-    pub fn new(name: String, client: Client, home: String, seed: u64, shared: Arc<Shared>) -> Self {
+    pub fn new(name: String, client: Client, home: String, seed: u64, shared: Arc<Shared>, pause: Duration) -> Self {
         let counts_in_common = matches!(client, Client::Socket { .. });
         Self {
             name,
@@ -69,6 +71,7 @@ impl Worker {
             progress: Arc::default(),
             tally: Tally::default(),
             counts_in_common,
+            pause,
         }
     }
 
@@ -89,6 +92,9 @@ impl Worker {
             }
             self.tally.latency(began.elapsed());
             self.progress.fetch_add(1, Ordering::Relaxed);
+            if !self.pause.is_zero() {
+                std::thread::sleep(self.pause);
+            }
         }
         match self.client.surplus_events() {
             Ok(0) => {}

@@ -19,6 +19,9 @@ use crate::poller::{Interest, Poller};
 use crate::shadow::uplink::{drain, signal};
 use crate::wire::{Boss, Begun, Order, Said, names};
 
+/// The driver word in which it tells how its device is: 0 fine, 1 its queue is full, 2 it is down.
+pub const DEVICE_WORD: usize = lane::limits::NIC_WORDS - 1;
+
 const BOSS: u64 = 0;
 const WAKE: u64 = 1;
 const NIC: u64 = 2;
@@ -56,7 +59,7 @@ impl Driver {
         let described = begun.begin.nics.first().cloned().ok_or(Error::Missing { name: "network card" })?;
         let spec: NicSpec = described.spec.parse()?;
         let held = Held::from_fds(&spec, begun.take_all(names::NIC))?;
-        let lane = begun.take(names::LANE, "lane")?;
+        let lane = begun.take_first(names::LANE, "lane")?;
         let lane = Lane::attach(Arc::new(Region::open(lane, 1)?))?;
         let words = lane.words();
         words.set_epoch(begun.begin.epoch);
@@ -65,7 +68,7 @@ impl Driver {
         let Held::Packet(held) = &held;
         let nic = PacketPort::attach(held, &mut tx, &mut rx, words.clone())?;
         let (wake_driver, wake_shadow) =
-            (begun.take(names::WAKE_DRIVER, "eventfd")?, begun.take(names::WAKE_SHADOW, "eventfd")?);
+            (begun.take_first(names::WAKE_DRIVER, "eventfd")?, begun.take_first(names::WAKE_SHADOW, "eventfd")?);
         let poller = Poller::new()?;
         poller.add(&boss, BOSS, Interest::READ)?;
         poller.add(&wake_driver, WAKE, Interest::READ)?;
@@ -118,6 +121,12 @@ impl Driver {
         if sent.taken() > 0 || self.kick != Kick::Clear {
             self.kick = self.nic.kick()?;
         }
+        let device = match self.kick {
+            Kick::Down => 2,
+            Kick::Congested if sent.blocked => 1,
+            Kick::Clear | Kick::Congested => 0,
+        };
+        self.words.set_nic(DEVICE_WORD, device);
         let received = self.nic.receive(&mut self.rx)?;
         self.words.add_tx(sent.frames.into(), sent.bytes);
         self.words.add_rx(received.frames.into(), received.bytes);

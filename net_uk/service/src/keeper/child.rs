@@ -5,7 +5,9 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::process::{Command, Stdio};
 
 use control::{Link, LinkError};
-use net_watch::{Detector, ExitStatus, Incarnation, Part, ProcessState, ProcessorUse, Promise, Since, TimeNs};
+use net_watch::detector::{Detector, ExitStatus, ProcessState, ProcessorUse, Promise};
+use net_watch::ladder::{Incarnation, Part};
+use net_watch::{Since, TimeNs, Widened};
 use rustix::process::{PidfdFlags, Signal};
 
 use crate::error::Error;
@@ -42,6 +44,10 @@ pub struct Child {
     pub receive_work: Since,
     /// See [`Self::send_work`].
     pub receive_room: Since,
+    /// Slots that it took off towards the wire.
+    pub sent: Widened,
+    /// Slots that it filled from the wire, or of a shadow: took off.
+    pub received: Widened,
     process: std::process::Child,
 }
 
@@ -78,6 +84,8 @@ impl Child {
             send_work: Since::default(),
             receive_work: Since::default(),
             receive_room: Since::default(),
+            sent: Widened::default(),
+            received: Widened::default(),
             process,
         })
     }

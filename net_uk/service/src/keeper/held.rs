@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use hypervisor::{Host, Region};
 use lane::Lane;
-use net_watch::{Incarnation, Part};
+use net_watch::ladder::{Incarnation, Part};
 use nic::Held;
 
 use super::Options;
@@ -22,6 +22,8 @@ pub struct Card {
     pub held: Held,
     /// The lane.
     pub lane: Lane,
+    /// The kernel's number of the interface: another one is another device.
+    index: Option<u32>,
     wake_driver: OwnedFd,
     wake_shadow: OwnedFd,
 }
@@ -124,8 +126,11 @@ impl Kept {
     /// A device that was taken away and came back needs new descriptors.
     pub fn open_again_if_gone(&mut self, number: usize, options: &Options) -> Result<(), Error> {
         let card = &mut self.cards[number];
-        if card.held.link()? == nic::Link::Gone {
-            card.held = Held::open(&options.nics[number])?;
+        let spec = &options.nics[number];
+        let index = interface_index(&spec.interface);
+        if index.is_some() && index != card.index {
+            card.held = Held::open(spec)?;
+            card.index = index;
         }
         Ok(())
     }
@@ -135,6 +140,13 @@ impl Card {
     fn open(spec: &nic::NicSpec) -> Result<Self, Error> {
         let region = Arc::new(Region::create("net-lane", Lane::bytes(LANE_SLOTS, LANE_SLOTS))?);
         let lane = Lane::create(region, LANE_SLOTS, LANE_SLOTS)?;
-        Ok(Self { held: Held::open(spec)?, lane, wake_driver: eventfd()?, wake_shadow: eventfd()? })
+        let index = interface_index(&spec.interface);
+        let held = Held::open(spec)?;
+        Ok(Self { held, lane, index, wake_driver: eventfd()?, wake_shadow: eventfd()? })
     }
+}
+
+fn interface_index(name: &str) -> Option<u32> {
+    let text = std::fs::read_to_string(format!("/sys/class/net/{name}/ifindex")).ok()?;
+    text.trim_end().parse().ok()
 }

@@ -1,7 +1,9 @@
 //! What the keeper sees of a process.
 
 use lane::Lane;
-use net_watch::{DeviceReport, Flow, Part, Sample, TimeNs};
+use net_watch::TimeNs;
+use net_watch::detector::{DeviceReport, Flow, Sample};
+use net_watch::ladder::Part;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 use super::child::Child;
@@ -33,13 +35,13 @@ impl Kept {
 
     /// What a shadow has to do is what drivers received. What guests send lies in memory of theirs: not looked at.
     fn of_shadow(&self, child: &mut Child, now: TimeNs) -> (u64, Flow, Flow, DeviceReport) {
-        let (mut taken, mut offered) = (0u64, 0u64);
+        let (mut taken, mut offered) = (0u32, 0u32);
         for card in &self.cards {
-            let consumed = card.lane.rx().consumed();
-            taken += u64::from(consumed.slots);
-            offered += u64::from(card.lane.rx().produced().slots);
+            taken = taken.wrapping_add(card.lane.rx().consumed().slots);
+            offered = offered.wrapping_add(card.lane.rx().produced().slots);
         }
-        let work_since = child.receive_work.note(now, offered != taken);
+        let work_since = child.receive_work.look(now, offered != taken, false);
+        let taken = child.received.take(taken);
         let receive = Flow { taken, offered: None, refused: 0, work_since, room_since: Some(TimeNs(0)) };
         (self.state.heartbeat().beats(), Flow::default(), receive, DeviceReport::Fine)
     }
@@ -59,8 +61,8 @@ fn sent(lane: &Lane, child: &mut Child, now: TimeNs) -> Flow {
     // In this order: what is taken was offered before.
     let taken = lane.tx().consumed().slots;
     let offered = lane.tx().produced().slots;
-    let work_since = child.send_work.note(now, taken != offered);
-    let taken = child.unwrap_sent(taken);
+    let work_since = child.send_work.look(now, taken != offered, false);
+    let taken = child.sent.take(taken);
     Flow { taken, offered: None, refused: 0, work_since, room_since: Some(TimeNs(0)) }
 }
 
@@ -69,9 +71,9 @@ fn received(card: &Card, child: &mut Child, now: TimeNs) -> Flow {
     let waiting = published.wrapping_sub(card.lane.rx().consumed().slots);
     let has_room = waiting < card.lane.rx().slots();
     let readable = card.held.fds().first().is_some_and(is_readable);
-    let work_since = child.receive_work.note(now, readable);
-    let room_since = child.receive_room.note(now, has_room);
-    let taken = child.unwrap_received(published);
+    let work_since = child.receive_work.look(now, readable, false);
+    let room_since = child.receive_room.look(now, has_room, false);
+    let taken = child.received.take(published);
     Flow { taken, offered: None, refused: 0, work_since, room_since }
 }
 

@@ -15,10 +15,9 @@ use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use hypervisor::HostSpec;
-use net_watch::{
-    Action, Attempt, Cause, ExitStatus, Incarnation, Input, Ladder, NicId, Part, Report, ReportKind, TimeNs,
-    Verdict,
-};
+use net_watch::TimeNs;
+use net_watch::detector::{Cause, DeviceReport, ExitStatus, Verdict};
+use net_watch::ladder::{Action, Attempt, Incarnation, Input, Ladder, NicId, Part, Report, ReportKind};
 use nic::NicSpec;
 
 use crate::error::Error;
@@ -267,7 +266,7 @@ impl Keeper {
             worked |= busy;
             let verdict = child.detector.judge(&sample);
             if let Part::Driver(nic) = *part {
-                self.inputs.push(if sample.device == net_watch::DeviceReport::Fine {
+                self.inputs.push(if sample.device == DeviceReport::Fine {
                     Input::DeviceFine { nic }
                 } else {
                     Input::DeviceTrouble { nic, trouble: sample.device }

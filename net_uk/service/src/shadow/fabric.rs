@@ -46,6 +46,8 @@ pub struct Fabric {
     pub sides: BTreeMap<PortId, Side>,
     /// Interfaces whose guests broke their rings, with the reason.
     pub broken: Vec<(VifId, Error)>,
+    /// Something was published towards a wire.
+    pub sent: bool,
     scratch: Arc<Region>,
     frame: Vec<u8>,
     segment: Vec<u8>,
@@ -90,6 +92,7 @@ impl Fabric {
             switch,
             sides,
             broken: vec![],
+            sent: false,
             scratch: Arc::new(Region::create("net-scratch", SCRATCH_BYTES)?),
             frame: vec![0; FRAME_BYTES_MAX],
             segment: vec![0; UPLINK_FRAME_BYTES_MAX],
@@ -430,7 +433,7 @@ impl Fabric {
             queue.publish_held();
         }
         for uplink in &mut self.uplinks {
-            uplink.commit();
+            self.sent |= uplink.commit();
         }
     }
 }

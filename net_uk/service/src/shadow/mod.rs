@@ -61,6 +61,8 @@ pub struct Shadow {
     lost: UnboundedSender<DeviceKey>,
     /// Lanes that may hold more frames.
     lanes_pending: Vec<bool>,
+    /// Wakes the keeper.
+    busy: OwnedFd,
 }
 
 /// Runs until the keeper says stop, or for ever without one.
@@ -90,6 +92,7 @@ impl Shadow {
         for (number, uplink) in uplinks.iter().enumerate() {
             poller.add(&uplink.wake_shadow, UPLINKS + number as u64, Interest::READ)?;
         }
+        let busy = begun.take(names::BUSY, "eventfd")?;
         let lanes_pending = vec![true; uplinks.len()];
         let fabric = Fabric::new(host.grants, host.events, uplinks, switch)?;
         let commands_wake = Arc::new(uplink::eventfd()?);
@@ -113,6 +116,7 @@ impl Shadow {
             heartbeat,
             lost,
             lanes_pending,
+            busy,
         };
         shadow.take_over();
         let known = shadow.devices.keys().copied().collect();
@@ -181,6 +185,7 @@ impl Shadow {
             self.heartbeat.beat();
             self.take_events()?;
             let more = self.pump()?;
+            self.wake_keeper();
             self.unmask()?;
             self.drop_broken();
             let pause = if more || !self.may_sleep()? { Duration::ZERO } else { BEAT };
@@ -235,6 +240,7 @@ impl Shadow {
     /// Gives every side with work one batch. True if there may be more.
     fn pump(&mut self) -> Result<bool, Error> {
         let now = self.now();
+        self.fabric.sent = false;
         let mut more = false;
         for number in 0..self.lanes_pending.len() {
             if std::mem::take(&mut self.lanes_pending[number]) {
@@ -252,6 +258,13 @@ impl Shadow {
             }
         }
         Ok(more)
+    }
+
+    fn wake_keeper(&self) {
+        // Whatever was published: frames from the wire wake it by themselves.
+        if self.fabric.sent && self.heartbeat.take_keeper_sleeps() {
+            uplink::signal(&self.busy);
+        }
     }
 
     fn pending(&mut self, mut wanted: impl FnMut(&mut Queue) -> bool) -> Vec<QueueId> {

@@ -73,13 +73,15 @@ impl Uplink {
         self.replay_before.is_some_and(|end| end.wrapping_sub(frame.number()) <= LANE_SLOTS)
     }
 
-    /// Shows the driver what was staged, and takes off what was passed; wakes it if it sleeps.
-    pub fn commit(&mut self) {
+    /// Shows the driver what was staged, and takes off what was passed; wakes it if it sleeps. True if there was
+    /// something to show.
+    pub fn commit(&mut self) -> bool {
         let published = self.tx.publish();
         let taken = self.rx.commit();
         if (published && self.tx.needs_wake()) | (taken && self.rx.needs_wake()) {
             self.wake();
         }
+        published
     }
 
     /// Wakes the driver.

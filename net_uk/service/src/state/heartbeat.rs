@@ -8,6 +8,7 @@ use hypervisor::Region;
 const BEATS: usize = 64;
 const EPOCH: usize = 72;
 const READY: usize = 80;
+const KEEPER_SLEEPS: usize = 88;
 
 /// Words in the first page of the state, written by the shadow and read by the keeper.
 #[derive(Debug, Clone)]
@@ -50,6 +51,17 @@ impl Heartbeat {
     pub fn is_ready(&self) -> bool {
         let ready = self.region.u64(READY).load(Ordering::Acquire);
         ready != 0 && ready == self.epoch()
+    }
+
+    /// The keeper sleeps and is to be woken by the first frame, or does not.
+    pub fn set_keeper_sleeps(&self, sleeps: bool) {
+        self.region.u64(KEEPER_SLEEPS).store(sleeps.into(), Ordering::SeqCst);
+    }
+
+    /// Is the keeper to be woken? Says so once.
+    pub fn take_keeper_sleeps(&self) -> bool {
+        let word = self.region.u64(KEEPER_SLEEPS);
+        word.load(Ordering::Relaxed) != 0 && word.swap(0, Ordering::SeqCst) != 0
     }
 
     fn set(&self, at: usize, value: u64) {

@@ -7,12 +7,12 @@
 //!  0 begun u32   4 done u32   8 first index u32   12 bytes u32   16 source u32   20 seq u32   24 checksum u64   64 responses
 //! ```
 
-use std::hash::Hasher;
 use std::sync::Arc;
 use std::sync::atomic::{Ordering, fence};
 
 use hypervisor::Region;
 use netif::Index;
+use twox_hash::XxHash3_64;
 
 use super::LOG_BYTES;
 
@@ -113,14 +113,8 @@ impl PublishLog {
 }
 
 fn checksum(first: u32, upto: Option<Label>, responses: &[u8]) -> u64 {
-    let mut hasher = twox_hash::XxHash3_64::new();
-    hasher.write(&first.to_ne_bytes());
-    if let Some(Label { source, seq }) = upto {
-        hasher.write(&source.to_ne_bytes());
-        hasher.write(&seq.to_ne_bytes());
-    }
-    hasher.write(responses);
-    hasher.finish()
+    let upto = upto.map_or(u64::MAX, |label| u64::from(label.source) << 32 | u64::from(label.seq));
+    XxHash3_64::oneshot_with_seed(upto ^ u64::from(first).rotate_left(40), responses)
 }
 
 #[cfg(test)]

@@ -5,10 +5,10 @@
 //! 64 + 32 q: tx_gref, rx_gref, tx_port, rx_port, source (u32 each)
 //! ```
 
-use std::hash::Hasher;
 use std::sync::atomic::Ordering;
 
 use hypervisor::Region;
+use twox_hash::XxHash3_64;
 
 use crate::limits::QUEUES_MAX;
 
@@ -88,15 +88,10 @@ impl VifRecord {
     }
 
     fn checksum(&self) -> u64 {
-        let mut hasher = twox_hash::XxHash3_64::new();
-        for word in [self.domid.into(), self.handle, self.flags] {
-            hasher.write(&u32::to_ne_bytes(word));
-        }
-        hasher.write(&self.mac);
-        for word in self.queues.iter().flat_map(QueueRecord::words) {
-            hasher.write(&word.to_ne_bytes());
-        }
-        hasher.finish()
+        let words = [u32::from(self.domid), self.handle, self.flags];
+        let words = words.into_iter().chain(self.queues.iter().flat_map(QueueRecord::words));
+        let bytes: Vec<u8> = words.flat_map(u32::to_ne_bytes).chain(self.mac).collect();
+        XxHash3_64::oneshot(&bytes)
     }
 }
 
