@@ -4,7 +4,7 @@
 #![allow(clippy::unwrap_used, reason = "a test fails by a panic")]
 #![allow(clippy::cast_possible_truncation, reason = "constants, and lengths of frames")]
 
-use std::collections::HashMap;
+use std::collections::HashSet;
 use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd};
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
@@ -82,7 +82,7 @@ pub struct Ledger {
     pub duplicates: u64,
     pub reordered: u64,
     pub damaged: u64,
-    seen: HashMap<u64, ()>,
+    seen: HashSet<u64>,
 }
 
 impl Ledger {
@@ -93,7 +93,7 @@ impl Ledger {
         let seq = u64::from_be_bytes(frame[14..22].try_into().unwrap());
         if frame != frame_of(seq) {
             self.damaged += 1;
-        } else if self.seen.insert(seq, ()).is_some() {
+        } else if !self.seen.insert(seq) {
             self.duplicates += 1;
         } else {
             self.received += 1;
@@ -154,9 +154,17 @@ impl Peer {
     }
 
     pub fn send(&self, frame: &[u8]) {
-        // SAFETY: the pointer is valid for the length of the frame.
-        let sent = unsafe { libc::send(self.socket.as_raw_fd(), frame.as_ptr().cast(), frame.len(), 0) };
-        assert_eq!(sent, frame.len() as isize, "{}", std::io::Error::last_os_error());
+        loop {
+            // SAFETY: the pointer is valid for the length of the frame.
+            let sent = unsafe { libc::send(self.socket.as_raw_fd(), frame.as_ptr().cast(), frame.len(), 0) };
+            if sent == frame.len().cast_signed() {
+                return;
+            }
+            // The other interface's backlog is full.
+            let error = std::io::Error::last_os_error();
+            assert_eq!(error.raw_os_error(), Some(libc::ENOBUFS), "{error}");
+            std::thread::sleep(Duration::from_micros(50));
+        }
     }
 
     /// The next frame, if there is one.
@@ -203,6 +211,20 @@ impl Stand {
         }
     }
 
+    /// Frames for which the kernel's ring had no room, since this was asked last.
+    pub fn dropped(&self) -> u32 {
+        let mut stats = libc::tpacket_stats { tp_packets: 0, tp_drops: 0 };
+        let mut length = size_of_val(&stats) as u32;
+        let fd = self.held.fds()[0].as_raw_fd();
+        let pointer = (&raw mut stats).cast();
+        // SAFETY: the pointer is valid for `length` bytes.
+        let got = unsafe {
+            libc::getsockopt(fd, libc::SOL_PACKET, libc::PACKET_STATISTICS, pointer, &raw mut length)
+        };
+        assert_eq!(got, 0);
+        stats.tp_drops
+    }
+
     /// Starts a driver process.
     pub fn driver(&self, die: Option<(nic::Step, u32)>) -> Driver {
         let mut command = Command::new(driver_program());
@@ -235,11 +257,15 @@ impl Driver {
     pub fn has_ended(&mut self) -> bool {
         self.0.try_wait().unwrap().is_some()
     }
+
+    pub fn kill(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
 }
 
 impl Drop for Driver {
     fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
+        self.kill();
     }
 }
