@@ -311,22 +311,26 @@ mod tests {
         );
     }
 
+    /// A frame of another source over the oldest entry, its producer dead after each of its stores.
     #[test]
     fn a_label_ahead_of_time_does_not_count() {
-        let ring = ring(64);
-        let mut producer = ring.producer().unwrap();
-        let mut consumer = ring.consumer().unwrap();
-        for seq in 0..64 {
-            producer.push(&[1], &label(1, seq)).unwrap();
-            let frame = consumer.peek().unwrap().unwrap();
-            consumer.release(&frame);
+        for stores in 0..6 {
+            let ring = ring(64);
+            let mut producer = ring.producer().unwrap();
+            let mut consumer = ring.consumer().unwrap();
+            for seq in 0..64 {
+                producer.push(&[1], &label(1, seq)).unwrap();
+                let frame = consumer.peek().unwrap().unwrap();
+                consumer.release(&frame);
+            }
+            crate::fate::die_after(stores);
+            let reservation = producer.reserve(1).unwrap().unwrap();
+            producer.stage(reservation, &label(2, 99)).unwrap();
+            crate::fate::revive();
+            let successor = ring.producer().unwrap();
+            assert_eq!(successor.last_seq_of(2), None, "{stores} stores");
+            assert_eq!(successor.last_seq_of(1), Some(63));
         }
-        // Dies with a frame of another source staged over the oldest entry.
-        let reservation = producer.reserve(1).unwrap().unwrap();
-        producer.stage(reservation, &label(2, 99)).unwrap();
-        let successor = ring.producer().unwrap();
-        assert_eq!(successor.last_seq_of(2), None);
-        assert_eq!(successor.last_seq_of(1), Some(63));
     }
 
     #[test]

@@ -1,0 +1,251 @@
+//! A driver's side of a packet socket.
+
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+
+use lane::{Consumer, DriverWords, Producer};
+
+use crate::error::{NicError, Result};
+use crate::limits::BATCH_FRAMES;
+use crate::nic::{Counters, Done, Kick, Link, Nic};
+use crate::packet::held::PacketHeld;
+use crate::packet::rings::{Rings, mark_of};
+use crate::place::Place;
+use crate::step::{Step, Steps, Straight};
+use crate::sys::{self, Interface};
+
+/// Driver words: which socket the others are about, where its rings stand, and what was counted.
+const COOKIE_WORD: usize = 0;
+const TX_PLACE_WORD: usize = 1;
+const RX_PLACE_WORD: usize = 2;
+const RX_DROPPED_WORD: usize = 3;
+const RX_REFUSED_WORD: usize = 4;
+const TX_REFUSED_WORD: usize = 5;
+
+/// A driver's side of a packet socket.
+#[derive(Debug)]
+pub struct PacketPort<S = Straight> {
+    socket: OwnedFd,
+    interface: Option<Interface>,
+    rings: Rings,
+    words: DriverWords,
+    steps: S,
+}
+
+impl PacketPort {
+    /// Maps the rings, finishes what a predecessor left undone, and kicks. The predecessor must be dead.
+    ///
+    /// # Errors
+    /// [`NicError::Used`], [`NicError::Lane`], or what the kernel reports.
+    pub fn attach(
+        held: &PacketHeld,
+        tx_lane: &mut Consumer,
+        rx_lane: &mut Producer,
+        words: DriverWords,
+    ) -> Result<Self> {
+        Self::attach_with(held, tx_lane, rx_lane, words, Straight)
+    }
+}
+
+impl<S: Steps> PacketPort<S> {
+    /// As `attach`, and tells `steps` of each step from then on.
+    ///
+    /// # Errors
+    /// As `attach`.
+    pub fn attach_with(
+        held: &PacketHeld,
+        tx_lane: &mut Consumer,
+        rx_lane: &mut Producer,
+        words: DriverWords,
+        steps: S,
+    ) -> Result<Self> {
+        let socket =
+            held.as_fd().try_clone_to_owned().map_err(|source| NicError::System { call: "dup", source })?;
+        let interface = Interface::bound(&socket)?;
+        let mtu_bytes = interface.map_or(Ok(0), |interface| interface.mtu_bytes(&socket))?;
+        let rings = Rings::new(&socket, held.spec(), mtu_bytes)?;
+        let mut port = Self { socket, interface, rings, words, steps };
+        port.find_place(tx_lane, rx_lane)?;
+        port.recover_tx(tx_lane)?;
+        port.recover_rx(rx_lane);
+        port.kick()?;
+        Ok(port)
+    }
+
+    fn find_place(&mut self, tx_lane: &Consumer, rx_lane: &Producer) -> Result<()> {
+        let (rx_slots, tx_slots) = (self.rings.rx.slots(), self.rings.tx.slots());
+        let cookie = sys::get_option(&self.socket, libc::SOL_SOCKET, libc::SO_COOKIE, 0u64)?;
+        if self.words.nic(COOKIE_WORD) == cookie {
+            let place = |word, slots| Place::from_word(self.words.nic(word), slots).ok_or(NicError::Used);
+            self.rings.rx_place = place(RX_PLACE_WORD, rx_slots)?;
+            self.rings.tx_place = place(TX_PLACE_WORD, tx_slots)?;
+        } else {
+            self.rings.rx_place = Place::new(rx_lane.published().frames, 0, rx_slots);
+            self.rings.tx_place = Place::new(tx_lane.committed().frames, 0, tx_slots);
+            if self.has_served(tx_lane, rx_lane) {
+                return Err(NicError::Used);
+            }
+            self.words.set_nic(RX_PLACE_WORD, self.rings.rx_place.word());
+            self.words.set_nic(TX_PLACE_WORD, self.rings.tx_place.word());
+            self.words.set_nic(COOKIE_WORD, cookie);
+        }
+        self.steps.done(Step::Placed);
+        Ok(())
+    }
+
+    /// Whether a driver has moved frames over this socket, as far as can be seen.
+    fn has_served(&self, tx_lane: &Consumer, rx_lane: &Producer) -> bool {
+        let (tx, rx) = (tx_lane.committed().frames, rx_lane.published().frames);
+        let rx_marked = |back| self.rings.rx_slot(rx.wrapping_add(back)).mark() != 0;
+        self.rings.tx_slot(tx).mark() != 0 || (0..self.rings.rx.slots()).any(rx_marked)
+    }
+
+    /// Frames that carry their number and are marked for sending were handed over: nobody can have kicked since.
+    fn recover_tx(&mut self, lane: &mut Consumer) -> Result<()> {
+        while let Some(frame) = lane.peek()? {
+            let slot = self.rings.tx_slot(frame.number());
+            if slot.status() != libc::TP_STATUS_SEND_REQUEST || slot.mark() != mark_of(frame.number()) {
+                break;
+            }
+            lane.advance(&frame);
+        }
+        if lane.commit() {
+            self.steps.done(Step::TxRecovered);
+        }
+        Ok(())
+    }
+
+    /// Slots are given back in order, so those that were published and not given back come last.
+    fn recover_rx(&mut self, lane: &Producer) {
+        let next = lane.published().frames;
+        let kept = |back: &u32| {
+            let number = next.wrapping_sub(*back);
+            let slot = self.rings.rx_slot(number);
+            slot.status() & libc::TP_STATUS_USER != 0 && slot.mark() == mark_of(number)
+        };
+        let oldest = (1..=self.rings.rx.slots()).take_while(kept).last().unwrap_or(0);
+        for back in (1..=oldest).rev() {
+            self.rings.rx_slot(next.wrapping_sub(back)).set_status(libc::TP_STATUS_KERNEL);
+            self.steps.done(Step::RxRecovered);
+        }
+    }
+
+    fn count(&self, word: usize, amount: u32) {
+        if amount > 0 {
+            self.words.set_nic(word, self.words.nic(word).wrapping_add(u64::from(amount)));
+        }
+    }
+}
+
+impl<S: Steps> Nic for PacketPort<S> {
+    fn transmit(&mut self, lane: &mut Consumer) -> Result<Done> {
+        if let Some(place) = self.rings.tx_place.renewed(lane.committed().frames) {
+            self.rings.tx_place = place;
+            self.words.set_nic(TX_PLACE_WORD, place.word());
+        }
+        let mut done = Done::default();
+        while done.taken() < BATCH_FRAMES {
+            let Some(frame) = lane.peek()? else { break };
+            let slot = self.rings.tx_slot(frame.number());
+            if slot.status() != libc::TP_STATUS_AVAILABLE {
+                done.blocked = true;
+                break;
+            }
+            let good = self.rings.fill(lane, &frame);
+            self.steps.done(Step::TxFilled);
+            slot.set_status(libc::TP_STATUS_SEND_REQUEST);
+            self.steps.done(Step::TxMarked);
+            lane.advance(&frame);
+            done.add(good.then_some(frame.length_bytes()));
+        }
+        if lane.commit() {
+            self.steps.done(Step::TxCommitted);
+            self.count(TX_REFUSED_WORD, done.refused);
+        }
+        Ok(done)
+    }
+
+    fn receive(&mut self, lane: &mut Producer) -> Result<Done> {
+        let first = lane.published().frames;
+        if let Some(place) = self.rings.rx_place.renewed(first) {
+            self.rings.rx_place = place;
+            self.words.set_nic(RX_PLACE_WORD, place.word());
+        }
+        let mut done = Done::default();
+        while done.taken() < BATCH_FRAMES {
+            let number = first.wrapping_add(done.taken());
+            let slot = self.rings.rx_slot(number);
+            // A slot with the number of another frame was read in this very call, a whole ring before.
+            let unread = [0, mark_of(number)].contains(&slot.mark());
+            if slot.status() & libc::TP_STATUS_USER == 0 || !unread {
+                break;
+            }
+            let Some(length_bytes) = self.rings.stage(lane, number)? else {
+                done.blocked = true;
+                break;
+            };
+            self.steps.done(Step::RxStaged);
+            slot.set_mark(mark_of(number));
+            self.steps.done(Step::RxMarked);
+            done.add(length_bytes);
+        }
+        if lane.publish() {
+            self.steps.done(Step::RxPublished);
+            self.count(RX_REFUSED_WORD, done.refused);
+        }
+        for number in 0..done.taken() {
+            self.rings.rx_slot(first.wrapping_add(number)).set_status(libc::TP_STATUS_KERNEL);
+            self.steps.done(Step::RxGivenBack);
+        }
+        Ok(done)
+    }
+
+    /// Without a carrier the kernel would drop the frames and call that a success, so they wait here instead.
+    fn kick(&mut self) -> Result<Kick> {
+        if self.link()? != Link::Up {
+            return Ok(Kick::Down);
+        }
+        let kick = match sys::send_ring(&self.socket) {
+            Ok(()) => Kick::Clear,
+            Err(libc::EAGAIN | libc::ENOBUFS | libc::ENOMEM | libc::EINTR) => Kick::Congested,
+            Err(libc::ENETDOWN | libc::ENXIO | libc::ENODEV) => Kick::Down,
+            Err(errno) => return Err(sys::numbered("send", errno)),
+        };
+        self.steps.done(Step::TxKicked);
+        Ok(kick)
+    }
+
+    fn poll_fd(&self) -> BorrowedFd<'_> {
+        self.socket.as_fd()
+    }
+
+    fn link(&mut self) -> Result<Link> {
+        let flags =
+            |interface: Option<Interface>| interface.map_or(Ok(None), |known| known.flags(&self.socket));
+        let found = match flags(self.interface)? {
+            Some(flags) => Some(flags),
+            None => {
+                // Renamed or gone.
+                self.interface = Interface::bound(&self.socket)?;
+                flags(self.interface)?
+            }
+        };
+        let up = libc::IFF_UP | libc::IFF_RUNNING;
+        Ok(match found {
+            None => Link::Gone,
+            Some(flags) if flags & up == up => Link::Up,
+            Some(_) => Link::Down,
+        })
+    }
+
+    /// The kernel forgets its count when it is read: a death right after that loses a part of `rx_dropped`.
+    fn counters(&mut self) -> Result<Counters> {
+        let none = libc::tpacket_stats { tp_packets: 0, tp_drops: 0 };
+        let stats = sys::get_option(&self.socket, libc::SOL_PACKET, libc::PACKET_STATISTICS, none)?;
+        self.count(RX_DROPPED_WORD, stats.tp_drops);
+        Ok(Counters {
+            rx_dropped: self.words.nic(RX_DROPPED_WORD),
+            rx_refused: self.words.nic(RX_REFUSED_WORD),
+            tx_refused: self.words.nic(TX_REFUSED_WORD),
+        })
+    }
+}

@@ -1,0 +1,163 @@
+//! Which network card to open, and how.
+
+use std::fmt;
+use std::str::FromStr;
+
+use crate::error::{NicError, Result};
+use crate::limits::{
+    INTERFACE_BYTES_MAX, MTU_BYTES_MAX, MTU_BYTES_MIN, RING_SLOTS_DEFAULT, RING_SLOTS_MAX, RING_SLOTS_MIN,
+};
+
+/// How frames get to the device.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum NicKind {
+    /// Rings shared with the kernel over a packet socket; for any device.
+    Packet,
+}
+
+/// Which network card to open, and how. As text: `packet:eth0`, followed by options that differ from the default, in any
+/// order: `,rx=SLOTS`, `,tx=SLOTS`, `,mtu=BYTES`, `,offload`, `,bypass`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NicSpec {
+    /// How frames get to the device.
+    pub kind: NicKind,
+    /// Its name.
+    pub interface: String,
+    /// Frames that the kernel keeps while nobody receives.
+    pub rx_slots: u32,
+    /// Frames that wait for the device.
+    pub tx_slots: u32,
+    /// Bytes of the largest packet that is neither to be cut nor was joined.
+    pub mtu_bytes: u32,
+    /// The kernel completes checksums and cuts segments; frames of up to 64 KiB come and go. A slot takes 68 KiB then.
+    pub offload: bool,
+    /// Frames go past the queueing discipline of the device. Not together with `offload`: the kernel would drop what the
+    /// device cannot cut itself.
+    pub bypass: bool,
+}
+
+impl NicSpec {
+    /// The default for an interface.
+    pub fn packet(interface: &str) -> Self {
+        Self {
+            kind: NicKind::Packet,
+            interface: interface.to_owned(),
+            rx_slots: RING_SLOTS_DEFAULT,
+            tx_slots: RING_SLOTS_DEFAULT,
+            mtu_bytes: 1500,
+            offload: false,
+            bypass: false,
+        }
+    }
+
+    /// Refuses what is out of bounds or contradicts itself.
+    ///
+    /// # Errors
+    /// [`NicError::Spec`].
+    pub fn check(&self) -> Result<()> {
+        let slots = RING_SLOTS_MIN..=RING_SLOTS_MAX;
+        let reason = if self.interface.is_empty() || self.interface.len() > INTERFACE_BYTES_MAX {
+            "the name of an interface has 1 to 15 bytes"
+        } else if !self.interface.bytes().all(|byte| byte.is_ascii_graphic() && !b"/,:".contains(&byte)) {
+            "the name of an interface has other characters"
+        } else if !slots.contains(&self.rx_slots) || !slots.contains(&self.tx_slots) {
+            "a ring has 16 to 65,536 slots"
+        } else if !(MTU_BYTES_MIN..=MTU_BYTES_MAX).contains(&self.mtu_bytes) {
+            "the largest packet has 68 to 9,216 bytes"
+        } else if self.offload && self.bypass {
+            "offload and bypass exclude each other"
+        } else {
+            return Ok(());
+        };
+        Err(NicError::Spec { text: self.to_string(), reason })
+    }
+}
+
+impl fmt::Display for NicSpec {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let NicKind::Packet = self.kind;
+        let default = Self::packet(&self.interface);
+        write!(f, "packet:{}", self.interface)?;
+        for (name, value, default) in [
+            ("rx", self.rx_slots, default.rx_slots),
+            ("tx", self.tx_slots, default.tx_slots),
+            ("mtu", self.mtu_bytes, default.mtu_bytes),
+        ] {
+            if value != default {
+                write!(f, ",{name}={value}")?;
+            }
+        }
+        for (name, on) in [("offload", self.offload), ("bypass", self.bypass)] {
+            if on {
+                write!(f, ",{name}")?;
+            }
+        }
+        Ok(())
+    }
+}
+
+impl FromStr for NicSpec {
+    type Err = NicError;
+
+    fn from_str(text: &str) -> Result<Self> {
+        let wrong = |reason| NicError::Spec { text: text.to_owned(), reason };
+        let mut words = text.split(',');
+        let mut spec = match words.next().and_then(|word| word.split_once(':')) {
+            Some(("packet", interface)) => Self::packet(interface),
+            _ => return Err(wrong("it begins with packet:NAME")),
+        };
+        for word in words {
+            let (name, value) = word.split_once('=').unwrap_or((word, ""));
+            let number = || value.parse().map_err(|_| wrong("an option has no number"));
+            match name {
+                "rx" => spec.rx_slots = number()?,
+                "tx" => spec.tx_slots = number()?,
+                "mtu" => spec.mtu_bytes = number()?,
+                "offload" if word == name => spec.offload = true,
+                "bypass" if word == name => spec.bypass = true,
+                _ => return Err(wrong("unknown option")),
+            }
+        }
+        spec.check()?;
+        Ok(spec)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn text_and_back() {
+        for text in
+            ["packet:eth0", "packet:a.1,rx=64,tx=65536,mtu=9216,offload", "packet:fifteen-letters,bypass"]
+        {
+            assert_eq!(text.parse::<NicSpec>().unwrap().to_string(), text);
+        }
+    }
+
+    #[test]
+    fn every_bound_is_kept() {
+        for text in [
+            "eth0",
+            "tcp:eth0",
+            "packet:",
+            "packet:sixteen-letters-",
+            "packet:a/b",
+            "packet:a,rx=15",
+            "packet:a,rx=65537",
+            "packet:a,tx=15",
+            "packet:a,tx=x",
+            "packet:a,mtu=67",
+            "packet:a,mtu=9217",
+            "packet:a,offload,bypass",
+            "packet:a,offload=1",
+            "packet:a,fast",
+        ] {
+            assert!(matches!(text.parse::<NicSpec>(), Err(NicError::Spec { .. })), "{text}");
+        }
+        for text in ["packet:a,rx=16,tx=16,mtu=68", "packet:a,rx=65536,mtu=9216"] {
+            assert!(text.parse::<NicSpec>().is_ok(), "{text}");
+        }
+    }
+}
