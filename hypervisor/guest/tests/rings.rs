@@ -60,14 +60,14 @@ impl Rig {
     fn serve(&mut self) -> Result<(), Broken> {
         let mut outcome = Ok(());
         while let Some(port) = self.events.pending().unwrap() {
-            outcome = outcome.and(self.queue.sent(port).map(drop));
+            let sent = self.queue.sent(port).map(drop);
             let (received, large) = (&mut self.received, &mut self.large);
             let mut hand_on = |frame: sim_guest::net::RxFrame<'_>| {
                 received.push(frame.bytes.to_vec());
                 large.push(frame.gso);
             };
-            let taken = self.queue.receive(port, &mut self.events, &mut hand_on).unwrap();
-            outcome = outcome.and(taken.map(drop));
+            let taken = self.queue.receive(port, &mut self.events, &mut hand_on).unwrap().map(drop);
+            outcome = outcome.and(sent).and(taken);
             self.events.unmask(port).unwrap();
         }
         outcome
