@@ -14,11 +14,12 @@ use std::time::{Duration, Instant};
 
 use clap::{Parser, ValueEnum};
 use hypervisor::DomId;
+use hypervisor::local::Broker;
 use signal_hook::consts::{SIGINT, SIGTERM};
 use sim_guest::limits::COMMAND_BYTES_MAX;
 use sim_guest::net::traffic::SenderOptions;
 use sim_guest::net::{Hostile, Mac, NetOptions, Report, Runner, RunnerOptions, Splits};
-use sim_guest::{Device, Guest, Result, XenbusState};
+use sim_guest::{Device, Guest, Result, Toolstack, Vif, XenbusState};
 
 /// How long one wait takes.
 const LOOK: Duration = Duration::from_millis(100);
@@ -31,8 +32,12 @@ struct Arguments {
     #[arg(long)]
     hv_socket: PathBuf,
     /// Which domain to be.
-    #[arg(long)]
-    domid: u16,
+    #[arg(long, required_unless_present = "create")]
+    domid: Option<u16>,
+    /// Make a new domain with an interface and introduce it, as a toolstack would, through the store's Unix socket given
+    /// here.
+    #[arg(long, value_name = "STORE", conflicts_with = "domid")]
+    create: Option<PathBuf>,
     /// To whom to send; nothing is sent without it.
     #[arg(long)]
     peer_mac: Option<Mac>,
@@ -91,7 +96,7 @@ impl Arguments {
         let sender = self.peer_mac.map(|to| SenderOptions {
             to,
             from: self.mac,
-            flow: self.flow.unwrap_or_else(|| u64::from(self.domid) << 32),
+            flow: self.flow.unwrap_or_else(|| u64::from(self.domid().0) << 32),
             rate: self.rate,
             size_min: self.size_min,
             size_max: self.size_max,
@@ -102,19 +107,23 @@ impl Arguments {
             split_event_channels: self.split_event_channels,
             splits: self.splits,
             seed: self.seed,
-            ..NetOptions::new(self.hv_socket.clone(), DomId(self.domid))
+            ..NetOptions::new(self.hv_socket.clone(), self.domid())
         };
         RunnerOptions { net, sender, hostile: self.hostile }
     }
 
+    fn domid(&self) -> DomId {
+        DomId(self.domid.unwrap_or_default())
+    }
+
     fn say(&self, stage: &str) {
-        eprintln!("sim-net-guest[{}]: {stage}", self.domid);
+        eprintln!("sim-net-guest[{}]: {stage}", self.domid());
     }
 }
 
 fn main() -> ExitCode {
-    let arguments = Arguments::parse();
-    match run(&arguments) {
+    let mut arguments = Arguments::parse();
+    match create(&mut arguments).and_then(|()| run(&arguments)) {
         Ok(report) => {
             tell(&arguments, &report);
             if report.is_broken() { ExitCode::from(BROKEN_STATUS) } else { ExitCode::SUCCESS }
@@ -126,12 +135,22 @@ fn main() -> ExitCode {
     }
 }
 
+/// Does what a toolstack does before, if asked to.
+fn create(arguments: &mut Arguments) -> Result<()> {
+    let Some(store) = &arguments.create else { return Ok(()) };
+    let mut toolstack = Toolstack::connect(store)?;
+    let domid = toolstack.create(&Broker::connect(&arguments.hv_socket)?)?;
+    arguments.domid = Some(domid.0);
+    let own = Vif::new(domid, 0);
+    toolstack.add_vif(&Vif { mac: arguments.mac.unwrap_or(own.mac), ..own })
+}
+
 fn run(arguments: &Arguments) -> Result<Report> {
     let stop = Arc::new(AtomicBool::new(false));
     for signal in [SIGTERM, SIGINT] {
         signal_hook::flag::register(signal, Arc::clone(&stop)).map_err(sim_guest::Error::Socket)?;
     }
-    let mut guest = Guest::attach(&arguments.hv_socket, DomId(arguments.domid))?;
+    let mut guest = Guest::attach(&arguments.hv_socket, arguments.domid())?;
     arguments.say("attached");
     while !stop.load(Ordering::Relaxed) && !guest.wait_introduced(LOOK)? {}
     let mut life = Life {

@@ -20,6 +20,7 @@ pub struct Seen {
     pub events: u64,
     /// All states in order, the first ones if they are many.
     pub states: Vec<u8>,
+    #[serde(skip)]
     last: Option<u8>,
 }
 
