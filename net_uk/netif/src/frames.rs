@@ -66,7 +66,8 @@ impl Recipe {
         let headers: Vec<_> = (0..self.extras).map(|number| kinds[number % 4]).collect();
         let bytes: usize = headers.iter().map(|(_, units)| 8 + 8 * usize::from(*units)).sum();
         let [high, low] = u16::try_from(bytes + inner).unwrap().to_be_bytes();
-        let number = |place: usize| headers.get(place).map_or(self.transport.number(), |(kind, _)| *kind);
+        let number =
+            |place: usize| headers.get(place).map_or_else(|| self.transport.number(), |(kind, _)| *kind);
         frame.extend([0x86, 0xdd, 0x60, 0, 0, 0, high, low, number(0), 64]);
         frame.extend([0x20; 16]);
         frame.extend([0xfe; 16]);

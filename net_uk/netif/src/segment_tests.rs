@@ -63,13 +63,13 @@ proptest! {
     #[test]
     fn segments_are_the_frame(
         v6: bool, tags in 0..3usize, extras in 0..4usize, options in 0..=10usize,
-        payload in proptest::collection::vec(any::<u8>(), 0..6000), size in 8..2000u16, padding in 0..9usize,
+        payload in proptest::collection::vec(any::<u8>(), 0..6000), size_bytes in 8..2000u16, padding in 0..9usize,
     ) {
         let version = if v6 { IpVersion::V6 } else { IpVersion::V4 };
         let recipe = Recipe { tags, version, extras, transport: Transport::Tcp, options, payload, padding };
-        let (frame, size) = (recipe.frame(), usize::from(size));
+        let (frame, size) = (recipe.frame(), usize::from(size_bytes));
         let layout = Layout::of(&frame).unwrap();
-        let segments = cut(&frame, gso(version, size as u16), 9000).unwrap();
+        let segments = cut(&frame, gso(version, size_bytes), 9000).unwrap();
         prop_assert_eq!(segments.len(), recipe.payload.len().div_ceil(size).max(1));
         for (number, segment) in segments.iter().enumerate() {
             check(&frame, &layout, segment, number, segments.len(), size);

@@ -111,6 +111,18 @@ fn a_plan_that_is_given_back_is_made_again() {
 }
 
 #[test]
+fn a_frame_that_is_dropped_no_longer_waits() {
+    for (count, starved) in [(0, true), (1, false)] {
+        let page = page();
+        let (_front, mut ring) = posted(&page, count);
+        assert_eq!(ring.plan(frame(5000)), Ok(None));
+        ring.frame_dropped();
+        assert_eq!(ring.is_starved(), Ok(starved));
+        assert!(!ring.final_check());
+    }
+}
+
+#[test]
 fn an_event_comes_as_soon_as_the_frame_fits() {
     let page = page();
     let (mut front, mut ring) = posted(&page, 1);
