@@ -2,7 +2,7 @@
 
 use rustix::io::Errno;
 
-use crate::{DomId, Port};
+use crate::{DomId, Port, RegionError};
 
 /// Result of this crate.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
@@ -53,6 +53,9 @@ pub enum Error {
     /// The descriptors to adopt are not those of a handle.
     #[error("cannot adopt these descriptors: {0}")]
     Adopt(&'static str),
+    /// Shared memory could not be made or mapped.
+    #[error(transparent)]
+    Region(#[from] RegionError),
     /// The broker refused.
     #[error("the broker refused: {0}")]
     Refused(#[from] Refusal),

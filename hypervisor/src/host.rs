@@ -3,7 +3,7 @@
 use std::os::fd::{BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
-use crate::{DomId, Page, Port, Result, Virq, local, xen};
+use crate::{DomId, Grants, Page, Port, Result, Virq, local, xen};
 
 /// Which hypervisor there is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -37,12 +37,14 @@ impl HostSpec {
     }
 }
 
-/// All that a service needs of the hypervisor. The three parts are independent and may go to different threads.
+/// All that a service needs of the hypervisor. The parts are independent and may go to different threads.
 pub struct Host {
     /// One event channel handle.
     pub events: Box<dyn EventChannels>,
     /// Store pages of guests.
     pub pages: Box<dyn StorePages>,
+    /// Granted pages of guests.
+    pub grants: Box<dyn Grants>,
     /// States of domains.
     pub domains: Box<dyn DomainInfo>,
 }

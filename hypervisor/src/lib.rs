@@ -11,6 +11,7 @@
 #![allow(unsafe_code)]
 
 mod error;
+mod grant;
 mod host;
 mod ids;
 pub mod limits;
@@ -21,6 +22,7 @@ mod region;
 pub mod xen;
 
 pub use error::{Error, Refusal, Result};
+pub use grant::{CopyDirection, GrantCopy, GrantStatus, Grants};
 pub use host::{DomainInfo, DomainState, EventChannels, Host, HostSpec, Profile, StorePages};
 pub use ids::{DomId, GrantRef, Port, Virq};
 pub use page::{PAGE_BYTES, Page};

@@ -24,3 +24,11 @@ pub const PORTS_PER_READ: usize = 64;
 pub const PEERS_CACHED_MAX: usize = 2048;
 /// Events that the broker takes from epoll at once.
 pub const EPOLL_EVENTS_MAX: usize = 64;
+/// Copies of granted pages in one call.
+pub const GRANT_COPIES_MAX: usize = 256;
+/// Pages of memory of a simulated domain: 16 MiB, of which only what is used takes room.
+pub const MEMORY_PAGES: u32 = 4096;
+/// Entries of a simulated domain's grant table: 16 pages of them, as a table of version 1.
+pub const GRANTS_MAX: u32 = 8192;
+/// Domains whose memory a backend keeps mapped; past it all are dropped and fetched again when needed.
+pub const MEMORIES_CACHED_MAX: usize = 256;

@@ -39,6 +39,14 @@ impl Page {
         Ok(Self::new(Mapping::of_file(file, 0, PAGE_BYTES, "map a file's page")?, None))
     }
 
+    /// The page of a file from `offset_bytes` on, which is a multiple of [`PAGE_BYTES`].
+    ///
+    /// # Errors
+    /// What `mmap` reports.
+    pub fn of_file_at(file: impl AsFd, offset_bytes: u64) -> Result<Self> {
+        Ok(Self::new(Mapping::of_file(file, offset_bytes, PAGE_BYTES, "map a file's page")?, None))
+    }
+
     /// A page of this process alone, for tests of ring code.
     ///
     /// # Errors

@@ -118,6 +118,19 @@ impl Region {
         compiler_fence(Ordering::SeqCst);
     }
 
+    /// Copies bytes to another region, without a detour.
+    ///
+    /// # Panics
+    /// If a range lies outside its region.
+    pub fn copy_to(&self, offset: usize, to: &Self, to_offset: usize, length_bytes: usize) {
+        let from = self.pointer(offset, length_bytes);
+        let target = to.pointer(to_offset, length_bytes);
+        compiler_fence(Ordering::SeqCst);
+        // SAFETY: both have `length_bytes` mapped bytes; `copy` allows them to overlap.
+        unsafe { std::ptr::copy(from.as_ptr(), target.as_ptr(), length_bytes) }
+        compiler_fence(Ordering::SeqCst);
+    }
+
     /// Gives the pages that lie wholly inside the range back to the kernel; they read as zero afterwards.
     ///
     /// # Errors

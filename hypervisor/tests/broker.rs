@@ -7,8 +7,11 @@ use std::process::{Child, Command};
 use std::time::{Duration, Instant};
 
 use hypervisor::limits::{CLIENTS_MAX, DOMAINS_MAX, MESSAGE_BYTES_MAX, PORTS_MAX};
-use hypervisor::local::{Broker, LocalEvents, NewDomain};
-use hypervisor::{DomId, Error, EventChannels, Host, HostSpec, Port, Profile, Refusal, Virq};
+use hypervisor::local::{Access, Broker, LocalEvents, NewDomain};
+use hypervisor::{
+    CopyDirection, DomId, Error, EventChannels, GrantCopy, GrantRef, GrantStatus, Host, HostSpec, Port,
+    Profile, Refusal, Region, Virq,
+};
 use rustix::event::{PollFd, PollFlags};
 use rustix::process::{Resource, getrlimit, setrlimit};
 
@@ -415,4 +418,47 @@ fn raw_connection(spec: &HostSpec) -> OwnedFd {
             .unwrap();
     rustix::net::connect(&socket, &SocketAddrUnix::new(&spec.local_socket).unwrap()).unwrap();
     socket
+}
+
+#[test]
+fn granted_pages_are_mapped_and_copied_until_the_domain_is_gone() {
+    let lab = Lab::start();
+    let (domid, _events) = lab.guest();
+    let mut guest = lab.broker().guest_memory(domid).unwrap();
+    let host = Host::open(&lab.spec).unwrap();
+    let ring = guest.grant(DomId::DOM0, 3, Access::Write).unwrap();
+    let frame = guest.grant(DomId::DOM0, 4, Access::Read).unwrap();
+    let page = host.grants.map(domid, ring).unwrap();
+    page.store_u32(0, 77);
+    assert_eq!(guest.page(3).unwrap().load_u32(0), 77);
+    assert!(host.grants.map(domid, frame).is_err(), "it is granted to read alone");
+
+    guest.page(4).unwrap().write(100, b"hello");
+    let region = Region::create("pool", 4096).unwrap();
+    let copy = |gref, direction| GrantCopy::new(gref, &region, 5, direction).at_guest(100).at_region(9);
+    let mut copies = [
+        copy(frame, CopyDirection::FromGuest),
+        copy(frame, CopyDirection::ToGuest),
+        copy(GrantRef(4000), CopyDirection::FromGuest),
+        copy(frame, CopyDirection::FromGuest).at_guest(4092),
+        copy(ring, CopyDirection::ToGuest),
+    ];
+    host.grants.copy(domid, &mut copies).unwrap();
+    let statuses = copies.map(|copy| copy.status);
+    let expected = [
+        GrantStatus::OKAY,
+        GrantStatus::PERMISSION_DENIED,
+        GrantStatus::BAD_GREF,
+        GrantStatus::BAD_COPY_ARG,
+        GrantStatus::OKAY,
+    ];
+    assert_eq!(statuses, expected);
+    let mut bytes = [0; 5];
+    guest.page(3).unwrap().read(100, &mut bytes);
+    assert_eq!(&bytes, b"hello", "from one page to the region to the other page");
+
+    lab.broker().destroy(domid).unwrap();
+    let mut late = [copy(frame, CopyDirection::FromGuest)];
+    assert!(host.grants.copy(domid, &mut late).is_err());
+    assert_eq!(late[0].status, GrantStatus::GENERAL_ERROR);
 }

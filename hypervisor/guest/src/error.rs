@@ -45,6 +45,23 @@ pub enum Error {
     /// The store's Unix socket.
     #[error("the store's socket: {0}")]
     Socket(std::io::Error),
+    /// The backend does not copy into the guest's pages; Linux gives up such an interface.
+    #[error("the backend does not offer feature-rx-copy")]
+    NoRxCopy,
+    /// A node does not hold what it should.
+    #[error("{path} holds no {kind}")]
+    Node {
+        /// Which.
+        path: String,
+        /// What it should hold.
+        kind: &'static str,
+    },
+    /// The guest's memory is too small for another interface.
+    #[error("no pages are left for {path}")]
+    Pages {
+        /// The device.
+        path: String,
+    },
     /// The kernel refused to wait.
     #[error("poll: {0}")]
     Poll(rustix::io::Errno),

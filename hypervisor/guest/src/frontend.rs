@@ -38,8 +38,8 @@ impl Class {
         }
     }
 
-    /// What a frontend of this class writes before it changes its state. The simulated guest has no such rings: the
-    /// numbers stand for them.
+    /// What a frontend of this class writes before it changes its state, where no [`Driver`] has such rings: the numbers
+    /// stand for them.
     fn ring_keys(self) -> &'static [(&'static str, &'static str)] {
         match self {
             Self::Vif => &[
@@ -147,6 +147,41 @@ impl fmt::Display for Device {
     }
 }
 
+/// What is behind a guest's devices.
+pub trait Driver {
+    /// Sets up what a device needs and writes its keys.
+    ///
+    /// # Errors
+    /// What the store answers, or what does not work. The device stays as it is then.
+    fn offer(&mut self, guest: &mut Guest, device: &Device) -> Result<()>;
+
+    /// The state of a device's backend was read, as after any event of its node: also when it is as before.
+    fn backend_seen(&mut self, _device: &Device, _state: XenbusState) {}
+
+    /// A device's frontend changed its state, in the store too.
+    ///
+    /// # Errors
+    /// What does not work.
+    fn switched(&mut self, _device: &Device) -> Result<()> {
+        Ok(())
+    }
+
+    /// The toolstack removed a device.
+    fn removed(&mut self, _device: &Device) {}
+}
+
+/// No rings at all.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct NoDriver;
+
+impl Driver for NoDriver {
+    fn offer(&mut self, guest: &mut Guest, device: &Device) -> Result<()> {
+        let keys = device.class.ring_keys();
+        let keys: Vec<_> = keys.iter().map(|(key, value)| (*key, value.to_string())).collect();
+        write_keys(guest, device, &keys)
+    }
+}
+
 /// All frontends of a guest.
 #[derive(Debug)]
 pub struct Frontends {
@@ -169,21 +204,34 @@ impl Frontends {
         self.devices.values()
     }
 
-    /// Does what an event asks for, and gives the devices that changed.
+    /// Does what an event asks for, without rings, and gives the devices that changed.
     ///
     /// # Errors
     /// What the store answers, except that a node is missing.
     pub fn handle(&mut self, guest: &mut Guest, event: &WatchEvent) -> Result<Vec<Device>> {
+        self.handle_with(guest, event, &mut NoDriver)
+    }
+
+    /// Does what an event asks for, and gives the devices that changed.
+    ///
+    /// # Errors
+    /// What the store answers, except that a node is missing; what the driver reports.
+    pub fn handle_with(
+        &mut self,
+        guest: &mut Guest,
+        event: &WatchEvent,
+        driver: &mut dyn Driver,
+    ) -> Result<Vec<Device>> {
         if event.token == DEVICES_TOKEN {
-            return self.look_for_devices(guest);
+            return self.look_for_devices(guest, driver);
         }
         match event.token.strip_prefix(BACKEND_TOKEN) {
-            Some(path) => Ok(self.advance(guest, path)?.into_iter().collect()),
+            Some(path) => Ok(self.advance(guest, path, driver)?.into_iter().collect()),
             None => Ok(vec![]),
         }
     }
 
-    fn look_for_devices(&mut self, guest: &mut Guest) -> Result<Vec<Device>> {
+    fn look_for_devices(&mut self, guest: &mut Guest, driver: &mut dyn Driver) -> Result<Vec<Device>> {
         let mut found = vec![];
         for class in self.classes.clone() {
             let directory = format!("device/{}", class.name());
@@ -198,36 +246,39 @@ impl Frontends {
                 }
             }
         }
-        self.forget_removed(guest)?;
+        self.forget_removed(guest, driver)?;
         Ok(found)
     }
 
-    fn forget_removed(&mut self, guest: &mut Guest) -> Result<()> {
+    fn forget_removed(&mut self, guest: &mut Guest, driver: &mut dyn Driver) -> Result<()> {
         for path in self.devices.keys().cloned().collect::<Vec<_>>() {
             if present(guest.read(&format!("{path}/backend")))?.is_none()
                 && let Some(device) = self.devices.remove(&path)
             {
+                driver.removed(&device);
                 present(guest.unwatch(&backend_state(&device.backend), &token(&path)))?;
             }
         }
         Ok(())
     }
 
-    fn advance(&mut self, guest: &mut Guest, path: &str) -> Result<Option<Device>> {
+    fn advance(&mut self, guest: &mut Guest, path: &str, driver: &mut dyn Driver) -> Result<Option<Device>> {
         let Some(device) = self.devices.get_mut(path) else { return Ok(None) };
         let value = present(guest.read(&backend_state(&device.backend)))?;
         // As Linux: a backend that is gone counts as closed once it was there.
         let backend = value.map_or(XenbusState::Unknown, |value| XenbusState::parse(&value));
+        driver.backend_seen(device, backend);
         let Some(step) = device.step(backend) else { return Ok(None) };
         let state = match step {
             Step::Offer(state) => {
-                offer(guest, device)?;
+                driver.offer(guest, device)?;
                 state
             }
             Step::Switch(state) => state,
         };
         guest.write(&format!("{path}/state"), &number(state))?;
         device.state = state;
+        driver.switched(device)?;
         Ok(Some(device.clone()))
     }
 }
@@ -245,10 +296,15 @@ fn probe(guest: &mut Guest, class: Class, path: &str) -> Result<Option<Device>> 
     Ok(Some(Device { class, path: path.to_owned(), backend, state: XenbusState::Initialising }))
 }
 
-fn offer(guest: &mut Guest, device: &Device) -> Result<()> {
+/// Writes keys below a device's directory, all at once.
+pub(crate) fn write_keys<K: AsRef<str>>(
+    guest: &mut Guest,
+    device: &Device,
+    keys: &[(K, String)],
+) -> Result<()> {
     guest.transaction(|guest, tx: Tx| {
-        for (key, value) in device.class.ring_keys() {
-            guest.write_in(tx, &format!("{}/{key}", device.path), value.as_bytes())?;
+        for (key, value) in keys {
+            guest.write_in(tx, &format!("{}/{}", device.path, key.as_ref()), value.as_bytes())?;
         }
         Ok(())
     })
@@ -267,7 +323,7 @@ fn number(state: XenbusState) -> [u8; 1] {
 }
 
 /// `None` if there is no such node.
-fn present<T>(outcome: Result<T>) -> Result<Option<T>> {
+pub(crate) fn present<T>(outcome: Result<T>) -> Result<Option<T>> {
     match outcome {
         Ok(value) => Ok(Some(value)),
         Err(Error::Store(XsError::ENOENT)) => Ok(None),

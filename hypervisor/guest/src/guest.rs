@@ -1,6 +1,7 @@
 //! A store client over the ring.
 
 use std::collections::VecDeque;
+use std::os::fd::BorrowedFd;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
@@ -76,6 +77,11 @@ impl Guest {
     /// If the event channel does not work.
     pub fn kick(&mut self) -> Result<()> {
         self.link.kick()
+    }
+
+    /// Readable when [`Self::next_event`] may have something to do. To be waited on only after it gave `None`.
+    pub fn wait_fd(&self) -> BorrowedFd<'_> {
+        self.link.wait_fd()
     }
 
     /// The features that the store offers (`xs_protocol::ring::feature`).

@@ -92,6 +92,10 @@ impl Link {
         Ok(self.bell.ring()?)
     }
 
+    pub(crate) fn wait_fd(&self) -> BorrowedFd<'_> {
+        self.bell.wait_fd()
+    }
+
     pub(crate) fn features(&self) -> u32 {
         self.page.load_u32(SERVER_FEATURES_OFFSET)
     }

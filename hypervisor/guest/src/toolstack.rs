@@ -8,12 +8,12 @@ use std::time::Duration;
 
 use hypervisor::DomId;
 use hypervisor::local::{Broker, NewDomain};
-use xs_protocol::{HEADER_BYTES, Header, MessageType, PAYLOAD_MAX};
+use xs_protocol::{HEADER_BYTES, Header, MessageType, PAYLOAD_MAX, XsError};
 use zerocopy::IntoBytes;
 
 use crate::error::{Error, Result};
-use crate::guest::finish;
-use crate::limits::REPLY_MS;
+use crate::guest::{Tx, finish};
+use crate::limits::{REPLY_MS, TRANSACTION_TRIES_MAX};
 
 /// A connection to the store's Unix socket.
 pub struct Toolstack {
@@ -61,12 +61,35 @@ impl Toolstack {
         self.request(MessageType::WRITE, format!("{path}\0{value}").as_bytes()).map(drop)
     }
 
+    /// Runs `body` in a transaction until it meets no conflict.
+    pub(crate) fn transaction(&mut self, mut body: impl FnMut(&mut Self, Tx) -> Result<()>) -> Result<()> {
+        for _ in 0..TRANSACTION_TRIES_MAX {
+            let number = self.request(MessageType::TRANSACTION_START, b"\0")?;
+            let number =
+                std::str::from_utf8(&number).ok().and_then(|text| text.trim_end_matches('\0').parse().ok());
+            let tx = Tx(number.ok_or(Error::Message("not a transaction's number"))?);
+            let outcome = body(self, tx);
+            let flag: &[u8] = if outcome.is_ok() { b"T\0" } else { b"F\0" };
+            let ended = self.request_in(tx, MessageType::TRANSACTION_END, flag);
+            match (outcome, ended) {
+                (Ok(()), Ok(_)) => return Ok(()),
+                (Ok(()), Err(error)) if error.is(XsError::EAGAIN) => {}
+                (Ok(()), Err(error)) | (Err(error), _) => return Err(error),
+            }
+        }
+        Err(Error::Conflicts)
+    }
+
     fn request(&mut self, kind: MessageType, payload: &[u8]) -> Result<Vec<u8>> {
+        self.request_in(Tx::NONE, kind, payload)
+    }
+
+    pub(crate) fn request_in(&mut self, tx: Tx, kind: MessageType, payload: &[u8]) -> Result<Vec<u8>> {
         if payload.len() > PAYLOAD_MAX {
             return Err(Error::TooLong);
         }
         let len = u32::try_from(payload.len()).map_err(|_| Error::TooLong)?;
-        let header = Header { kind, req_id: 0, tx_id: 0, len };
+        let header = Header { kind, req_id: 0, tx_id: tx.0, len };
         self.stream.write_all(&[header.as_bytes(), payload].concat()).map_err(Error::Socket)?;
         let mut bytes = [0; HEADER_BYTES];
         self.stream.read_exact(&mut bytes).map_err(Error::Socket)?;

@@ -10,6 +10,7 @@ use rustix::io::Errno;
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
 
 use super::machine::HandleId;
+use super::memory::GuestMemory;
 use super::wire::{self, Answer, Call, Lifecycle, Request};
 use crate::limits::{BROKER_ANSWER_MS, MESSAGE_BYTES_MAX, STALE_ANSWERS_MAX};
 use crate::mapping::Mapping;
@@ -129,6 +130,20 @@ impl Broker {
         let grant = wire::Grant { domid: u32::from(domid.0), gref: GrantRef::XENSTORE.0 };
         let [file] = self.call(Call::MapGrant(grant))?.take_descriptors()?;
         Ok(Page::new(Mapping::of_file(file, 0, PAGE_BYTES, "map a store page")?, None))
+    }
+
+    /// Memory and grant table of a domain, as the domain itself sees them.
+    ///
+    /// # Errors
+    /// [`Refusal::NoDomain`], or what fails on the way.
+    pub fn guest_memory(&self, domid: DomId) -> Result<GuestMemory> {
+        let [memory, table] = self.memory(domid)?;
+        GuestMemory::open(memory, table)
+    }
+
+    /// Descriptors of a domain's memory and grant table.
+    pub(super) fn memory(&self, domid: DomId) -> Result<[OwnedFd; 2]> {
+        self.call(Call::Memory(u32::from(domid.0)))?.take_descriptors()
     }
 
     /// The port in `domid` that its store connection uses.

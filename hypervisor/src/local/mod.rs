@@ -10,7 +10,9 @@
 mod client;
 mod event_page;
 mod events;
+mod grants;
 pub mod machine;
+mod memory;
 pub mod server;
 mod wire;
 
@@ -19,6 +21,7 @@ use std::path::Path;
 
 pub use client::{Broker, NewDomain};
 pub use events::LocalEvents;
+pub use memory::{Access, GuestMemory};
 
 use crate::{DomId, DomainInfo, DomainState, Host, Page, Port, Result, StorePages};
 
@@ -37,7 +40,8 @@ pub(crate) fn adopt(socket: &Path, handles: Vec<OwnedFd>) -> Result<Host> {
 fn host(socket: &Path, domid: DomId, events: LocalEvents) -> Result<Host> {
     let pages = LocalPages { broker: Broker::connect(socket)?, domid };
     let domains = LocalDomains { broker: Broker::connect(socket)? };
-    Ok(Host { events: Box::new(events), pages: Box::new(pages), domains: Box::new(domains) })
+    let grants = Box::new(grants::LocalGrants::new(Broker::connect(socket)?, domid));
+    Ok(Host { events: Box::new(events), pages: Box::new(pages), grants, domains: Box::new(domains) })
 }
 
 struct LocalPages {

@@ -1,16 +1,17 @@
 //! The broker's shell: sockets, memfds, eventfds around the [`Machine`].
 
 use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 
 use rustix::event::{EventfdFlags, epoll};
-use rustix::fs::{MemfdFlags, SealFlags};
 use rustix::io::Errno;
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
 
 use super::event_page::{EventPage, Route};
 use super::machine::{Effect, HandleId, Life, Machine, STORE_PORT};
+use super::memory::{Memory, sealed};
 use super::wire::{self, Answer, Call, Lifecycle, Request};
 use crate::limits::{CLIENTS_MAX, EPOLL_EVENTS_MAX, MESSAGE_BYTES_MAX};
 use crate::{DomId, DomainState, Error, GrantRef, PAGE_BYTES, Port, Refusal, Result, Virq};
@@ -27,6 +28,7 @@ pub struct Server {
     epoll: OwnedFd,
     machine: Machine,
     store_pages: BTreeMap<DomId, OwnedFd>,
+    memories: BTreeMap<DomId, Memory>,
     handles: BTreeMap<HandleId, Handle>,
     clients: BTreeMap<u64, OwnedFd>,
     next_client: u64,
@@ -73,6 +75,7 @@ impl Server {
             epoll,
             machine: Machine::new(),
             store_pages,
+            memories: BTreeMap::new(),
             handles: BTreeMap::new(),
             clients: BTreeMap::new(),
             next_client: LISTENER + 1,
@@ -164,6 +167,7 @@ impl Server {
             Call::OpenHandle(domid) => self.open_handle(domid_of(domid)?),
             Call::Peer(handle) => self.peer(HandleId(handle)),
             Call::MapGrant(grant) => self.map_grant(domid_of(grant.domid)?, GrantRef(grant.gref)),
+            Call::Memory(domid) => self.memory(domid_of(domid)?),
             Call::Get(domid) => Ok(domains(self.machine.get(domid_of(domid)?))),
             Call::List(_) => Ok(domains(self.machine.list())),
             Call::StorePort(domid) => {
@@ -223,6 +227,8 @@ impl Server {
         self.machine.change(domid, life)?;
         if life == Life::Gone {
             self.store_pages.remove(&domid);
+            // Those who mapped it see that it is nobody's any more.
+            self.memories.remove(&domid);
         }
         Ok(())
     }
@@ -281,6 +287,16 @@ impl Server {
         }
         let page = self.store_pages.get(&domid).ok_or(Refusal::NoGrant)?;
         Ok(Reply { descriptors: vec![Descriptor::Kept(page.as_fd())], ..Reply::default() })
+    }
+
+    fn memory(&mut self, domid: DomId) -> Result<Reply<'_>, Refusal> {
+        self.machine.get(domid).ok_or(Refusal::NoDomain)?;
+        let memory = match self.memories.entry(domid) {
+            Entry::Occupied(made) => made.into_mut(),
+            Entry::Vacant(place) => place.insert(Memory::create().map_err(|_| Refusal::Resources)?),
+        };
+        let descriptors = memory.descriptors().map(Descriptor::Kept).into();
+        Ok(Reply { value: u64::from(domid.0), descriptors, ..Reply::default() })
     }
 
     fn apply_effects(&mut self) {
@@ -348,14 +364,8 @@ fn random_handle() -> Result<[u8; 16]> {
     Ok(handle)
 }
 
-/// A new page of zeros that nobody can shrink under those who mapped it.
 fn store_page() -> Result<OwnedFd> {
-    let flags = MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING;
-    let file = rustix::fs::memfd_create("ppvmm-store-page", flags).map_err(Error::system("memfd_create"))?;
-    rustix::fs::ftruncate(&file, PAGE_BYTES as u64).map_err(Error::system("size a store page"))?;
-    rustix::fs::fcntl_add_seals(&file, SealFlags::SHRINK | SealFlags::GROW | SealFlags::SEAL)
-        .map_err(Error::system("seal a store page"))?;
-    Ok(file)
+    sealed("ppvmm-store-page", PAGE_BYTES)
 }
 
 fn watch(set: &OwnedFd, fd: impl AsFd, token: u64, flags: epoll::EventFlags) -> Result<()> {

@@ -23,7 +23,7 @@ pub(crate) struct Request {
     /// Comes back in the answer.
     #[prost(uint64, tag = "1")]
     pub(crate) number: u64,
-    #[prost(oneof = "Call", tags = "2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14")]
+    #[prost(oneof = "Call", tags = "2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15")]
     pub(crate) call: Option<Call>,
 }
 
@@ -65,6 +65,9 @@ pub(crate) enum Call {
     Create(Create),
     #[prost(message, tag = "14")]
     Change(Change),
+    /// Answer: descriptors of the domain's memory and its grant table.
+    #[prost(uint32, tag = "15")]
+    Memory(u32),
 }
 
 #[derive(Clone, Copy, PartialEq, Message)]

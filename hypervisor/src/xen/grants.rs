@@ -1,4 +1,4 @@
-//! Store pages by `/dev/xen/gntdev`, and domain 0's own by `/proc/xen`.
+//! Granted pages by `/dev/xen/gntdev`, store pages above all, and domain 0's own store page by `/proc/xen`.
 
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
@@ -17,33 +17,13 @@ pub(super) struct XenPages {
 
 impl XenPages {
     pub(super) fn open() -> Result<Self> {
-        let device = rustix::fs::open(sys::GNTDEV_PATH, OFlags::RDWR | OFlags::CLOEXEC, Mode::empty())
-            .map_err(Error::system("open /dev/xen/gntdev"))?;
-        Ok(Self { device: Arc::new(device) })
+        Ok(Self { device: Arc::new(open_device()?) })
     }
 }
 
 impl StorePages for XenPages {
     fn map_guest(&self, domid: DomId, _gfn: u64) -> Result<Page> {
-        let gref = GrantRef::XENSTORE.0;
-        let mut map = MapGrantRef { count: 1, domid: u32::from(domid.0), gref, ..MapGrantRef::default() };
-        let what = "map the store page";
-        // SAFETY: the request takes this struct with one grant, as its count says.
-        unsafe { ioctl(&self.device, sys::IOCTL_GNTDEV_MAP_GRANT_REF, &mut map) }
-            .map_err(|source| Error::Domain { what, domid, source })?;
-        match Mapping::of_file(&self.device, map.index, PAGE_BYTES, what) {
-            Ok(mapping) => {
-                let device = Arc::clone(&self.device);
-                Ok(Page::new(mapping, Some(Box::new(move || forget_grant(&device, map.index)))))
-            }
-            Err(error) => {
-                forget_grant(&self.device, map.index);
-                Err(match error {
-                    Error::System { what, source } => Error::Domain { what, domid, source },
-                    other => other,
-                })
-            }
-        }
+        map_grant(&self.device, domid, GrantRef::XENSTORE, "map the store page")
     }
 
     fn map_own(&self) -> Result<(Page, Port)> {
@@ -52,6 +32,40 @@ impl StorePages for XenPages {
             .map_err(Error::system("open /proc/xen/xsd_kva"))?;
         let mapping = Mapping::of_file(file, 0, PAGE_BYTES, "map the own store page")?;
         Ok((Page::new(mapping, None), port))
+    }
+}
+
+pub(super) fn open_device() -> Result<OwnedFd> {
+    rustix::fs::open(sys::GNTDEV_PATH, OFlags::RDWR | OFlags::CLOEXEC, Mode::empty())
+        .map_err(Error::system("open /dev/xen/gntdev"))
+}
+
+/// Maps one page that a domain granted; dropping it undoes the mapping.
+pub(super) fn map_grant(
+    device: &Arc<OwnedFd>,
+    domid: DomId,
+    gref: GrantRef,
+    what: &'static str,
+) -> Result<Page> {
+    let mut map = MapGrantRef { count: 1, domid: u32::from(domid.0), gref: gref.0, ..MapGrantRef::default() };
+    // SAFETY: the request takes this struct with one grant, as its count says.
+    unsafe { ioctl(device, sys::IOCTL_GNTDEV_MAP_GRANT_REF, &mut map) }.map_err(|source| Error::Domain {
+        what,
+        domid,
+        source,
+    })?;
+    match Mapping::of_file(device, map.index, PAGE_BYTES, what) {
+        Ok(mapping) => {
+            let device = Arc::clone(device);
+            Ok(Page::new(mapping, Some(Box::new(move || forget_grant(&device, map.index)))))
+        }
+        Err(error) => {
+            forget_grant(device, map.index);
+            Err(match error {
+                Error::System { what, source } => Error::Domain { what, domid, source },
+                other => other,
+            })
+        }
     }
 }
 

@@ -2,6 +2,7 @@
 //!
 //! Sources: `include/uapi/xen/{evtchn,gntdev,privcmd}.h` of Linux, `xen/include/public/{domctl,sysctl}.h` of Xen.
 
+mod copy;
 mod events;
 mod grants;
 mod hypercall;
@@ -29,5 +30,6 @@ pub(crate) fn adopt(handles: Vec<OwnedFd>) -> Result<Host> {
 fn host(events: events::XenEvents) -> Result<Host> {
     let pages = grants::XenPages::open()?;
     let domains: Box<dyn DomainInfo> = Box::new(info::XenDomains::open()?);
-    Ok(Host { events: Box::new(events), pages: Box::new(pages), domains })
+    let grants = Box::new(copy::XenGrants::open()?);
+    Ok(Host { events: Box::new(events), pages: Box::new(pages), grants, domains })
 }

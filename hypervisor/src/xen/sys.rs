@@ -25,6 +25,7 @@ pub(super) const IOCTL_EVTCHN_UNBIND: c_ulong = ioc(b'E', 3, size_of::<u32>());
 pub(super) const IOCTL_EVTCHN_NOTIFY: c_ulong = ioc(b'E', 4, size_of::<u32>());
 pub(super) const IOCTL_GNTDEV_MAP_GRANT_REF: c_ulong = ioc(b'G', 0, size_of::<MapGrantRef>());
 pub(super) const IOCTL_GNTDEV_UNMAP_GRANT_REF: c_ulong = ioc(b'G', 1, size_of::<UnmapGrantRef>());
+pub(super) const IOCTL_GNTDEV_GRANT_COPY: c_ulong = ioc(b'G', 8, size_of::<GrantCopies>());
 pub(super) const IOCTL_PRIVCMD_HYPERCALL: c_ulong = ioc(b'P', 0, size_of::<Hypercall>());
 
 /// `struct ioctl_evtchn_bind_interdomain`
@@ -53,6 +54,32 @@ pub(super) struct UnmapGrantRef {
     pub(super) count: u32,
     pub(super) pad: u32,
 }
+
+/// `struct ioctl_gntdev_grant_copy`
+#[repr(C)]
+pub(super) struct GrantCopies {
+    pub(super) count: u32,
+    pub(super) pad: u32,
+    /// Address of [`CopySegment`]s.
+    pub(super) segments: u64,
+}
+
+/// `struct gntdev_grant_copy_segment`; each end is an address, or grant, offset and domid.
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub(super) struct CopySegment {
+    pub(super) source: [u8; 8],
+    pub(super) destination: [u8; 8],
+    pub(super) length_bytes: u16,
+    pub(super) flags: u16,
+    pub(super) status: i16,
+    pub(super) pad: u16,
+}
+
+/// The source is a grant.
+pub(super) const GNTCOPY_SOURCE_GREF: u16 = 1 << 0;
+/// The destination is a grant.
+pub(super) const GNTCOPY_DEST_GREF: u16 = 1 << 1;
 
 /// `struct privcmd_hypercall`
 #[repr(C)]
@@ -138,6 +165,8 @@ pub(super) struct Sysctl {
 }
 
 const _: () = {
+    // Both ends are aligned as addresses are: 24 bytes, with the padding at the end.
+    assert!(size_of::<CopySegment>() == 24 && offset_of!(CopySegment, status) == 20);
     assert!(size_of::<DomainInfo>() == 112 && offset_of!(DomainInfo, handle) == 76);
     assert!(size_of::<Domctl>() == 144 && offset_of!(Domctl, info) == 16);
     assert!(size_of::<Sysctl>() == 136 && offset_of!(Sysctl, list) == 8);

@@ -21,7 +21,7 @@ const PROGRAM: &str = r#"
 int main(void) {
   N(IOCTL_EVTCHN_BIND_VIRQ); N(IOCTL_EVTCHN_BIND_INTERDOMAIN); N(IOCTL_EVTCHN_BIND_UNBOUND_PORT);
   N(IOCTL_EVTCHN_UNBIND); N(IOCTL_EVTCHN_NOTIFY);
-  N(IOCTL_GNTDEV_MAP_GRANT_REF); N(IOCTL_GNTDEV_UNMAP_GRANT_REF); N(IOCTL_PRIVCMD_HYPERCALL);
+  N(IOCTL_GNTDEV_MAP_GRANT_REF); N(IOCTL_GNTDEV_UNMAP_GRANT_REF); N(IOCTL_GNTDEV_GRANT_COPY); N(IOCTL_PRIVCMD_HYPERCALL);
   N(__HYPERVISOR_sysctl); N(__HYPERVISOR_domctl);
   N(XEN_DOMCTL_getdomaininfo); N(XEN_SYSCTL_getdomaininfolist);
   N(XEN_DOMINF_dying); N(XEN_DOMINF_shutdown); N(XEN_DOMINF_shutdownshift); N(VIRQ_DOM_EXC);
@@ -33,6 +33,8 @@ int main(void) {
   N(offsetof(struct xen_sysctl_getdomaininfolist, buffer));
   N(offsetof(struct xen_sysctl_getdomaininfolist, num_domains));
   N(offsetof(struct ioctl_gntdev_map_grant_ref, index)); N(offsetof(struct ioctl_gntdev_map_grant_ref, refs));
+  N(sizeof(struct gntdev_grant_copy_segment)); N(offsetof(struct gntdev_grant_copy_segment, status));
+  N(offsetof(struct ioctl_gntdev_grant_copy, segments)); N(GNTCOPY_source_gref); N(GNTCOPY_dest_gref);
   N(XEN_DOMCTL_INTERFACE_VERSION); N(XEN_SYSCTL_INTERFACE_VERSION);
   return 0;
 }
@@ -55,6 +57,11 @@ fn ours() -> Vec<u64> {
         offset_of!(DomainInfoList, num_domains),
         offset_of!(MapGrantRef, index),
         offset_of!(MapGrantRef, domid),
+        size_of::<CopySegment>(),
+        offset_of!(CopySegment, status),
+        offset_of!(GrantCopies, segments),
+        GNTCOPY_SOURCE_GREF.into(),
+        GNTCOPY_DEST_GREF.into(),
     ];
     let numbers = [
         IOCTL_EVTCHN_BIND_VIRQ,
@@ -64,6 +71,7 @@ fn ours() -> Vec<u64> {
         IOCTL_EVTCHN_NOTIFY,
         IOCTL_GNTDEV_MAP_GRANT_REF,
         IOCTL_GNTDEV_UNMAP_GRANT_REF,
+        IOCTL_GNTDEV_GRANT_COPY,
         IOCTL_PRIVCMD_HYPERCALL,
         HYPERVISOR_SYSCTL,
         HYPERVISOR_DOMCTL,
@@ -78,9 +86,9 @@ fn ours() -> Vec<u64> {
 }
 
 /// What the program prints with the headers of Xen 4.17, its two interface versions left out.
-const XEN_4_17: [u64; 31] = [
-    0x4_4500, 0x8_4501, 0x4_4502, 0x4_4503, 0x4_4504, 0x18_4700, 0x10_4701, 0x30_5000, 35, 36, 5, 6, 1, 4,
-    16, 3, 112, 4, 76, 104, 144, 8, 16, 136, 8, 24, 4, 8, 16, 8, 16,
+const XEN_4_17: [u64; 37] = [
+    0x4_4500, 0x8_4501, 0x4_4502, 0x4_4503, 0x4_4504, 0x18_4700, 0x10_4701, 0x10_4708, 0x30_5000, 35, 36, 5,
+    6, 1, 4, 16, 3, 112, 4, 76, 104, 144, 8, 16, 136, 8, 24, 4, 8, 16, 8, 16, 24, 20, 8, 1, 2,
 ];
 
 #[test]

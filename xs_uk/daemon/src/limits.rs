@@ -29,6 +29,15 @@ pub const MISTRUST_AGAIN: Duration = Duration::from_secs(1);
 /// A leader shows itself alive at least this often.
 pub const LEADER_BEAT: Duration = Duration::from_millis(100);
 
+/// How long a leader looks for the next request before it sleeps, while clients ask again at once.
+pub const ATTENTION_WINDOW: Duration = Duration::from_micros(50);
+
+/// A sleep shorter than this would have been better spent looking.
+pub const ATTENTION_NEAR: Duration = Duration::from_micros(100);
+
+/// After so many looks in vain in a row it sleeps at once.
+pub const ATTENTION_MISSES_MAX: u32 = 2;
+
 /// How often a follower looks at the log when nobody kicks it.
 pub const FOLLOW_IDLE: Duration = Duration::from_millis(500);
 

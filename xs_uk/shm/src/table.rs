@@ -15,8 +15,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering, compiler_fence};
 
 use crate::limits::{SLOT_BYTES, SLOT_HEADER_BYTES, SLOTS_MAX, SOCKETS_MAX, TABLE_BYTES, TABLE_HEADER_BYTES};
-use hypervisor::Region;
 use crate::slot::{Kind, Slot, layout};
+use hypervisor::Region;
 
 /// Number of a slot.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]

@@ -19,6 +19,7 @@ use super::machine::Machine;
 use super::repairs::Repairs;
 use super::send_snapshot;
 use super::unmapped::Unmapped;
+use crate::attention::Attention;
 use crate::endpoints::{Endpoints, Said};
 use crate::error::Error;
 use crate::fairness::Fairness;
@@ -49,6 +50,7 @@ pub(super) struct Leader {
     pub complete_untold: bool,
     pub host: Host,
     pub poller: Poller,
+    pub attention: Attention,
     pub conns: HashMap<u64, Conn>,
     pub by_port: HashMap<u32, ConnId>,
     /// Connections with work left that no descriptor brings back.
@@ -115,7 +117,7 @@ impl Leader {
             let wait = if idle { LEADER_BEAT } else { Duration::ZERO };
             let wait = self.until_hold_ends().map_or(wait, |end| wait.min(end));
             let wait = self.arrivals.wait().map_or(wait, |due| wait.min(due));
-            self.poller.wait(wait, &mut ready).map_err(Error::system("epoll_wait"))?;
+            self.attention.wait(&mut self.poller, wait, &mut ready).map_err(Error::system("epoll_wait"))?;
             for (served, word) in ready.iter().enumerate() {
                 self.beat_after(served);
                 match *word {

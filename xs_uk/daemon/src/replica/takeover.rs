@@ -20,6 +20,7 @@ use super::machine::Machine;
 use super::repairs::Repairs;
 use super::told;
 use super::unmapped::Unmapped;
+use crate::attention::Attention;
 use crate::endpoints::{Endpoints, Said};
 use crate::error::Error;
 use crate::fairness::Fairness;
@@ -74,6 +75,7 @@ pub(super) fn take_over(
         arrivals,
         host,
         poller,
+        attention: Attention::new(),
         conns: HashMap::new(),
         by_port: HashMap::new(),
         queue: VecDeque::new(),

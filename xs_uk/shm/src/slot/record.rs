@@ -5,7 +5,7 @@ use std::sync::atomic::Ordering;
 use twox_hash::XxHash3_64;
 
 use super::layout;
-use crate::region::Region;
+use hypervisor::Region;
 
 const _: () = assert!(8 * RECORD_WORDS <= layout::RECORDS[1] - layout::RECORDS[0]);
 

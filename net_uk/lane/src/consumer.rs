@@ -1,0 +1,312 @@
+//! The side that empties a ring.
+
+use std::sync::Arc;
+
+use hypervisor::Region;
+
+use crate::cursor::Cursor;
+use crate::descriptor::Descriptor;
+use crate::error::{DescriptorFault, LaneError};
+use crate::frame::{Frame, Pieces};
+use crate::limits::FRAME_BYTES_MAX;
+use crate::ring::FrameRing;
+
+/// The side that empties a ring: it looks at frames one after the other ([`Consumer::peek`], [`Consumer::advance`]) and
+/// takes all that it passed off with one store ([`Consumer::commit`]).
+#[derive(Debug)]
+pub struct Consumer {
+    ring: FrameRing,
+    committed: Cursor,
+    passed: Cursor,
+    produced: Cursor,
+}
+
+impl Consumer {
+    /// The consumer of the ring at `base`; it goes on where the one before it committed last.
+    ///
+    /// # Errors
+    /// Those of [`FrameRing::attach`], and [`LaneError::Indices`].
+    pub fn attach(region: Arc<Region>, base: usize) -> Result<Self, LaneError> {
+        FrameRing::attach(region, base)?.consumer()
+    }
+
+    pub(crate) fn new(ring: FrameRing) -> Result<Self, LaneError> {
+        let committed = ring.consumed();
+        let produced = ring.produced();
+        Cursor::used(produced, committed, ring.slots())?;
+        Ok(Self { ring, committed, passed: committed, produced })
+    }
+
+    /// What has been taken off since the ring was made, by this consumer and those before it.
+    pub fn committed(&self) -> Cursor {
+        self.committed
+    }
+
+    /// The ring.
+    pub fn ring(&self) -> &FrameRing {
+        &self.ring
+    }
+
+    /// Published slots that were not passed yet.
+    ///
+    /// # Errors
+    /// [`LaneError::Indices`] if the producer's index makes no sense.
+    pub fn backlog_slots(&mut self) -> Result<u32, LaneError> {
+        let produced = self.ring.produced();
+        Cursor::used(produced, self.committed, self.ring.slots())?;
+        self.produced = produced;
+        Cursor::used(produced, self.passed, self.ring.slots())
+    }
+
+    /// The first frame that was not passed yet.
+    ///
+    /// # Errors
+    /// [`LaneError::Indices`], [`LaneError::Descriptor`]: the producer wrote nonsense.
+    pub fn peek(&mut self) -> Result<Option<Frame>, LaneError> {
+        if self.produced == self.passed && self.backlog_slots()? == 0 {
+            return Ok(None);
+        }
+        let left_slots = Cursor::used(self.produced, self.passed, self.ring.slots())?;
+        self.frame_at(self.passed, left_slots).map(Some)
+    }
+
+    fn frame_at(&self, at: Cursor, left_slots: u32) -> Result<Frame, LaneError> {
+        let first = self.descriptor(at.slots)?;
+        let mut frame = Frame {
+            number: at.frames,
+            first_slot: at.slots,
+            slots: 1,
+            length_bytes: first.length_bytes,
+            meta: first.meta,
+        };
+        let mut more = first.more;
+        while more {
+            let position = at.slots.wrapping_add(frame.slots);
+            if frame.slots == left_slots {
+                return Err(self.fault(position, DescriptorFault::Unfinished));
+            }
+            let next = self.descriptor(position)?;
+            if next.meta != first.meta {
+                return Err(self.fault(position, DescriptorFault::Mixed));
+            }
+            frame.slots += 1;
+            frame.length_bytes += next.length_bytes;
+            if frame.length_bytes > FRAME_BYTES_MAX {
+                return Err(self.fault(position, DescriptorFault::TooLong));
+            }
+            more = next.more;
+        }
+        Ok(frame)
+    }
+
+    fn descriptor(&self, position: u32) -> Result<Descriptor, LaneError> {
+        Descriptor::decode(self.ring.read_descriptor(position), position)
+            .map_err(|fault| self.fault(position, fault))
+    }
+
+    fn fault(&self, position: u32, fault: DescriptorFault) -> LaneError {
+        LaneError::Descriptor { slot: position & (self.ring.slots() - 1), fault }
+    }
+
+    /// Where the frame's bytes lie in the region.
+    pub fn pieces(&self, frame: &Frame) -> Pieces {
+        self.ring.pieces(frame.first_slot, frame.length_bytes)
+    }
+
+    /// Copies the first bytes of a frame into `bytes`; returns how many. The producer can still write there: decide on
+    /// the copy only.
+    pub fn copy_to(&self, frame: &Frame, bytes: &mut [u8]) -> usize {
+        let mut copied = 0;
+        for piece in self.pieces(frame) {
+            let end = bytes.len().min(copied + piece.length_bytes);
+            self.ring.region().read(piece.offset, &mut bytes[copied..end]);
+            copied = end;
+        }
+        copied
+    }
+
+    /// A copy of a frame's bytes.
+    pub fn bytes_of(&self, frame: &Frame) -> Vec<u8> {
+        let mut bytes = vec![0; frame.length_bytes];
+        self.copy_to(frame, &mut bytes);
+        bytes
+    }
+
+    /// Passes the frame that [`Consumer::peek`] gave last. It stays in the ring until [`Consumer::commit`].
+    pub fn advance(&mut self, frame: &Frame) {
+        assert_eq!(frame.first_slot, self.passed.slots, "frames are passed in their order");
+        self.passed = self.passed.after_frame(frame.slots);
+    }
+
+    /// Takes all passed frames off: the commit. Says whether there were any.
+    pub fn commit(&mut self) -> bool {
+        if self.passed == self.committed {
+            return false;
+        }
+        self.ring.take_off(self.passed);
+        self.committed = self.passed;
+        true
+    }
+
+    /// Passes a frame and commits.
+    pub fn release(&mut self, frame: &Frame) {
+        self.advance(frame);
+        self.commit();
+    }
+
+    /// Goes back to the first frame that was not taken off.
+    pub fn rewind(&mut self) {
+        self.passed = self.committed;
+    }
+
+    /// Whether the producer sleeps and is to be woken. To be asked after [`Consumer::commit`].
+    pub fn needs_wake(&self) -> bool {
+        self.ring.producer_sleeps().take()
+    }
+
+    /// Announces that this side is about to sleep until there is a frame. False if there is one; then it must not sleep.
+    ///
+    /// # Errors
+    /// [`LaneError::Indices`].
+    pub fn prepare_sleep(&mut self) -> Result<bool, LaneError> {
+        self.ring.consumer_sleeps().set();
+        let sleep = self.backlog_slots()? == 0;
+        if !sleep {
+            self.ring.consumer_sleeps().clear();
+        }
+        Ok(sleep)
+    }
+
+    /// Takes the announcement back.
+    pub fn awake(&self) {
+        self.ring.consumer_sleeps().clear();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::descriptor::RawDescriptor;
+    use crate::frame::{FrameFlags, FrameMeta};
+    use crate::testing::{frame_of, label, ring};
+
+    fn slot(length_bytes: usize, more: bool) -> Descriptor {
+        Descriptor { length_bytes, more, meta: FrameMeta::default() }
+    }
+
+    /// What a consumer says to one published frame with these descriptors.
+    fn fault_of(slots: &[Descriptor]) -> DescriptorFault {
+        let ring = ring(64);
+        for (position, descriptor) in (0..).zip(slots) {
+            ring.write_descriptor(position, descriptor.encode(position));
+        }
+        ring.publish(Cursor { frames: 1, slots: u32::try_from(slots.len()).unwrap() });
+        match ring.consumer().unwrap().peek() {
+            Err(LaneError::Descriptor { fault, .. }) => fault,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn frames_that_make_no_sense_are_told() {
+        let other = Descriptor { meta: FrameMeta { seq: 1, ..FrameMeta::default() }, ..slot(9, false) };
+        assert_eq!(fault_of(&[slot(2048, true)]), DescriptorFault::Unfinished);
+        assert_eq!(fault_of(&[slot(2048, true), other]), DescriptorFault::Mixed);
+        assert_eq!(fault_of(&[slot(2047, true), slot(1, false)]), DescriptorFault::Gap);
+        assert_eq!(fault_of(&[slot(2049, false)]), DescriptorFault::Length);
+        let mut long = [slot(2048, true); 33];
+        long[32] = slot(27, false);
+        assert_eq!(fault_of(&long), DescriptorFault::TooLong);
+    }
+
+    #[test]
+    fn the_longest_frame_comes_through() {
+        let ring = ring(64);
+        let mut producer = ring.producer().unwrap();
+        let mut consumer = ring.consumer().unwrap();
+        for seq in 0..5 {
+            let bytes = frame_of(seq, FRAME_BYTES_MAX);
+            assert!(producer.push(&bytes, &label(1, seq)).unwrap());
+            let frame = consumer.peek().unwrap().unwrap();
+            assert_eq!(consumer.bytes_of(&frame), bytes);
+            assert_eq!(frame.slots as usize, crate::limits::FRAME_SLOTS_MAX);
+            consumer.release(&frame);
+        }
+    }
+
+    #[test]
+    fn nonsense_indices_are_told_at_each_use() {
+        let ring = ring(64);
+        let mut producer = ring.producer().unwrap();
+        let mut consumer = ring.consumer().unwrap();
+        ring.publish(Cursor { frames: 1, slots: 65 });
+        assert!(matches!(consumer.peek(), Err(LaneError::Indices { .. })));
+        assert!(matches!(consumer.prepare_sleep(), Err(LaneError::Indices { .. })));
+        assert!(matches!(ring.consumer(), Err(LaneError::Indices { .. })));
+        ring.publish(Cursor::default());
+        ring.take_off(Cursor { frames: 1, slots: 1 });
+        assert!(matches!(producer.room_slots(), Err(LaneError::Indices { .. })));
+        assert!(matches!(producer.prepare_sleep(1), Err(LaneError::Indices { .. })));
+        assert!(matches!(ring.producer(), Err(LaneError::Indices { .. })));
+    }
+
+    #[test]
+    fn frames_and_slots_must_end_together() {
+        // One frame is announced in two slots, but the descriptors make two of it.
+        let ring = ring(64);
+        for position in 0..2 {
+            ring.write_descriptor(position, slot(1, false).encode(position));
+        }
+        ring.publish(Cursor { frames: 1, slots: 2 });
+        let mut consumer = ring.consumer().unwrap();
+        let frame = consumer.peek().unwrap().unwrap();
+        consumer.advance(&frame);
+        assert!(matches!(consumer.peek(), Err(LaneError::Indices { .. })));
+    }
+
+    #[test]
+    fn unknown_flags_and_stale_descriptors_are_told() {
+        let ring = ring(64);
+        ring.write_descriptor(0, RawDescriptor([1 | 1 << 30, 0, 0, 0]));
+        ring.publish(Cursor { frames: 1, slots: 1 });
+        let fault = |fault| Err(LaneError::Descriptor { slot: 0, fault });
+        assert_eq!(ring.consumer().unwrap().peek(), fault(DescriptorFault::Flags));
+        ring.write_descriptor(0, slot(1, false).encode(64));
+        assert_eq!(ring.consumer().unwrap().peek(), fault(DescriptorFault::Position));
+    }
+
+    #[test]
+    fn passed_frames_come_again_after_a_rewind_and_to_a_successor() {
+        let ring = ring(64);
+        let mut producer = ring.producer().unwrap();
+        for seq in 0..3 {
+            producer.push(&[1], &FrameMeta { flags: FrameFlags::CSUM_VALID, ..label(1, seq) }).unwrap();
+        }
+        let mut consumer = ring.consumer().unwrap();
+        for seq in 0..3 {
+            let frame = consumer.peek().unwrap().unwrap();
+            assert_eq!(frame.meta().seq, seq);
+            consumer.advance(&frame);
+        }
+        assert_eq!(consumer.peek(), Ok(None));
+        consumer.rewind();
+        assert_eq!(consumer.peek().unwrap().unwrap().number(), 0);
+        assert_eq!(ring.consumer().unwrap().peek().unwrap().unwrap().number(), 0);
+    }
+
+    #[test]
+    fn it_sleeps_only_with_nothing_to_do() {
+        let ring = ring(64);
+        let mut producer = ring.producer().unwrap();
+        let mut consumer = ring.consumer().unwrap();
+        assert!(!producer.needs_wake());
+        assert!(consumer.prepare_sleep().unwrap());
+        producer.push(&[1], &label(1, 1)).unwrap();
+        assert!(producer.needs_wake());
+        assert!(!consumer.prepare_sleep().unwrap());
+        assert!(!producer.needs_wake());
+        consumer.ring.consumer_sleeps().set();
+        consumer.awake();
+        assert!(!producer.needs_wake());
+    }
+}

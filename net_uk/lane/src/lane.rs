@@ -1,0 +1,156 @@
+//! A lane: both directions between the shadow and one driver.
+//!
+//! ```text
+//!    0  magic u64, version u32, slots of tx u32, slots of rx u32
+//!  128  the driver's words
+//! 4096  the ring tx: from the shadow to the driver
+//!    …  the ring rx: from the driver to the shadow
+//! ```
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use hypervisor::Region;
+
+use crate::error::LaneError;
+use crate::limits::{LANE_HEADER_BYTES, VERSION};
+use crate::ring::FrameRing;
+use crate::words::DriverWords;
+
+const MAGIC: u64 = u64::from_le_bytes(*b"ppvmlane");
+const VERSION_AT: usize = 8;
+const TX_SLOTS_AT: usize = 12;
+const RX_SLOTS_AT: usize = 16;
+
+/// Both directions between the shadow and one driver, and the driver's words.
+#[derive(Debug, Clone)]
+pub struct Lane {
+    region: Arc<Region>,
+    tx: FrameRing,
+    rx: FrameRing,
+}
+
+impl Lane {
+    /// Bytes of a lane whose rings have so many slots.
+    pub const fn bytes(tx_slots: u32, rx_slots: u32) -> usize {
+        LANE_HEADER_BYTES + FrameRing::bytes(tx_slots) + FrameRing::bytes(rx_slots)
+    }
+
+    /// Makes an empty lane in zeroed memory.
+    ///
+    /// # Errors
+    /// [`LaneError::Slots`], [`LaneError::Bounds`].
+    pub fn create(region: Arc<Region>, tx_slots: u32, rx_slots: u32) -> Result<Self, LaneError> {
+        let tx = FrameRing::create(region.clone(), LANE_HEADER_BYTES, tx_slots)?;
+        let rx = FrameRing::create(region.clone(), LANE_HEADER_BYTES + FrameRing::bytes(tx_slots), rx_slots)?;
+        region.u32(VERSION_AT).store(VERSION, Ordering::Relaxed);
+        region.u32(TX_SLOTS_AT).store(tx_slots, Ordering::Relaxed);
+        region.u32(RX_SLOTS_AT).store(rx_slots, Ordering::Relaxed);
+        region.u64(0).store(MAGIC, Ordering::Release);
+        Ok(Self { region, tx, rx })
+    }
+
+    /// Finds the lane that another process made.
+    ///
+    /// # Errors
+    /// [`LaneError::Magic`], [`LaneError::Version`], [`LaneError::Slots`], [`LaneError::Bounds`].
+    pub fn attach(region: Arc<Region>) -> Result<Self, LaneError> {
+        let have_bytes = region.length_bytes();
+        if have_bytes < LANE_HEADER_BYTES {
+            return Err(LaneError::Bounds { offset: 0, need_bytes: LANE_HEADER_BYTES, have_bytes });
+        }
+        let have = region.u64(0).load(Ordering::Acquire);
+        if have != MAGIC {
+            return Err(LaneError::Magic { have });
+        }
+        let have = region.u32(VERSION_AT).load(Ordering::Relaxed);
+        if have != VERSION {
+            return Err(LaneError::Version { have, need: VERSION });
+        }
+        let tx_slots = region.u32(TX_SLOTS_AT).load(Ordering::Relaxed);
+        let rx_slots = region.u32(RX_SLOTS_AT).load(Ordering::Relaxed);
+        let tx = FrameRing::attach(region.clone(), LANE_HEADER_BYTES)?;
+        expect_slots(&tx, tx_slots)?;
+        let rx = FrameRing::attach(region.clone(), LANE_HEADER_BYTES + FrameRing::bytes(tx_slots))?;
+        expect_slots(&rx, rx_slots)?;
+        Ok(Self { region, tx, rx })
+    }
+
+    /// The ring towards the wire: the shadow produces, the driver consumes.
+    pub fn tx(&self) -> &FrameRing {
+        &self.tx
+    }
+
+    /// The ring from the wire: the driver produces, the shadow consumes.
+    pub fn rx(&self) -> &FrameRing {
+        &self.rx
+    }
+
+    /// The driver's words.
+    pub fn words(&self) -> DriverWords {
+        DriverWords::new(self.region.clone())
+    }
+
+    /// The memory that it lies in.
+    pub fn region(&self) -> &Arc<Region> {
+        &self.region
+    }
+}
+
+fn expect_slots(ring: &FrameRing, slots: u32) -> Result<(), LaneError> {
+    match ring.slots() == slots {
+        true => Ok(()),
+        false => Err(LaneError::Slots { slots, slot_bytes: 0 }),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::label;
+
+    fn memory(bytes: usize) -> Arc<Region> {
+        Arc::new(Region::create("lane", bytes).unwrap())
+    }
+
+    #[test]
+    fn a_second_process_finds_everything() {
+        let memory = memory(Lane::bytes(64, 128));
+        let lane = Lane::create(memory.clone(), 64, 128).unwrap();
+        lane.tx().producer().unwrap().push(b"tx", &label(1, 1)).unwrap();
+        lane.rx().producer().unwrap().push(b"rx", &label(2, 1)).unwrap();
+        lane.words().set_nic(15, 9);
+        let other = Lane::attach(memory).unwrap();
+        for (ring, slots, bytes) in [(other.tx(), 64, b"tx"), (other.rx(), 128, b"rx")] {
+            let mut consumer = ring.consumer().unwrap();
+            let frame = consumer.peek().unwrap().unwrap();
+            assert_eq!((ring.slots(), &consumer.bytes_of(&frame)[..]), (slots, &bytes[..]));
+        }
+        assert_eq!(other.words().nic(15), 9);
+    }
+
+    #[test]
+    fn another_layout_is_refused() {
+        let memory = memory(Lane::bytes(64, 64));
+        let attach = || Lane::attach(memory.clone()).map(|_| ());
+        assert_eq!(attach(), Err(LaneError::Magic { have: 0 }));
+        Lane::create(memory.clone(), 64, 64).unwrap();
+        assert_eq!(attach(), Ok(()));
+        memory.u32(VERSION_AT).store(9, Ordering::Relaxed);
+        assert_eq!(attach(), Err(LaneError::Version { have: 9, need: VERSION }));
+        memory.u32(VERSION_AT).store(VERSION, Ordering::Relaxed);
+        memory.u32(RX_SLOTS_AT).store(128, Ordering::Relaxed);
+        assert!(matches!(attach(), Err(LaneError::Slots { slots: 128, .. })));
+        memory.u32(TX_SLOTS_AT).store(128, Ordering::Relaxed);
+        assert!(matches!(attach(), Err(LaneError::Slots { slots: 128, .. })));
+    }
+
+    #[test]
+    fn too_little_memory_is_refused() {
+        assert!(matches!(Lane::attach(memory(4095)), Err(LaneError::Bounds { .. })));
+        assert!(matches!(
+            Lane::create(memory(Lane::bytes(64, 64) - 1), 64, 64),
+            Err(LaneError::Bounds { .. })
+        ));
+    }
+}

@@ -1,0 +1,195 @@
+//! A driver: moves frames between its lane and its network card. It may die at any instruction.
+
+mod fault;
+
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
+use std::time::Duration;
+
+use hypervisor::Region;
+use lane::{Consumer, DriverState, DriverWords, Lane, Producer};
+use nic::packet::PacketPort;
+use nic::{Done, Held, Kick, Nic, NicSpec};
+
+pub use fault::Fault;
+
+use crate::error::Error;
+use crate::limits::{BEAT, CONGESTED_PAUSE, DOWN_PAUSE, SLOW_PAUSE};
+use crate::poller::{Interest, Poller};
+use crate::shadow::uplink::{drain, signal};
+use crate::wire::{Boss, Begun, Order, Said, names};
+
+const BOSS: u64 = 0;
+const WAKE: u64 = 1;
+const NIC: u64 = 2;
+
+struct Driver {
+    boss: Option<Boss>,
+    injection: bool,
+    nic: Box<dyn Nic>,
+    tx: Consumer,
+    rx: Producer,
+    words: DriverWords,
+    wake_driver: OwnedFd,
+    wake_shadow: OwnedFd,
+    poller: Poller,
+    /// What the card is watched for.
+    interest: Interest,
+    kick: Kick,
+    fault: Option<Fault>,
+}
+
+/// Runs until the keeper says stop, or for ever without one.
+///
+/// # Errors
+/// What makes it useless: the keeper starts another.
+pub fn run() -> Result<(), Error> {
+    let (boss, begun) = Boss::meet()?;
+    let mut driver = Driver::begin(boss, begun)?;
+    let ran = driver.serve();
+    driver.words.set_state(DriverState::Failed);
+    ran
+}
+
+impl Driver {
+    fn begin(boss: Boss, mut begun: Begun) -> Result<Self, Error> {
+        let described = begun.begin.nics.first().cloned().ok_or(Error::Missing { name: "network card" })?;
+        let spec: NicSpec = described.spec.parse()?;
+        let held = Held::from_fds(&spec, begun.take_all(names::NIC))?;
+        let lane = begun.take(names::LANE, "lane")?;
+        let lane = Lane::attach(Arc::new(Region::open(lane, 1)?))?;
+        let words = lane.words();
+        words.set_epoch(begun.begin.epoch);
+        words.set_state(DriverState::Starting);
+        let (mut tx, mut rx) = (lane.tx().consumer()?, lane.rx().producer()?);
+        let Held::Packet(held) = &held;
+        let nic = PacketPort::attach(held, &mut tx, &mut rx, words.clone())?;
+        let (wake_driver, wake_shadow) =
+            (begun.take(names::WAKE_DRIVER, "eventfd")?, begun.take(names::WAKE_SHADOW, "eventfd")?);
+        let poller = Poller::new()?;
+        poller.add(&boss, BOSS, Interest::READ)?;
+        poller.add(&wake_driver, WAKE, Interest::READ)?;
+        poller.add(nic.poll_fd(), NIC, Interest::READ)?;
+        // A former driver may have died before it could.
+        signal(&wake_shadow);
+        words.set_state(DriverState::Running);
+        boss.say(Said::Ready(true));
+        Ok(Self {
+            boss: Some(boss),
+            injection: begun.begin.injection,
+            nic: Box::new(nic),
+            tx,
+            rx,
+            words,
+            wake_driver,
+            wake_shadow,
+            poller,
+            interest: Interest::READ,
+            kick: Kick::Congested,
+            fault: None,
+        })
+    }
+
+    fn serve(&mut self) -> Result<(), Error> {
+        let mut ready = vec![];
+        loop {
+            if let Some(fault) = self.fault {
+                self.misbehave(fault)?;
+            }
+            self.words.beat();
+            let (sent, received) = self.turn()?;
+            if sent.taken() + received.taken() > 0 {
+                continue;
+            }
+            self.sleep(sent.blocked, received.blocked, &mut ready)?;
+            if ready.contains(&WAKE) {
+                drain(&self.wake_driver);
+            }
+            if ready.contains(&BOSS) && self.take_orders()? {
+                return Ok(());
+            }
+        }
+    }
+
+    /// Moves what there is in both directions, and tells the shadow.
+    fn turn(&mut self) -> Result<(Done, Done), Error> {
+        self.words.count_poll();
+        let sent = self.nic.transmit(&mut self.tx)?;
+        if sent.taken() > 0 || self.kick != Kick::Clear {
+            self.kick = self.nic.kick()?;
+        }
+        let received = self.nic.receive(&mut self.rx)?;
+        self.words.add_tx(sent.frames.into(), sent.bytes);
+        self.words.add_rx(received.frames.into(), received.bytes);
+        let wanted = sent.taken() > 0 && self.tx.needs_wake();
+        if (received.taken() > 0 && self.rx.needs_wake()) | wanted {
+            signal(&self.wake_shadow);
+        }
+        Ok((sent, received))
+    }
+
+    fn sleep(&mut self, device_full: bool, lane_full: bool, ready: &mut Vec<u64>) -> Result<(), Error> {
+        ready.clear();
+        // Frames that the device has no room for are not waited for, but the room is.
+        let nothing_to_send = self.tx.prepare_sleep()? || device_full;
+        let no_room = !lane_full || self.rx.prepare_sleep(1)?;
+        if nothing_to_send && no_room {
+            self.watch_nic(Interest { read: !lane_full, write: device_full })?;
+            let pause = match self.kick {
+                Kick::Clear => BEAT,
+                Kick::Congested => CONGESTED_PAUSE,
+                Kick::Down => DOWN_PAUSE,
+            };
+            self.poller.wait(pause, ready)?;
+        } else {
+            // Orders are heard even if there is always something to do.
+            self.poller.wait(Duration::ZERO, ready)?;
+        }
+        self.tx.awake();
+        self.rx.awake();
+        Ok(())
+    }
+
+    fn watch_nic(&mut self, wanted: Interest) -> Result<(), Error> {
+        if wanted != self.interest {
+            self.poller.change(self.nic.poll_fd(), NIC, wanted)?;
+            self.interest = wanted;
+        }
+        Ok(())
+    }
+
+    /// True if it is to stop. Without a keeper it goes on: frames matter more than orders.
+    fn take_orders(&mut self) -> Result<bool, Error> {
+        while let Some(boss) = &self.boss {
+            match boss.order() {
+                Ok(Some(Order::Stop(_))) => return Ok(true),
+                Ok(Some(Order::Misbehave(order))) if self.injection => self.fault = order.fault.parse().ok(),
+                Ok(Some(_)) => {}
+                Ok(None) => return Ok(false),
+                Err(error) => {
+                    tracing::warn!(%error, "the keeper is gone");
+                    self.poller.remove(boss)?;
+                    self.boss = None;
+                }
+            }
+        }
+        Ok(false)
+    }
+
+    fn misbehave(&mut self, fault: Fault) -> Result<(), Error> {
+        match fault {
+            Fault::Loop => loop {
+                std::hint::spin_loop();
+            },
+            Fault::Livelock => loop {
+                self.words.beat();
+                std::thread::sleep(CONGESTED_PAUSE);
+            },
+            Fault::Slow => std::thread::sleep(SLOW_PAUSE),
+            Fault::Lie => drop(fault::invent(&mut self.rx)?),
+            Fault::Exit => return Err(Error::Missing { name: "will to live" }),
+            Fault::Panic => panic!("told to"),
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,498 @@
+//! Moves frames: from guests' transmit rings, lanes and backlogs to lanes, guests' receive rings and backlogs.
+//!
+//! Each pump moves a batch in the same order: copy, stage at the targets, publish at the targets, commit at the source.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use hypervisor::limits::GRANT_COPIES_MAX;
+use hypervisor::{CopyDirection, DomId, EventChannels, GrantCopy, Grants, Region};
+use lane::limits::SLOT_BYTES;
+use lane::{Frame, Producer};
+use net_switch::{Forward, MacAddress, PortId, PortSet, Switch, TimeNs};
+use netif::{Multicast, TxPacket, TxStatus};
+
+use super::frame::{Facts, finish};
+use super::queue::{BACKLOG_SOURCE, Queue};
+use super::uplink::Uplink;
+use super::vif::{QueueId, Vif, VifId};
+use crate::error::Error;
+use crate::limits::{BATCH, FRAME_BYTES_MAX, SCRATCH_BYTES, UPLINK_FRAME_BYTES_MAX};
+use crate::state::Label;
+
+/// What is behind a port of the switch.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Side {
+    /// A network card, by its place among the uplinks.
+    Nic(usize),
+    /// A guest's interface.
+    Guest(VifId),
+}
+
+/// What moves frames.
+pub struct Fabric {
+    /// Guests' pages.
+    pub grants: Box<dyn Grants>,
+    /// Event channels.
+    pub events: Box<dyn EventChannels>,
+    /// Network cards.
+    pub uplinks: Vec<Uplink>,
+    /// Guests' interfaces.
+    pub vifs: BTreeMap<VifId, Vif>,
+    /// Who is where.
+    pub switch: Switch,
+    /// What is behind the switch's ports.
+    pub sides: BTreeMap<PortId, Side>,
+    /// Interfaces whose guests broke their rings, with the reason.
+    pub broken: Vec<(VifId, Error)>,
+    scratch: Arc<Region>,
+    frame: Vec<u8>,
+    segment: Vec<u8>,
+}
+
+/// A packet of the guest that was copied into the scratch memory.
+struct Copied {
+    packet: TxPacket,
+    offset: usize,
+    failed: bool,
+}
+
+/// What became of a frame.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Forwarded {
+    /// It is with all that get it, or was dropped and counted.
+    Taken,
+    /// A lane is full: it has to wait.
+    NoRoom,
+    /// It is not what its guest says.
+    Bad,
+}
+
+impl Fabric {
+    /// No interfaces yet.
+    ///
+    /// # Errors
+    /// [`Error::Region`].
+    pub fn new(
+        grants: Box<dyn Grants>,
+        events: Box<dyn EventChannels>,
+        uplinks: Vec<Uplink>,
+        switch: Switch,
+    ) -> Result<Self, Error> {
+        let nics = uplinks.iter().enumerate();
+        let sides = nics.map(|(number, uplink)| (uplink.port, Side::Nic(number))).collect();
+        Ok(Self {
+            grants,
+            events,
+            uplinks,
+            vifs: BTreeMap::new(),
+            switch,
+            sides,
+            broken: vec![],
+            scratch: Arc::new(Region::create("net-scratch", SCRATCH_BYTES)?),
+            frame: vec![0; FRAME_BYTES_MAX],
+            segment: vec![0; UPLINK_FRAME_BYTES_MAX],
+        })
+    }
+
+    /// Moves what a guest sent. True if there may be more.
+    ///
+    /// # Errors
+    /// What is no guest's fault.
+    pub fn pump_tx(&mut self, id: QueueId, now: Duration) -> Result<bool, Error> {
+        let Some(mut queue) = self.take_queue(id) else { return Ok(false) };
+        let moved = self.move_tx(id, &mut queue, now);
+        self.settle(id, queue, moved)
+    }
+
+    /// Moves what waits in a queue's backlog. True if there may be more.
+    ///
+    /// # Errors
+    /// What is no guest's fault.
+    pub fn pump_backlog(&mut self, id: QueueId) -> Result<bool, Error> {
+        let Some(mut queue) = self.take_queue(id) else { return Ok(false) };
+        let moved = self.move_backlog(&mut queue);
+        self.settle(id, queue, moved)
+    }
+
+    fn take_queue(&mut self, id: QueueId) -> Option<Queue> {
+        self.vifs.get_mut(&id.vif)?.queues.get_mut(id.queue)?.take()
+    }
+
+    /// Puts the queue back; a guest that broke its ring loses its interface and harms nobody else.
+    fn settle(&mut self, id: QueueId, queue: Queue, moved: Result<bool, Error>) -> Result<bool, Error> {
+        if let Some(place) = self.vifs.get_mut(&id.vif).and_then(|vif| vif.queues.get_mut(id.queue)) {
+            *place = Some(queue);
+        }
+        match moved {
+            Err(error @ Error::Ring(_)) => {
+                self.broken.push((id.vif, error));
+                Ok(false)
+            }
+            moved => moved,
+        }
+    }
+
+    fn move_tx(&mut self, id: QueueId, queue: &mut Queue, now: Duration) -> Result<bool, Error> {
+        let (copied, more) = self.gather(queue)?;
+        let mut done = 0;
+        queue.waits_for_lane = false;
+        for Copied { packet, offset, failed } in &copied {
+            let status = match packet.multicast() {
+                Some(change) => self.change_multicast(id, change),
+                None if packet.fault().is_some() || *failed => TxStatus::Error,
+                None => match self.forward_copied(id, queue, packet, *offset, now)? {
+                    Forwarded::Taken => TxStatus::Okay,
+                    Forwarded::Bad => TxStatus::Error,
+                    Forwarded::NoRoom => {
+                        queue.waits_for_lane = true;
+                        break;
+                    }
+                },
+            };
+            count_tx(queue, packet, status);
+            queue.tx.answer(packet, status);
+            done += 1;
+        }
+        for Copied { packet, .. } in copied[done..].iter().rev() {
+            queue.tx.untake(packet);
+        }
+        self.publish_targets();
+        if queue.publish_tx() {
+            self.events.notify(queue.tx_port)?;
+        }
+        Ok(more && done == copied.len())
+    }
+
+    /// Takes packets and copies them, as many as the scratch memory holds.
+    fn gather(&mut self, queue: &mut Queue) -> Result<(Vec<Copied>, bool), Error> {
+        let mut copied = Vec::with_capacity(BATCH);
+        let mut end = 0;
+        while copied.len() < BATCH {
+            let Some(packet) = queue.tx.take()? else {
+                self.copy_in(queue.domid, &mut copied);
+                return Ok((copied, false));
+            };
+            if end + packet.length_bytes() > SCRATCH_BYTES {
+                queue.tx.untake(&packet);
+                break;
+            }
+            let offset = end;
+            end += packet.length_bytes();
+            copied.push(Copied { packet, offset, failed: false });
+        }
+        self.copy_in(queue.domid, &mut copied);
+        Ok((copied, true))
+    }
+
+    fn copy_in(&self, domid: DomId, copied: &mut [Copied]) {
+        let mut copies = vec![];
+        let mut owners = vec![];
+        for (number, Copied { packet, offset, .. }) in copied.iter().enumerate() {
+            let mut at = *offset;
+            for part in packet.parts() {
+                let copy =
+                    GrantCopy::new(part.gref, &self.scratch, part.length_bytes, CopyDirection::FromGuest);
+                copies.push(copy.at_guest(part.offset_bytes).at_region(at));
+                owners.push(number);
+                at += usize::from(part.length_bytes);
+            }
+        }
+        for chunk in copies.chunks_mut(GRANT_COPIES_MAX) {
+            if let Err(error) = self.grants.copy(domid, chunk) {
+                tracing::debug!(%domid, %error, "no packet can be copied");
+            }
+        }
+        for (copy, owner) in copies.iter().zip(owners) {
+            copied[owner].failed |= !copy.status.is_ok();
+        }
+    }
+
+    fn change_multicast(&mut self, id: QueueId, change: Multicast) -> TxStatus {
+        let Some(vif) = self.vifs.get(&id.vif) else { return TxStatus::Error };
+        let changed = match change {
+            Multicast::Add(group) => self.switch.add_group(vif.port, MacAddress(group.0)),
+            Multicast::Del(group) => self.switch.remove_group(vif.port, MacAddress(group.0)),
+        };
+        if changed.is_ok() { TxStatus::Okay } else { TxStatus::Error }
+    }
+
+    /// Gives a packet that lies in the scratch memory to all that get it.
+    fn forward_copied(
+        &mut self,
+        id: QueueId,
+        queue: &Queue,
+        packet: &TxPacket,
+        offset: usize,
+        now: Duration,
+    ) -> Result<Forwarded, Error> {
+        let length_bytes = packet.length_bytes();
+        let mut frame = std::mem::take(&mut self.frame);
+        let bytes = &mut frame[..length_bytes];
+        self.scratch.read(offset, bytes);
+        let label = Label { source: queue.source, seq: packet.index().0 };
+        let facts = Facts { checksum: packet.checksum(), gso: packet.gso(), label };
+        let from = self.vifs.get(&id.vif).map(|vif| vif.port);
+        let targets = self.targets(from, bytes, now);
+        let replay = queue.replay_before.is_some_and(|end| end.since(packet.index()) <= netif::ring::RING_SLOTS);
+        let forwarded = self.forward(bytes, &facts, targets, replay);
+        self.frame = frame;
+        forwarded
+    }
+
+    fn targets(&mut self, from: Option<PortId>, frame: &[u8], now: Duration) -> PortSet {
+        let now = TimeNs(u64::try_from(now.as_nanos()).unwrap_or(u64::MAX));
+        let forward = from.map(|from| self.switch.forward(now, from, frame, frame.len() as u64));
+        match forward {
+            Some(Ok(Forward::To(targets))) => targets,
+            _ => PortSet::EMPTY,
+        }
+    }
+
+    fn guests(&self, targets: PortSet) -> impl Iterator<Item = VifId> + use<> {
+        let guests: Vec<_> = targets
+            .iter()
+            .filter_map(|port| match self.sides.get(&port) {
+                Some(Side::Guest(vif)) => Some(*vif),
+                _ => None,
+            })
+            .collect();
+        guests.into_iter()
+    }
+
+    /// Gives a frame that lies in private memory to all that get it: network cards first, for they can refuse.
+    fn forward(
+        &mut self,
+        frame: &mut [u8],
+        facts: &Facts,
+        targets: PortSet,
+        replay: bool,
+    ) -> Result<Forwarded, Error> {
+        for port in targets.iter() {
+            let Some(Side::Nic(number)) = self.sides.get(&port) else { continue };
+            let uplink = &mut self.uplinks[*number];
+            if replay && was_pushed(&uplink.tx, facts.label) {
+                continue;
+            }
+            match send_up(uplink, frame, facts, &mut self.segment) {
+                Ok(true) => {}
+                Ok(false) => return Ok(Forwarded::NoRoom),
+                Err(Error::Frame(_)) => return Ok(Forwarded::Bad),
+                Err(error) => return Err(error),
+            }
+        }
+        for vif in self.guests(targets) {
+            self.hold_back(vif, frame, facts, replay)?;
+        }
+        Ok(Forwarded::Taken)
+    }
+
+    /// Stages a frame for the backlog of a guest; one without room there is dropped and counted. It is published after all
+    /// that goes straight to the guest, which came before it: so a label in a backlog tells that every frame before it is
+    /// with the guest or there.
+    fn hold_back(&mut self, id: VifId, frame: &mut [u8], facts: &Facts, replay: bool) -> Result<(), Error> {
+        let Some(vif) = self.vifs.get_mut(&id) else { return Ok(()) };
+        let wants = vif.wants;
+        let Some(queue) = vif.queue_for(frame) else { return Ok(()) };
+        if replay && was_pushed(&queue.backlog_in, facts.label) {
+            return Ok(());
+        }
+        if wants.takes(frame.len(), facts.checksum, facts.gso) {
+            return queue.hold(frame, &facts.meta());
+        }
+        let plain = facts.finished().meta();
+        let mut fault = None;
+        let finished = finish(frame, facts, UPLINK_FRAME_BYTES_MAX, &mut self.segment, |segment| {
+            fault = queue.hold(segment, &plain).err();
+            fault.is_none()
+        });
+        if finished.is_err() {
+            queue.counts.rx_overflow.add(1);
+        }
+        fault.map_or(Ok(()), Err)
+    }
+
+    /// Moves what came from the wire. True if there may be more.
+    ///
+    /// # Errors
+    /// A lane that makes no sense: its driver is to be replaced, and the lane made anew.
+    pub fn pump_rx(&mut self, number: usize, now: Duration) -> Result<bool, Error> {
+        let mut touched: Vec<(QueueId, Label)> = vec![];
+        let mut more = true;
+        for _ in 0..BATCH {
+            let Some(frame) = self.uplinks[number].rx.peek()? else {
+                more = false;
+                break;
+            };
+            if !frame.is_void() {
+                self.receive(number, &frame, now, &mut touched)?;
+            }
+            self.uplinks[number].rx.advance(&frame);
+        }
+        for (id, upto) in touched {
+            self.deliver(id, upto)?;
+        }
+        self.publish_targets();
+        Ok(more)
+    }
+
+    fn receive(
+        &mut self,
+        number: usize,
+        frame: &Frame,
+        now: Duration,
+        touched: &mut Vec<(QueueId, Label)>,
+    ) -> Result<(), Error> {
+        let uplink = &self.uplinks[number];
+        let mut bytes = std::mem::take(&mut self.frame);
+        let length_bytes = uplink.rx.copy_to(frame, &mut bytes);
+        let label = Label { source: uplink.number, seq: frame.number() };
+        let facts = Facts { label, ..Facts::of(frame.meta()) };
+        let replay = uplink.is_replay(frame);
+        let port = uplink.port;
+        let targets = self.targets(Some(port), &bytes[..length_bytes], now);
+        for vif in self.guests(targets) {
+            let given = self.give(number, frame, vif, &mut bytes[..length_bytes], &facts, replay)?;
+            note(touched, given, label);
+        }
+        self.frame = bytes;
+        Ok(())
+    }
+
+    /// Plans a frame of a lane straight into the guest's pages if nothing waits before it; else it waits behind.
+    fn give(
+        &mut self,
+        number: usize,
+        frame: &Frame,
+        id: VifId,
+        bytes: &mut [u8],
+        facts: &Facts,
+        replay: bool,
+    ) -> Result<Option<QueueId>, Error> {
+        let uplink = &self.uplinks[number];
+        let Some(vif) = self.vifs.get_mut(&id) else { return Ok(None) };
+        let takes = vif.wants.takes(bytes.len(), facts.checksum, facts.gso);
+        let Some(index) = vif.queue_index_for(bytes) else { return Ok(None) };
+        let Some(queue) = vif.queues[index].as_mut() else { return Ok(None) };
+        if replay && queue.was_delivered(facts.label, crate::limits::LANE_SLOTS) {
+            return Ok(None);
+        }
+        if takes && !queue.is_behind()? {
+            let meta = netif::FrameMeta::new(bytes.len(), facts.checksum, facts.gso)?;
+            match queue.plan(meta, uplink.region(), uplink.rx.pieces(frame)) {
+                Ok(true) => return Ok(Some(QueueId { vif: id, queue: index })),
+                Ok(false) => {}
+                Err(error) => {
+                    self.broken.push((id, error));
+                    return Ok(None);
+                }
+            }
+        }
+        self.hold_back(id, bytes, facts, replay)?;
+        Ok(None)
+    }
+
+    fn deliver(&mut self, id: QueueId, upto: Label) -> Result<(), Error> {
+        let Some(mut queue) = self.take_queue(id) else { return Ok(()) };
+        let delivered = queue.deliver(self.grants.as_ref(), upto);
+        let delivered = delivered.and_then(|notify| self.notify_rx(&queue, notify));
+        self.settle(id, queue, delivered.map(|()| false)).map(drop)
+    }
+
+    fn notify_rx(&mut self, queue: &Queue, notify: bool) -> Result<(), Error> {
+        if notify { Ok(self.events.notify(queue.rx_port)?) } else { Ok(()) }
+    }
+
+    fn move_backlog(&mut self, queue: &mut Queue) -> Result<bool, Error> {
+        let mut last = None;
+        for _ in 0..BATCH {
+            let Some(frame) = queue.backlog_out.peek()? else { break };
+            let facts = Facts::of(frame.meta());
+            let meta = netif::FrameMeta::new(frame.length_bytes(), facts.checksum, facts.gso)?;
+            let (region, pieces) =
+                (queue.backlog_out.ring().region().clone(), queue.backlog_out.pieces(&frame));
+            if !queue.plan(meta, &region, pieces)? {
+                break;
+            }
+            queue.backlog_out.advance(&frame);
+            last = Some(Label { source: BACKLOG_SOURCE, seq: frame.number() });
+        }
+        let Some(upto) = last else { return Ok(false) };
+        let notify = queue.deliver(self.grants.as_ref(), upto)?;
+        queue.backlog_out.commit();
+        self.notify_rx(queue, notify)?;
+        Ok(queue.backlog_out.backlog_slots()? > 0)
+    }
+
+    fn publish_targets(&mut self) {
+        for queue in self.vifs.values_mut().flat_map(Vif::queues_mut) {
+            queue.publish_held();
+        }
+        for uplink in &mut self.uplinks {
+            uplink.commit();
+        }
+    }
+}
+
+fn count_tx(queue: &Queue, packet: &TxPacket, status: TxStatus) {
+    if packet.multicast().is_some() {
+        return;
+    }
+    match status {
+        TxStatus::Okay => {
+            queue.counts.tx_frames.add(1);
+            queue.counts.tx_bytes.add(packet.length_bytes() as u64);
+        }
+        TxStatus::Dropped | TxStatus::Error => queue.counts.tx_errors.add(1),
+    }
+}
+
+/// Remembers that a queue has something planned, up to this frame.
+fn note(touched: &mut Vec<(QueueId, Label)>, given: Option<QueueId>, label: Label) {
+    let Some(id) = given else { return };
+    match touched.iter_mut().find(|(known, _)| *known == id) {
+        Some((_, upto)) => *upto = label,
+        None => touched.push((id, label)),
+    }
+}
+
+/// Had a former shadow put this frame there?
+fn was_pushed(target: &Producer, label: Label) -> bool {
+    target
+        .last_seq_of(label.source)
+        .is_some_and(|last| last.wrapping_sub(label.seq) < netif::ring::RING_SLOTS)
+}
+
+/// Stages a frame for the wire. False if there is no room for all of it.
+fn send_up(uplink: &mut Uplink, frame: &mut [u8], facts: &Facts, segment: &mut [u8]) -> Result<bool, Error> {
+    let plain = facts.finished().meta();
+    let tx = &mut uplink.tx;
+    let slots = slots_needed(frame.len(), facts);
+    if slots > tx.ring().slots() {
+        return Err(netif::FrameFault::Length(frame.len()).into());
+    }
+    if tx.room_slots()? < slots {
+        uplink.wanted = true;
+        return Ok(false);
+    }
+    let mut fault = None;
+    finish(frame, facts, UPLINK_FRAME_BYTES_MAX, segment, |bytes| {
+        fault = stage(tx, bytes, &plain).err();
+        fault.is_none()
+    })?;
+    fault.map_or(Ok(true), Err)
+}
+
+/// Slots of a lane that a frame takes at most.
+fn slots_needed(length_bytes: usize, facts: &Facts) -> u32 {
+    let frames = facts.gso.map_or(1, |gso| length_bytes.div_ceil(usize::from(gso.size_bytes).max(1)));
+    let each = if facts.gso.is_some() { UPLINK_FRAME_BYTES_MAX } else { length_bytes };
+    u32::try_from(frames * each.div_ceil(SLOT_BYTES)).unwrap_or(u32::MAX)
+}
+
+fn stage(tx: &mut Producer, bytes: &[u8], meta: &lane::FrameMeta) -> Result<(), Error> {
+    let reservation = tx.reserve(bytes.len())?.ok_or(Error::Full { what: "frame in a lane" })?;
+    tx.write(&reservation, 0, bytes);
+    Ok(tx.stage(reservation, meta)?)
+}

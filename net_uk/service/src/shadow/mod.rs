@@ -1,0 +1,466 @@
+//! The shadow: the network backend as guests see it.
+//!
+//! One thread moves frames ([`fabric`]); another one speaks with the store ([`xenbus`]) and tells the first what to connect.
+//! So a store that is slow or gone holds up no frame.
+
+pub mod fabric;
+mod frame;
+mod queue;
+pub mod uplink;
+mod vif;
+mod wants;
+mod xenbus;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, TryRecvError};
+use std::time::{Duration, Instant};
+
+use hypervisor::{DomId, Host, HostSpec, Port, Region};
+use lane::Lane;
+use net_switch::limits::AGEING_DEFAULT_NS;
+use net_switch::{MacAddress, PortConfig, Switch};
+use netif::features::{Events, FrontendConfig, QueueConfig};
+use tokio::sync::mpsc::UnboundedSender;
+
+pub use wants::Wants;
+use xenbus::{Command, DeviceKey};
+
+use crate::error::Error;
+use crate::limits::{BEAT, EVENTS_PER_TURN_MAX, LANE_SLOTS, SOURCES};
+use crate::poller::{Interest, Poller};
+use crate::state::{Heartbeat, Place, QueueRecord, State, VifRecord};
+use crate::wire::{Boss, Begun, Order, Said, names};
+use fabric::{Fabric, Side};
+use queue::Queue;
+use uplink::{FIRST_QUEUE_SOURCE, Uplink, drain};
+use vif::{QueueId, Vif, VifId};
+
+const BOSS: u64 = 0;
+const EVENTS: u64 = 1;
+const COMMANDS: u64 = 2;
+const UPLINKS: u64 = 16;
+
+/// The shadow's process.
+pub struct Shadow {
+    boss: Option<Boss>,
+    fabric: Fabric,
+    state: State,
+    poller: Poller,
+    commands: Receiver<Command>,
+    commands_wake: Arc<OwnedFd>,
+    ports: BTreeMap<u32, Vec<QueueId>>,
+    devices: BTreeMap<DeviceKey, VifId>,
+    /// Ports whose events were taken and not unmasked.
+    masked: Vec<Port>,
+    next_source: u16,
+    began: Instant,
+    heartbeat: Heartbeat,
+    /// Devices that were taken down without an order.
+    lost: UnboundedSender<DeviceKey>,
+    /// Lanes that may hold more frames.
+    lanes_pending: Vec<bool>,
+}
+
+/// Runs until the keeper says stop, or for ever without one.
+///
+/// # Errors
+/// What makes it useless: the keeper starts another.
+pub fn run(host: &HostSpec, store: Option<&std::path::Path>) -> Result<(), Error> {
+    let (boss, begun) = Boss::meet()?;
+    let mut shadow = Shadow::begin(boss, begun, host, store)?;
+    shadow.serve()
+}
+
+impl Shadow {
+    fn begin(
+        boss: Boss,
+        mut begun: Begun,
+        spec: &HostSpec,
+        store: Option<&std::path::Path>,
+    ) -> Result<Self, Error> {
+        let state = State::open(begun.take(names::STATE, "state")?)?;
+        let host = Host::adopt(spec, begun.take_all(names::EVTCHN))?;
+        let mut switch = Switch::new(AGEING_DEFAULT_NS);
+        let uplinks = take_uplinks(&mut begun, &mut switch)?;
+        let poller = Poller::new()?;
+        poller.add(&boss, BOSS, Interest::READ)?;
+        poller.add(host.events.wait_fd(), EVENTS, Interest::READ)?;
+        for (number, uplink) in uplinks.iter().enumerate() {
+            poller.add(&uplink.wake_shadow, UPLINKS + number as u64, Interest::READ)?;
+        }
+        let lanes_pending = vec![true; uplinks.len()];
+        let fabric = Fabric::new(host.grants, host.events, uplinks, switch)?;
+        let commands_wake = Arc::new(uplink::eventfd()?);
+        poller.add(&*commands_wake, COMMANDS, Interest::READ)?;
+        let heartbeat = state.heartbeat();
+        heartbeat.begin(begun.begin.epoch);
+        let (sender, commands) = std::sync::mpsc::channel();
+        let (lost, lost_receiver) = tokio::sync::mpsc::unbounded_channel();
+        let mut shadow = Self {
+            boss: Some(boss),
+            fabric,
+            state,
+            poller,
+            commands,
+            commands_wake: commands_wake.clone(),
+            ports: BTreeMap::new(),
+            devices: BTreeMap::new(),
+            masked: vec![],
+            next_source: FIRST_QUEUE_SOURCE,
+            began: Instant::now(),
+            heartbeat,
+            lost,
+            lanes_pending,
+        };
+        shadow.take_over();
+        let known = shadow.devices.keys().copied().collect();
+        let commands = xenbus::Commands { sender, wake: commands_wake, lost: lost_receiver };
+        xenbus::start(store, commands, known)?;
+        shadow.heartbeat.set_ready();
+        if let Some(boss) = &shadow.boss {
+            boss.say(Said::Ready(true));
+        }
+        Ok(shadow)
+    }
+
+    /// Takes over the interfaces of a former shadow. One that cannot be taken over is given up, and closed in the store by
+    /// and by.
+    fn take_over(&mut self) {
+        let records: Vec<_> = self.state.connected().collect();
+        for (place, record) in records {
+            let last = record.queues.iter().map(|queue| queue.source).max().unwrap_or(0);
+            self.next_source = self.next_source.max(last.saturating_add(1));
+            let domid = DomId(record.domid);
+            if let Err(error) = self.attach(place, &record, true) {
+                tracing::warn!(%domid, handle = record.handle, %error, "an interface cannot be taken over");
+                self.note("vif_lost", format!("vif{domid}.{}: {error}", record.handle));
+                let _ = self.state.free(place);
+            }
+        }
+    }
+
+    fn attach(&mut self, place: Place, record: &VifRecord, again: bool) -> Result<(), Error> {
+        let id = VifId::of_place(place);
+        let domid = DomId(record.domid);
+        let mut queues = vec![];
+        for (number, queue) in record.queues.iter().enumerate() {
+            let memory = self.state.queue(place, number)?;
+            let mut attached = Queue::attach(self.fabric.grants.as_ref(), domid, queue, memory)?;
+            if again {
+                attached.replay_before = Some(attached.tx.published().plus(netif::ring::RING_SLOTS));
+            }
+            queues.push(Some(attached));
+        }
+        let wants = Wants::from_bits(record.flags);
+        let mut config = PortConfig::vif(MacAddress(record.mac));
+        config.filters_multicast = wants.multicast_control;
+        let port = self.fabric.switch.add_port(config)?;
+        self.fabric.sides.insert(port, Side::Guest(id));
+        self.fabric.vifs.insert(id, Vif { port, wants, queues });
+        for (number, queue) in record.queues.iter().enumerate() {
+            for port in [queue.tx_port, queue.rx_port] {
+                let ids = self.ports.entry(port).or_default();
+                let id = QueueId { vif: id, queue: number };
+                if !ids.contains(&id) {
+                    ids.push(id);
+                }
+                // A former shadow may have taken an event and died, or died before it could send one.
+                self.fabric.events.unmask(Port(port))?;
+                self.fabric.events.notify(Port(port))?;
+            }
+        }
+        self.devices.insert(DeviceKey { domid, handle: record.handle }, id);
+        Ok(())
+    }
+
+    fn serve(&mut self) -> Result<(), Error> {
+        let mut ready = vec![];
+        loop {
+            self.heartbeat.beat();
+            self.take_events()?;
+            let more = self.pump()?;
+            self.unmask()?;
+            self.drop_broken();
+            let pause = if more || !self.may_sleep()? { Duration::ZERO } else { BEAT };
+            self.poller.wait(pause, &mut ready)?;
+            self.awake();
+            for word in &ready {
+                match *word {
+                    BOSS if self.take_orders()? => return Ok(()),
+                    COMMANDS => self.obey()?,
+                    word if word >= UPLINKS => {
+                        let number = usize::try_from(word - UPLINKS).unwrap_or(usize::MAX);
+                        drain(&self.fabric.uplinks[number].wake_shadow);
+                        self.lanes_pending[number] = true;
+                        // A driver that took frames off made room for those that guests keep waiting.
+                        self.fabric.uplinks[number].wanted = false;
+                        self.all_waiting_pending();
+                    }
+                    _ => {}
+                }
+            }
+        }
+    }
+
+    fn now(&self) -> Duration {
+        self.began.elapsed()
+    }
+
+    fn take_events(&mut self) -> Result<(), Error> {
+        for _ in 0..EVENTS_PER_TURN_MAX {
+            let Some(port) = self.fabric.events.pending()? else { return Ok(()) };
+            self.masked.push(port);
+            for id in self.ports.get(&port.0).into_iter().flatten() {
+                let queues = self.fabric.vifs.get_mut(&id.vif).map(|vif| &mut vif.queues);
+                if let Some(queue) = queues.and_then(|queues| queues[id.queue].as_mut()) {
+                    (queue.tx_pending, queue.rx_pending) = (true, true);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// An event that comes from here on is told again: so a guest that sends many is served once a turn.
+    fn unmask(&mut self) -> Result<(), Error> {
+        for port in std::mem::take(&mut self.masked) {
+            if self.ports.contains_key(&port.0) {
+                self.fabric.events.unmask(port)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Gives every side with work one batch. True if there may be more.
+    fn pump(&mut self) -> Result<bool, Error> {
+        let now = self.now();
+        let mut more = false;
+        for number in 0..self.lanes_pending.len() {
+            if std::mem::take(&mut self.lanes_pending[number]) {
+                self.lanes_pending[number] = self.fabric.pump_rx(number, now)?;
+                more |= self.lanes_pending[number];
+            }
+        }
+        for id in self.pending(|queue| std::mem::take(&mut queue.rx_pending)) {
+            more |= self.fabric.pump_backlog(id)?;
+        }
+        for id in self.pending(|queue| std::mem::take(&mut queue.tx_pending)) {
+            if self.fabric.pump_tx(id, now)? {
+                more = true;
+                self.set_tx_pending(id);
+            }
+        }
+        Ok(more)
+    }
+
+    fn pending(&mut self, mut wanted: impl FnMut(&mut Queue) -> bool) -> Vec<QueueId> {
+        let vifs = self.fabric.vifs.iter_mut();
+        let queues = vifs.flat_map(|(vif, at)| {
+            at.queues.iter_mut().enumerate().map(move |(queue, at)| (QueueId { vif: *vif, queue }, at))
+        });
+        queues.filter_map(|(id, queue)| wanted(queue.as_mut()?).then_some(id)).collect()
+    }
+
+    fn set_tx_pending(&mut self, id: QueueId) {
+        let vif = self.fabric.vifs.get_mut(&id.vif);
+        if let Some(queue) = vif.and_then(|vif| vif.queues[id.queue].as_mut()) {
+            queue.tx_pending = true;
+        }
+    }
+
+    /// Tells everybody to send a signal for what comes from now on. False if something came meanwhile.
+    fn may_sleep(&mut self) -> Result<bool, Error> {
+        let mut sleep = true;
+        for queue in self.fabric.vifs.values_mut().flat_map(Vif::queues_mut) {
+            // Requests that wait for room in a lane are not news.
+            if !queue.waits_for_lane && queue.tx.final_check() {
+                queue.tx_pending = true;
+                sleep = false;
+            }
+            if queue.rx.final_check() {
+                queue.rx_pending = true;
+                sleep = false;
+            }
+            sleep &= !queue.rx_pending;
+        }
+        for (number, uplink) in self.fabric.uplinks.iter_mut().enumerate() {
+            if !uplink.rx.prepare_sleep()? {
+                self.lanes_pending[number] = true;
+                sleep = false;
+            }
+            if uplink.wanted && !uplink.tx.prepare_sleep(uplink::ROOM_SLOTS)? {
+                uplink.wanted = false;
+                sleep = false;
+            }
+        }
+        if !sleep {
+            self.all_waiting_pending();
+        }
+        Ok(sleep)
+    }
+
+    fn all_waiting_pending(&mut self) {
+        for queue in self.fabric.vifs.values_mut().flat_map(Vif::queues_mut) {
+            queue.tx_pending |= queue.waits_for_lane;
+        }
+    }
+
+    fn awake(&mut self) {
+        for uplink in &mut self.fabric.uplinks {
+            uplink.rx.awake();
+        }
+    }
+
+    /// Takes interfaces down whose guests broke their rings.
+    fn drop_broken(&mut self) {
+        for (id, error) in std::mem::take(&mut self.fabric.broken) {
+            let key = self.devices.iter().find(|(_, known)| **known == id).map(|(key, _)| *key);
+            let Some(key) = key else { continue };
+            tracing::warn!(domid = %key.domid, handle = key.handle, %error, "a guest broke its interface");
+            self.note("vif_broken", format!("vif{}.{}: {error}", key.domid, key.handle));
+            self.disconnect(key);
+            let _ = self.lost.send(key);
+        }
+    }
+
+    fn obey(&mut self) -> Result<(), Error> {
+        drain(&self.commands_wake);
+        loop {
+            match self.commands.try_recv() {
+                Ok(Command::Connect { key, config, mac, answer }) => {
+                    let connected = self.connect(key, &config, mac);
+                    if let Err(error) = &connected {
+                        self.note("vif_refused", format!("vif{}.{}: {error}", key.domid, key.handle));
+                    }
+                    let _ = answer.send(connected.is_ok());
+                }
+                Ok(Command::Disconnect { key, answer }) => {
+                    self.disconnect(key);
+                    let _ = answer.send(true);
+                }
+                Err(TryRecvError::Empty) => return Ok(()),
+                Err(TryRecvError::Disconnected) => return Err(Error::Missing { name: "thread for the store" }),
+            }
+        }
+    }
+
+    fn connect(&mut self, key: DeviceKey, config: &FrontendConfig, mac: [u8; 6]) -> Result<(), Error> {
+        if self.devices.contains_key(&key) {
+            return Ok(());
+        }
+        let place = self.state.free_place().ok_or(Error::Full { what: "interface" })?;
+        self.state.prepare(place, config.queues.len())?;
+        let flags = wants(config).bits();
+        let mut record = VifRecord { domid: key.domid.0, handle: key.handle, flags, mac, queues: vec![] };
+        for queue in &config.queues {
+            match self.bind(key.domid, queue) {
+                Ok(queue) => record.queues.push(queue),
+                Err(error) => {
+                    self.unbind(&record);
+                    return Err(error);
+                }
+            }
+        }
+        // Recorded first: a successor that finds it can only take over what is bound.
+        self.state.commit(place, &record);
+        let attached = self.attach(place, &record, false);
+        if attached.is_err() {
+            self.unbind(&record);
+            self.state.free(place)?;
+        }
+        attached
+    }
+
+    fn bind(&mut self, domid: DomId, queue: &QueueConfig) -> Result<QueueRecord, Error> {
+        let events = &mut self.fabric.events;
+        let (tx_port, rx_port) = match queue.events {
+            Events::Shared(port) => {
+                let port = events.bind_interdomain(domid, port)?;
+                (port, port)
+            }
+            Events::Split { tx, rx } => {
+                (events.bind_interdomain(domid, tx)?, events.bind_interdomain(domid, rx)?)
+            }
+        };
+        let source = self.next_source;
+        self.next_source = if source + 1 < SOURCES { source + 1 } else { FIRST_QUEUE_SOURCE };
+        let (tx_gref, rx_gref) = (queue.tx_ring.0, queue.rx_ring.0);
+        Ok(QueueRecord { tx_gref, rx_gref, tx_port: tx_port.0, rx_port: rx_port.0, source })
+    }
+
+    fn unbind(&mut self, record: &VifRecord) {
+        let ports: BTreeSet<u32> = record.queues.iter().flat_map(|queue| [queue.tx_port, queue.rx_port]).collect();
+        for port in ports {
+            self.ports.remove(&port);
+            if let Err(error) = self.fabric.events.unbind(Port(port)) {
+                tracing::debug!(port, %error, "unbind");
+            }
+        }
+    }
+
+    fn disconnect(&mut self, key: DeviceKey) {
+        let Some(id) = self.devices.remove(&key) else { return };
+        if let Some(vif) = self.fabric.vifs.remove(&id) {
+            self.fabric.sides.remove(&vif.port);
+            let _ = self.fabric.switch.remove_port(vif.port);
+        }
+        let place = id.place();
+        if let Some(record) = self.state.record(place) {
+            self.unbind(&record);
+        }
+        if let Err(error) = self.state.free(place) {
+            tracing::warn!(%error, "memory of an interface stays");
+        }
+    }
+
+    /// True if it is to stop. Without a keeper it goes on.
+    fn take_orders(&mut self) -> Result<bool, Error> {
+        while let Some(boss) = &self.boss {
+            match boss.order() {
+                Ok(Some(Order::Stop(_))) => return Ok(true),
+                Ok(Some(_)) => {}
+                Ok(None) => return Ok(false),
+                Err(error) => {
+                    tracing::warn!(%error, "the keeper is gone");
+                    self.poller.remove(boss)?;
+                    self.boss = None;
+                }
+            }
+        }
+        Ok(false)
+    }
+
+    fn note(&self, kind: &str, detail: String) {
+        if let Some(boss) = &self.boss {
+            boss.note(kind, detail);
+        }
+    }
+}
+
+fn take_uplinks(begun: &mut Begun, switch: &mut Switch) -> Result<Vec<Uplink>, Error> {
+    let nics = begun.begin.nics.clone();
+    let uplink = |nic: crate::wire::Nic| {
+        let number = nic.number;
+        let lane = begun.take(&format!("{}{number}", names::LANE), "lane")?;
+        let lane = Lane::attach(Arc::new(Region::open(lane, Lane::bytes(LANE_SLOTS, LANE_SLOTS))?))?;
+        let wake_driver = begun.take(&format!("{}{number}", names::WAKE_DRIVER), "eventfd")?;
+        let wake_shadow = begun.take(&format!("{}{number}", names::WAKE_SHADOW), "eventfd")?;
+        let number = u16::try_from(number).map_err(|_| Error::Full { what: "network card" })?;
+        let port = switch.add_port(PortConfig::nic())?;
+        Uplink::attach(nic.spec, number, port, lane, wake_driver, wake_shadow)
+    };
+    nics.into_iter().map(uplink).collect()
+}
+
+fn wants(config: &FrontendConfig) -> Wants {
+    Wants {
+        sg: config.scatter_gather,
+        gso_v4: config.gso_tcpv4,
+        gso_v6: config.gso_tcpv6,
+        csum_v4: config.ipv4_checksum,
+        csum_v6: config.ipv6_checksum,
+        rx_notify: config.rx_notify,
+        multicast_control: config.multicast_control,
+    }
+}

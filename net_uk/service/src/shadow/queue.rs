@@ -1,0 +1,269 @@
+//! One queue of a guest's interface: both rings, the logs of what is published on them, and the backlog.
+//!
+//! What is promised when the shadow dies at any instruction:
+//!
+//! - *From the guest.* A request is answered after its frame is in the memory of whoever gets it. The successor takes
+//!   requests from `rsp_prod` on, and passes over frames whose label is in that memory already.
+//! - *To the guest.* Frames are taken off a lane or the backlog after `rsp_prod` was stored; the log that is written before
+//!   tells the successor up to which frame that store covers.
+
+use hypervisor::{CopyDirection, DomId, GrantCopy, GrantRef, Grants, Page, Port, Region};
+use lane::{Consumer, Piece, Producer};
+use netif::{FrameMeta, RxPlan, RxRing, RxStatus, TxRing};
+
+use crate::error::Error;
+use crate::state::{Counts, Label, PublishLog, QueueMemory, QueueRecord};
+
+/// Source of frames that wait in the queue's own backlog.
+pub const BACKLOG_SOURCE: u16 = u16::MAX;
+
+/// One queue.
+pub struct Queue {
+    /// The guest.
+    pub domid: DomId,
+    /// Its transmit ring.
+    pub tx: TxRing<Page>,
+    /// Its receive ring.
+    pub rx: RxRing<Page>,
+    /// Port for the transmit ring.
+    pub tx_port: Port,
+    /// Port for the receive ring.
+    pub rx_port: Port,
+    /// Its number as a source.
+    pub source: u16,
+    /// Frames that wait.
+    pub backlog_in: Producer,
+    /// The same, from the other end.
+    pub backlog_out: Consumer,
+    /// Up to where a former shadow had delivered to this queue.
+    pub delivered: Option<Label>,
+    /// Requests before this index may be in their targets' memory already.
+    pub replay_before: Option<netif::Index>,
+    /// What was counted.
+    pub counts: Counts,
+    /// Requests may wait in the guest's ring.
+    pub tx_pending: bool,
+    /// A packet waits for room in a lane.
+    pub waits_for_lane: bool,
+    /// Frames may wait in the backlog, or slots were posted for them.
+    pub rx_pending: bool,
+    tx_log: PublishLog,
+    rx_log: PublishLog,
+    planned: Vec<Planned>,
+    /// Frames are staged for the backlog.
+    held: bool,
+}
+
+/// A frame that is to be copied to the guest.
+struct Planned {
+    plan: RxPlan,
+    region: std::sync::Arc<Region>,
+    pieces: Vec<Piece>,
+}
+
+impl Queue {
+    /// Attaches to the rings of a guest: a new one's (at index 0), or those of a former shadow, whose last publication is
+    /// completed.
+    ///
+    /// # Errors
+    /// What mapping reports, or a fault of the ring.
+    pub fn attach(
+        grants: &dyn Grants,
+        domid: DomId,
+        record: &QueueRecord,
+        memory: QueueMemory,
+    ) -> Result<Self, Error> {
+        let mut tx = TxRing::attach(grants.map(domid, GrantRef(record.tx_gref))?)?;
+        let mut rx = RxRing::attach(grants.map(domid, GrantRef(record.rx_gref))?)?;
+        if let Some(entry) = memory.tx_log.read() {
+            tx.redo(entry.first, &entry.responses)?;
+        }
+        let mut delivered = None;
+        if let Some(entry) = memory.rx_log.read()
+            && rx.redo(entry.first, &entry.responses)? != netif::Redo::Stale
+        {
+            delivered = entry.upto;
+        }
+        let mut queue = Self {
+            domid,
+            tx,
+            rx,
+            tx_port: Port(record.tx_port),
+            rx_port: Port(record.rx_port),
+            source: record.source,
+            backlog_in: memory.backlog.producer()?,
+            backlog_out: memory.backlog.consumer()?,
+            delivered,
+            replay_before: None,
+            counts: memory.counts,
+            tx_pending: true,
+            waits_for_lane: false,
+            rx_pending: true,
+            tx_log: memory.tx_log,
+            rx_log: memory.rx_log,
+            planned: vec![],
+            held: false,
+        };
+        queue.drop_delivered_backlog()?;
+        Ok(queue)
+    }
+
+    /// Takes off the backlog what a former shadow delivered and did not take off.
+    fn drop_delivered_backlog(&mut self) -> Result<(), Error> {
+        let slots = self.backlog_out.ring().slots();
+        while let Some(frame) = self.backlog_out.peek()? {
+            let label = Label { source: BACKLOG_SOURCE, seq: frame.number() };
+            if !is_covered(self.delivered, label, slots) {
+                break;
+            }
+            self.backlog_out.release(&frame);
+        }
+        Ok(())
+    }
+
+    /// Had a former shadow delivered this frame of a lane with so many slots?
+    pub fn was_delivered(&self, label: Label, slots: u32) -> bool {
+        is_covered(self.delivered, label, slots)
+    }
+
+    /// Plans a frame whose bytes lie in a region. False if the guest has no slots for it.
+    ///
+    /// # Errors
+    /// A fault of the ring.
+    pub fn plan(
+        &mut self,
+        meta: FrameMeta,
+        region: &std::sync::Arc<Region>,
+        pieces: impl Iterator<Item = Piece>,
+    ) -> Result<bool, Error> {
+        let Some(plan) = self.rx.plan(meta)? else { return Ok(false) };
+        self.planned.push(Planned { plan, region: region.clone(), pieces: pieces.collect() });
+        Ok(true)
+    }
+
+    /// Does anything wait before a frame that comes now?
+    ///
+    /// # Errors
+    /// [`Error::Lane`].
+    pub fn is_behind(&mut self) -> Result<bool, Error> {
+        Ok(self.held || self.backlog_out.backlog_slots()? > 0)
+    }
+
+    /// Stages a frame for the backlog, or drops and counts it if there is no room.
+    ///
+    /// # Errors
+    /// [`Error::Lane`].
+    pub fn hold(&mut self, frame: &[u8], meta: &lane::FrameMeta) -> Result<(), Error> {
+        let Some(reservation) = self.backlog_in.reserve(frame.len())? else {
+            self.counts.rx_overflow.add(1);
+            return Ok(());
+        };
+        self.backlog_in.write(&reservation, 0, frame);
+        self.held = true;
+        Ok(self.backlog_in.stage(reservation, meta)?)
+    }
+
+    /// Publishes what was staged for the backlog.
+    pub fn publish_held(&mut self) {
+        if std::mem::take(&mut self.held) {
+            self.backlog_in.publish();
+            self.rx_pending = true;
+        }
+    }
+
+    /// Copies what is planned and publishes it; with it all frames up to `upto` are delivered. True if the guest is to be
+    /// sent an event.
+    ///
+    /// # Errors
+    /// Only what makes the interface useless: that a page of the guest cannot be written is told to the guest.
+    pub fn deliver(&mut self, grants: &dyn Grants, upto: Label) -> Result<bool, Error> {
+        let planned = std::mem::take(&mut self.planned);
+        let failed = copy_out(grants, self.domid, &planned);
+        for (number, Planned { plan, .. }) in planned.iter().enumerate() {
+            if failed.contains(&number) {
+                self.counts.rx_errors.add(1);
+                self.rx.answer(plan, RxStatus::Failed);
+            } else {
+                self.counts.rx_frames.add(1);
+                self.counts.rx_bytes.add(u64::from(plan.frame().length_bytes()));
+                self.rx.answer(plan, RxStatus::Delivered);
+            }
+        }
+        let log = &self.rx_log;
+        Ok(self.rx.publish_logged(|first, responses| log.write(first, responses, Some(upto))))
+    }
+
+    /// Publishes the answers to the guest's requests. True if it is to be sent an event.
+    pub fn publish_tx(&mut self) -> bool {
+        let log = &self.tx_log;
+        self.tx.publish_logged(|first, responses| log.write(first, responses, None))
+    }
+}
+
+/// Is `label` among those that `upto` covers, of which at most `slots` can be about?
+fn is_covered(upto: Option<Label>, label: Label, slots: u32) -> bool {
+    upto.is_some_and(|upto| upto.source == label.source && upto.seq.wrapping_sub(label.seq) < slots)
+}
+
+/// Copies frames into the guest's pages; gives the numbers of those that could not be.
+fn copy_out(grants: &dyn Grants, domid: DomId, planned: &[Planned]) -> Vec<usize> {
+    let mut copies = vec![];
+    let mut owners = vec![];
+    for (number, frame) in planned.iter().enumerate() {
+        for part in frame.plan.parts() {
+            let end = part.frame_offset + part.length_bytes;
+            push_copies(&mut copies, frame, part.gref, part.frame_offset, end);
+            owners.resize(copies.len(), number);
+        }
+    }
+    let mut failed = vec![];
+    for (copies, owners) in copies
+        .chunks_mut(hypervisor::limits::GRANT_COPIES_MAX)
+        .zip(owners.chunks(hypervisor::limits::GRANT_COPIES_MAX))
+    {
+        if let Err(error) = grants.copy(domid, copies) {
+            tracing::debug!(%domid, %error, "no frame can be copied");
+        }
+        failed.extend(copies.iter().zip(owners).filter(|(copy, _)| !copy.status.is_ok()).map(|(_, n)| *n));
+    }
+    failed.dedup();
+    failed
+}
+
+/// Copies for the bytes of a frame from `start` to `end`, which go to the beginning of a page.
+fn push_copies<'a>(
+    copies: &mut Vec<GrantCopy<'a>>,
+    frame: &'a Planned,
+    gref: GrantRef,
+    start: usize,
+    end: usize,
+) {
+    let mut at = 0;
+    for piece in &frame.pieces {
+        let (from, to) = (start.max(at), end.min(at + piece.length_bytes));
+        if from < to {
+            let (Ok(length), Ok(offset)) = (u16::try_from(to - from), u16::try_from(from - start)) else {
+                continue;
+            };
+            let copy = GrantCopy::new(gref, &frame.region, length, CopyDirection::ToGuest);
+            copies.push(copy.at_guest(offset).at_region(piece.offset + (from - at)));
+        }
+        at += piece.length_bytes;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn labels_are_covered_only_nearby_and_of_the_same_source() {
+        let upto = Some(Label { source: 3, seq: 100 });
+        let covered = |source, seq| is_covered(upto, Label { source, seq }, 64);
+        assert!(covered(3, 100) && covered(3, 37));
+        assert!(!covered(3, 101) && !covered(3, 36) && !covered(4, 100));
+        let wrapped = Some(Label { source: 3, seq: 1 });
+        assert!(is_covered(wrapped, Label { source: 3, seq: u32::MAX }, 64));
+        assert!(!is_covered(None, Label { source: 3, seq: 1 }, 64));
+    }
+}
