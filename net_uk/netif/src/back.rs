@@ -117,7 +117,7 @@ impl<P: Borrow<Page>, const SLOT: usize, const RESPONSE: usize> BackRing<P, SLOT
 
     /// The requests before `end` are taken.
     pub(crate) fn take_to(&mut self, end: Index) {
-        debug_assert!(end.since(self.taken) <= self.untaken_seen());
+        assert!(end.since(self.taken) <= self.untaken_seen(), "only what was seen can be taken");
         self.taken = end;
     }
 

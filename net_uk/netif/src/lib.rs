@@ -20,6 +20,8 @@ mod back;
 pub mod checksum;
 mod error;
 pub mod features;
+#[cfg(test)]
+mod frames;
 pub mod handshake;
 mod index;
 mod layout;

@@ -9,7 +9,8 @@ use crate::limits::RX_PARTS_MAX;
 use crate::ring::{ExtraInfo, RX_SLOT_BYTES, RxRequest, RxResponse, rx_flags, status};
 use crate::{Checksum, FrameMeta, Index, Redo, RingFault};
 
-const PAGE: u32 = PAGE_BYTES as u32;
+const PAGE: u32 = 4096;
+const _: () = assert!(PAGE as usize == PAGE_BYTES);
 
 /// What became of a frame.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -126,7 +127,8 @@ impl<P: Borrow<Page>> RxRing<P> {
     }
 
     /// Completes the last [`RxRing::publish_logged`] of a former backend, if it was cut short. To be called right after
-    /// [`RxRing::attach`], with what was logged.
+    /// [`RxRing::attach`], with what was logged. The log must be emptied when a guest is connected anew: indexes say
+    /// nothing about another ring.
     ///
     /// # Errors
     /// A fault of the ring.
@@ -216,7 +218,7 @@ impl<P: Borrow<Page>> RxRing<P> {
 
     /// Waits a frame for slots, and are there too few still? A guest that leaves it so is
     /// [stalled](crate::StallClock). One that posts some slots, but less than the frame needs, is no better than one
-    /// that posts none (XSA-392). Frames can be dropped meanwhile; the need stays noted.
+    /// that posts none (XSA-392). The need stays noted until there are enough, or [`RxRing::frame_dropped`].
     ///
     /// # Errors
     /// A fault of the ring; from then on always the same.
@@ -226,6 +228,12 @@ impl<P: Borrow<Page>> RxRing<P> {
             self.wanted = 0;
         }
         Ok(starved)
+    }
+
+    /// Notes that the frame which waited was dropped. A ring with some slots is no longer starved, for the next frame may
+    /// fit; one without any still is.
+    pub fn frame_dropped(&mut self) {
+        self.wanted = self.wanted.min(1);
     }
 
     /// Slots of plans that were not answered.

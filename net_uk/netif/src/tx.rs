@@ -247,7 +247,8 @@ impl<P: Borrow<Page>> TxRing<P> {
     }
 
     /// Completes the last [`TxRing::publish_logged`] of a former backend, if it was cut short. To be called right after
-    /// [`TxRing::attach`], with what was logged.
+    /// [`TxRing::attach`], with what was logged. The log must be emptied when a guest is connected anew: indexes say
+    /// nothing about another ring.
     ///
     /// # Errors
     /// A fault of the ring.

@@ -8,12 +8,16 @@ mod actions;
 mod bytes;
 pub mod limits;
 mod log;
+mod netif_rx;
+mod netif_tx;
 mod ring;
 mod shell;
 mod wire;
 
 pub use actions::actions;
 pub use log::log;
+pub use netif_rx::netif_rx;
+pub use netif_tx::netif_tx;
 pub use ring::ring;
 pub use wire::wire;
 
@@ -21,4 +25,11 @@ pub use wire::wire;
 pub type Target = (&'static str, fn(&[u8]));
 
 /// All targets.
-pub const TARGETS: [Target; 4] = [("wire", wire), ("ring", ring), ("log", log), ("actions", actions)];
+pub const TARGETS: [Target; 6] = [
+    ("wire", wire),
+    ("ring", ring),
+    ("log", log),
+    ("actions", actions),
+    ("netif_tx", netif_tx),
+    ("netif_rx", netif_rx),
+];
