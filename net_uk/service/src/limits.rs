@@ -76,3 +76,6 @@ pub const KEEPER_IDLE: Duration = Duration::from_millis(100);
 
 /// How long a process that was told to stop may take.
 pub const STOP_WAIT: Duration = Duration::from_secs(1);
+
+/// A line of commands.
+pub const COMMAND_BYTES_MAX: usize = 4096;

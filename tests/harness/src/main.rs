@@ -5,6 +5,7 @@
 mod client;
 mod control;
 mod faults;
+mod net;
 mod report;
 mod run;
 mod timing;
@@ -31,6 +32,8 @@ struct Cli {
 enum What {
     /// The xenstore: gateway, leader, followers, warden, and the engine's members.
     Xs(XsArgs),
+    /// The network backend: the NIC's driver and the shadow. Needs root, for a pair of virtual interfaces.
+    Net(net::NetArgs),
 }
 
 /// A run against the xenstore.
@@ -103,17 +106,34 @@ pub enum Output {
 }
 
 fn main() -> ExitCode {
-    let Cli { what: What::Xs(args) } = Cli::parse();
-    let report = match run::run(&args) {
-        Ok(report) => report,
+    let (output, shown) = match Cli::parse().what {
+        What::Xs(args) => {
+            (args.output, run::run(&args).map(|report| Shown::of(&report, report.table(), report.passed)))
+        }
+        What::Net(args) => {
+            (args.output, net::run(&args).map(|report| Shown::of(&report, report.table(), report.passed)))
+        }
+    };
+    let shown = match shown {
+        Ok(shown) => shown,
         Err(error) => {
             println!("tests/crash: {error:#}");
             return ExitCode::from(3);
         }
     };
-    match args.output {
-        Output::Table => println!("{}", report.table()),
-        Output::Json => println!("{}", serde_json::to_string_pretty(&report).unwrap_or_default()),
+    println!("{}", if output == Output::Table { shown.table } else { shown.json });
+    if shown.passed { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
+
+/// A report in both forms.
+struct Shown {
+    table: String,
+    json: String,
+    passed: bool,
+}
+
+impl Shown {
+    fn of(report: &impl serde::Serialize, table: String, passed: bool) -> Self {
+        Self { table, json: serde_json::to_string_pretty(report).unwrap_or_default(), passed }
     }
-    if report.passed { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }

@@ -99,6 +99,14 @@ impl Spread {
     }
 }
 
+impl Spread {
+    /// For people.
+    pub fn line(&self) -> String {
+        let Self { count, median_us, p99_us, worst_us } = self;
+        format!("median {median_us:>8} us  p99 {p99_us:>8} us  worst {worst_us:>8} us  ({count})")
+    }
+}
+
 /// The whole run.
 #[derive(Debug, Serialize)]
 pub struct Report {

@@ -97,8 +97,7 @@ fn start_load(stand: &Stand, args: &XsArgs, seed: u64) -> anyhow::Result<Load> {
         };
         let seed = seed.wrapping_add(1 + number as u64);
         let pause = Duration::from_micros(args.pause_us);
-        let worker =
-            Worker::new(format!("client {number}"), client, home, seed, Arc::clone(&shared), pause);
+        let worker = Worker::new(format!("client {number}"), client, home, seed, Arc::clone(&shared), pause);
         progress.push(Arc::clone(&worker.progress));
         workers.push(std::thread::spawn(move || worker.run()));
     }

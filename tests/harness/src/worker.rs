@@ -59,7 +59,14 @@ pub struct Worker {
 
 impl Worker {
     /// Prepares a client whose directory `home` is there.
-    pub fn new(name: String, client: Client, home: String, seed: u64, shared: Arc<Shared>, pause: Duration) -> Self {
+    pub fn new(
+        name: String,
+        client: Client,
+        home: String,
+        seed: u64,
+        shared: Arc<Shared>,
+        pause: Duration,
+    ) -> Self {
         let counts_in_common = matches!(client, Client::Socket { .. });
         Self {
             name,

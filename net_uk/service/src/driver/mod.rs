@@ -17,7 +17,7 @@ use crate::error::Error;
 use crate::limits::{BEAT, CONGESTED_PAUSE, DOWN_PAUSE, SLOW_PAUSE};
 use crate::poller::{Interest, Poller};
 use crate::shadow::uplink::{drain, signal};
-use crate::wire::{Boss, Begun, Order, Said, names};
+use crate::wire::{Begun, Boss, Order, Said, names};
 
 /// The driver word in which it tells how its device is: 0 fine, 1 its queue is full, 2 it is down.
 pub const DEVICE_WORD: usize = lane::limits::NIC_WORDS - 1;
@@ -67,8 +67,10 @@ impl Driver {
         let (mut tx, mut rx) = (lane.tx().consumer()?, lane.rx().producer()?);
         let Held::Packet(held) = &held;
         let nic = PacketPort::attach(held, &mut tx, &mut rx, words.clone())?;
-        let (wake_driver, wake_shadow) =
-            (begun.take_first(names::WAKE_DRIVER, "eventfd")?, begun.take_first(names::WAKE_SHADOW, "eventfd")?);
+        let (wake_driver, wake_shadow) = (
+            begun.take_first(names::WAKE_DRIVER, "eventfd")?,
+            begun.take_first(names::WAKE_SHADOW, "eventfd")?,
+        );
         let poller = Poller::new()?;
         poller.add(&boss, BOSS, Interest::READ)?;
         poller.add(&wake_driver, WAKE, Interest::READ)?;

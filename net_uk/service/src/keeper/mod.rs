@@ -4,6 +4,7 @@
 //! sleeps until a network card has a frame or the shadow says that a guest sent one.
 
 mod child;
+mod commands;
 mod held;
 mod look;
 mod reset;
@@ -26,10 +27,12 @@ use crate::limits::{IDLE_AFTER, KEEPER_IDLE, LOOK_PAUSE, NICS_MAX};
 use crate::poller::{Interest, Poller};
 use crate::wire::{Order, Said};
 use child::{Child, Heard};
+use commands::{Command, Commands};
 use held::Kept;
 
 const BUSY: u64 = 0;
 const STOP: u64 = 1;
+const COMMANDS: u64 = 2;
 const NICS: u64 = 16;
 const CHILDREN: u64 = 1 << 32;
 const LINKS: u64 = 1 << 33;
@@ -62,6 +65,7 @@ pub struct Keeper {
     idle_since: Option<TimeNs>,
     looked_at: TimeNs,
     stop: std::os::fd::OwnedFd,
+    commands: Commands,
 }
 
 impl Keeper {
@@ -77,7 +81,10 @@ impl Keeper {
         let poller = Poller::new()?;
         poller.add(&kept.busy, BUSY, Interest::READ)?;
         poller.add(&stop, STOP, Interest::READ)?;
-        let ids: Vec<NicId> = (0..options.nics.len()).filter_map(|n| u16::try_from(n).ok().map(NicId)).collect();
+        // A file or the null device cannot be waited for, and gives no commands.
+        let _ = poller.add(std::io::stdin(), COMMANDS, Interest::READ);
+        let ids: Vec<NicId> =
+            (0..options.nics.len()).filter_map(|n| u16::try_from(n).ok().map(NicId)).collect();
         let ladder = Ladder::new(&ids, TimeNs(0))?;
         Ok(Self {
             options,
@@ -91,6 +98,7 @@ impl Keeper {
             idle_since: None,
             looked_at: TimeNs(0),
             stop,
+            commands: Commands::default(),
         })
     }
 
@@ -110,6 +118,7 @@ impl Keeper {
                 match *word {
                     STOP => return self.end(),
                     BUSY => self.wake_up()?,
+                    COMMANDS => self.obey()?,
                     word if word & LINKS != 0 => self.hear(part_of(word & !LINKS))?,
                     word if word & CHILDREN != 0 => self.bury(part_of(word & !CHILDREN))?,
                     _ => self.wake_up()?,
@@ -131,7 +140,8 @@ impl Keeper {
         let now = self.now();
         let due = self.ladder.next_deadline().map(|at| Duration::from_nanos(at.since_ns(now)));
         let idle = self.idle_since.is_some_and(|since| now.since_ns(since) > nanos(IDLE_AFTER));
-        let pause = if idle && self.kept.fall_asleep(&mut self.poller, NICS)? { KEEPER_IDLE } else { LOOK_PAUSE };
+        let pause =
+            if idle && self.kept.fall_asleep(&mut self.poller, NICS)? { KEEPER_IDLE } else { LOOK_PAUSE };
         Ok(due.map_or(pause, |due| due.min(pause)))
     }
 
@@ -287,6 +297,42 @@ impl Keeper {
             self.step(Input::Condemned { part, incarnation, cause })?;
         }
         Ok(())
+    }
+
+    fn obey(&mut self) -> Result<(), Error> {
+        let Some(commands) = self.commands.read() else { return self.poller.remove(std::io::stdin()) };
+        for command in commands {
+            match command {
+                Ok(Command::Counts) => self.tell_counts(),
+                Ok(Command::Inject(part, fault)) if self.options.injection => {
+                    if let Some(child) = self.children.get(&part) {
+                        child.order(Order::Misbehave(crate::wire::Misbehave { fault }));
+                    }
+                }
+                Ok(Command::Inject(..)) => tracing::warn!("faults were not allowed at the start"),
+                Err(error) => tracing::warn!(%error, "not a command"),
+            }
+        }
+        Ok(())
+    }
+
+    fn tell_counts(&mut self) {
+        for (place, record) in self.kept.state.connected() {
+            for queue in 0..record.queues.len() {
+                let Ok(memory) = self.kept.state.queue(place, queue) else { continue };
+                let detail = memory.counts.to_string();
+                let name = format!("vif{}.{} queue {queue} {detail}", record.domid, record.handle);
+                self.events.tell(Event::of(Part::Shadow, "counts", &name));
+            }
+        }
+        for (number, card) in (0u16..).zip(&self.kept.cards) {
+            let counts = card.lane.words().counts();
+            let detail = format!(
+                "tx_frames={} tx_bytes={} rx_frames={} rx_bytes={}",
+                counts.tx_frames, counts.tx_bytes, counts.rx_frames, counts.rx_bytes
+            );
+            self.events.tell(Event::of(Part::Driver(NicId(number)), "counts", &detail));
+        }
     }
 
     fn report(&mut self, report: &Report) {

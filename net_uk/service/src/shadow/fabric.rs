@@ -238,7 +238,8 @@ impl Fabric {
         let facts = Facts { checksum: packet.checksum(), gso: packet.gso(), label };
         let from = self.vifs.get(&id.vif).map(|vif| vif.port);
         let targets = self.targets(from, bytes, now);
-        let replay = queue.replay_before.is_some_and(|end| end.since(packet.index()) <= netif::ring::RING_SLOTS);
+        let replay =
+            queue.replay_before.is_some_and(|end| end.since(packet.index()) <= netif::ring::RING_SLOTS);
         let forwarded = self.forward(bytes, &facts, targets, replay);
         self.frame = frame;
         forwarded

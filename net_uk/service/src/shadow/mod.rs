@@ -31,7 +31,7 @@ use crate::error::Error;
 use crate::limits::{BEAT, EVENTS_PER_TURN_MAX, LANE_SLOTS, SOURCES};
 use crate::poller::{Interest, Poller};
 use crate::state::{Heartbeat, Place, QueueRecord, State, VifRecord};
-use crate::wire::{Boss, Begun, Order, Said, names};
+use crate::wire::{Begun, Boss, Order, Said, names};
 use fabric::{Fabric, Side};
 use queue::Queue;
 use uplink::{FIRST_QUEUE_SOURCE, Uplink, drain};
@@ -353,7 +353,9 @@ impl Shadow {
                     let _ = answer.send(true);
                 }
                 Err(TryRecvError::Empty) => return Ok(()),
-                Err(TryRecvError::Disconnected) => return Err(Error::Missing { name: "thread for the store" }),
+                Err(TryRecvError::Disconnected) => {
+                    return Err(Error::Missing { name: "thread for the store" });
+                }
             }
         }
     }
@@ -403,7 +405,8 @@ impl Shadow {
     }
 
     fn unbind(&mut self, record: &VifRecord) {
-        let ports: BTreeSet<u32> = record.queues.iter().flat_map(|queue| [queue.tx_port, queue.rx_port]).collect();
+        let ports: BTreeSet<u32> =
+            record.queues.iter().flat_map(|queue| [queue.tx_port, queue.rx_port]).collect();
         for port in ports {
             self.ports.remove(&port);
             if let Err(error) = self.fabric.events.unbind(Port(port)) {

@@ -57,7 +57,8 @@ impl Uplink {
         let waiting = rx.backlog_slots()? > 0;
         // Which frames of those a former shadow had begun with is not known: it moves a batch at a time.
         let replay_before = waiting.then(|| rx.committed().frames.wrapping_add(LANE_SLOTS));
-        let uplink = Self { name, number, port, tx, rx, replay_before, wake_driver, wake_shadow, wanted: false, lane };
+        let uplink =
+            Self { name, number, port, tx, rx, replay_before, wake_driver, wake_shadow, wanted: false, lane };
         // A former shadow may have died before it could.
         uplink.wake();
         Ok(uplink)
@@ -106,5 +107,6 @@ pub fn drain(eventfd: &OwnedFd) {
 /// # Errors
 /// [`Error::System`].
 pub fn eventfd() -> Result<OwnedFd, Error> {
-    rustix::event::eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK).map_err(Error::system("eventfd"))
+    rustix::event::eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)
+        .map_err(Error::system("eventfd"))
 }

@@ -68,7 +68,8 @@ fn flow_hash(frame: &[u8]) -> u32 {
     let end = frame.len().min(54);
     let from_ip = frame.len() >= 14 && matches!(frame[12..14], [0x08, 0x00] | [0x86, 0xdd]);
     // Length, identification and checksum differ within a flow; addresses and ports follow them.
-    let key = if from_ip && frame[12] == 0x08 { &frame[26.min(end)..38.min(end)] } else { &frame[..end.min(14)] };
+    let key =
+        if from_ip && frame[12] == 0x08 { &frame[26.min(end)..38.min(end)] } else { &frame[..end.min(14)] };
     key.iter().fold(0x811c_9dc5, |hash: u32, byte| (hash ^ u32::from(*byte)).wrapping_mul(0x0100_0193))
 }
 
@@ -86,7 +87,8 @@ mod tests {
             frame
         };
         assert_eq!(flow_hash(&frame(7, 60)), flow_hash(&frame(7, 1514)));
-        let spread: std::collections::BTreeSet<_> = (0..64).map(|port| flow_hash(&frame(port, 60)) % 4).collect();
+        let spread: std::collections::BTreeSet<_> =
+            (0..64).map(|port| flow_hash(&frame(port, 60)) % 4).collect();
         assert_eq!(spread.len(), 4);
         flow_hash(&[]);
         flow_hash(&[0; 13]);

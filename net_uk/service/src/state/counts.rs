@@ -1,5 +1,6 @@
 //! Counts of a queue, which outlive a shadow.
 
+use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
@@ -22,6 +23,25 @@ impl Count {
     /// Its value.
     pub fn get(&self) -> u64 {
         self.region.u64(self.offset).load(Ordering::Relaxed)
+    }
+}
+
+impl fmt::Display for Counts {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let counts = [
+            ("tx_frames", &self.tx_frames),
+            ("tx_bytes", &self.tx_bytes),
+            ("tx_errors", &self.tx_errors),
+            ("rx_frames", &self.rx_frames),
+            ("rx_bytes", &self.rx_bytes),
+            ("rx_errors", &self.rx_errors),
+            ("rx_overflow", &self.rx_overflow),
+        ];
+        for (number, (name, count)) in counts.into_iter().enumerate() {
+            let space = if number == 0 { "" } else { " " };
+            write!(f, "{space}{name}={}", count.get())?;
+        }
+        Ok(())
     }
 }
 

@@ -65,7 +65,8 @@ impl VifRecord {
         let mut mac = [0; 6];
         region.read(base + 20, &mut mac);
         let queues = (0..count).map(queue).collect::<Option<_>>()?;
-        let record = Self { domid: u16::try_from(word(4)).ok()?, handle: word(8), flags: word(12), mac, queues };
+        let record =
+            Self { domid: u16::try_from(word(4)).ok()?, handle: word(8), flags: word(12), mac, queues };
         let sound = region.u64(base + CHECKSUM).load(Ordering::Relaxed) == record.checksum();
         sound.then_some(record)
     }

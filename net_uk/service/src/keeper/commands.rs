@@ -1,0 +1,86 @@
+//! Commands on the keeper's standard input, one in a line: `counts`, and if faults are allowed `inject driver.0 livelock`.
+
+use std::io::Read;
+use std::str::FromStr;
+
+use net_watch::ladder::{NicId, Part};
+
+use crate::limits::COMMAND_BYTES_MAX;
+
+/// A command.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Command {
+    /// Tell what was counted.
+    Counts,
+    /// Have a process misbehave.
+    Inject(Part, String),
+}
+
+impl FromStr for Command {
+    type Err = String;
+
+    fn from_str(line: &str) -> Result<Self, String> {
+        let mut words = line.split_ascii_whitespace();
+        match (words.next(), words.next(), words.next()) {
+            (Some("counts"), None, None) => Ok(Self::Counts),
+            (Some("inject"), Some(part), Some(fault)) => {
+                Ok(Self::Inject(parse_part(part)?, fault.to_owned()))
+            }
+            _ => Err(format!("no such command: {line}")),
+        }
+    }
+}
+
+fn parse_part(name: &str) -> Result<Part, String> {
+    let bad = || format!("no such part: {name}");
+    match name.strip_prefix("driver.") {
+        None if name == "shadow" => Ok(Part::Shadow),
+        None => Err(bad()),
+        Some(number) => Ok(Part::Driver(NicId(number.parse().map_err(|_| bad())?))),
+    }
+}
+
+/// What was read and makes no line yet.
+#[derive(Debug, Default)]
+pub struct Commands {
+    input: Vec<u8>,
+}
+
+impl Commands {
+    /// Reads what is there; `None` at its end.
+    pub fn read(&mut self) -> Option<Vec<Result<Command, String>>> {
+        let mut bytes = [0; COMMAND_BYTES_MAX];
+        match std::io::stdin().lock().read(&mut bytes) {
+            Ok(0) | Err(_) => return None,
+            Ok(length) => self.input.extend(&bytes[..length]),
+        }
+        let mut commands = vec![];
+        while let Some(end) = self.input.iter().position(|byte| *byte == b'\n') {
+            let line: Vec<u8> = self.input.drain(..=end).collect();
+            commands.push(String::from_utf8_lossy(&line).trim().parse());
+        }
+        if self.input.len() > COMMAND_BYTES_MAX {
+            self.input.clear();
+            commands.push(Err("the line is too long".to_owned()));
+        }
+        Some(commands)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lines_are_commands_or_errors() {
+        assert_eq!("counts".parse(), Ok(Command::Counts));
+        assert_eq!(
+            "inject driver.3 slow".parse(),
+            Ok(Command::Inject(Part::Driver(NicId(3)), "slow".into()))
+        );
+        assert_eq!("inject shadow exit".parse(), Ok(Command::Inject(Part::Shadow, "exit".into())));
+        for bad in ["", "inject", "inject driver.x slow", "inject nobody slow", "counts now"] {
+            assert!(bad.parse::<Command>().is_err(), "{bad}");
+        }
+    }
+}

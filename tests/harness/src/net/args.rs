@@ -1,0 +1,47 @@
+//! Options of `tests/crash net`.
+
+use crate::Output;
+
+/// A run against the network backend.
+#[derive(Clone, Debug, clap::Args)]
+pub struct NetArgs {
+    /// Faults to inject.
+    #[arg(long, default_value_t = 100)]
+    pub faults: u64,
+    /// Seed of faults and traffic; drawn and shown if left out.
+    #[arg(long)]
+    pub seed: Option<u64>,
+    /// Simulated guests.
+    #[arg(long, default_value_t = 2)]
+    pub guests: u16,
+    /// Frames a second that each guest sends, and that each guest is sent.
+    #[arg(long, default_value_t = 5000)]
+    pub rate: u64,
+    /// Bytes of the smallest frame.
+    #[arg(long, default_value_t = 60)]
+    pub size_min: usize,
+    /// Bytes of the largest frame.
+    #[arg(long, default_value_t = 1514)]
+    pub size_max: usize,
+    /// The longest pause between a recovery and the next fault, in microseconds.
+    #[arg(long, default_value_t = 20_000)]
+    pub pause_us: u64,
+    /// Which processes are harmed: all if left out.
+    #[arg(long, value_delimiter = ',')]
+    pub targets: Vec<NetTarget>,
+    /// Which faults: kill,stop,loop,livelock,slow,exit,panic; all if left out. A shadow is only killed or stopped.
+    #[arg(long, value_delimiter = ',')]
+    pub deeds: Vec<String>,
+    /// For people or for programs.
+    #[arg(short, long, default_value = "table")]
+    pub output: Output,
+}
+
+/// A kind of process.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub enum NetTarget {
+    /// The NIC's driver.
+    Driver,
+    /// The backend that guests see.
+    Shadow,
+}

@@ -1,0 +1,135 @@
+//! Faults of the network backend, and when they were noticed and mended.
+
+use rustix::process::Signal;
+
+use super::args::{NetArgs, NetTarget};
+use super::backend::Told;
+
+/// What is done.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Deed {
+    /// SIGKILL.
+    Kill,
+    /// SIGSTOP.
+    Stop,
+    /// The driver loops for ever and does nothing else.
+    Loop,
+    /// The driver shows itself alive and moves nothing.
+    Livelock,
+    /// The driver waits 20 ms in each turn.
+    Slow,
+    /// The driver ends with an error.
+    Exit,
+    /// The driver panics.
+    Panic,
+}
+
+impl Deed {
+    const ALL: [Self; 7] =
+        [Self::Kill, Self::Stop, Self::Loop, Self::Livelock, Self::Slow, Self::Exit, Self::Panic];
+
+    /// Its name, for people and for the driver.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Kill => "kill",
+            Self::Stop => "stop",
+            Self::Loop => "loop",
+            Self::Livelock => "livelock",
+            Self::Slow => "slow",
+            Self::Exit => "exit",
+            Self::Panic => "panic",
+        }
+    }
+
+    /// The signal that does it from outside.
+    pub fn signal(self) -> Option<Signal> {
+        match self {
+            Self::Kill => Some(Signal::KILL),
+            Self::Stop => Some(Signal::STOP),
+            _ => None,
+        }
+    }
+}
+
+/// A fault.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Fault {
+    /// Whom it hits.
+    pub target: NetTarget,
+    /// What it is.
+    pub deed: Deed,
+}
+
+impl Fault {
+    /// The next one.
+    pub fn draw(rng: &mut fastrand::Rng, args: &NetArgs) -> Self {
+        let targets = if args.targets.is_empty() {
+            &[NetTarget::Driver, NetTarget::Driver, NetTarget::Driver, NetTarget::Shadow][..]
+        } else {
+            &args.targets
+        };
+        let target = targets[rng.usize(0..targets.len())];
+        let fits = |deed: &Deed| {
+            let wanted = args.deeds.is_empty() || args.deeds.iter().any(|name| name == deed.name());
+            wanted && (target == NetTarget::Driver || deed.signal().is_some())
+        };
+        let deeds: Vec<Deed> = Deed::ALL.into_iter().filter(fits).collect();
+        // Half of all are kills, as far as they are wanted.
+        let kill = deeds.contains(&Deed::Kill) && rng.bool();
+        let deed = if kill || deeds.is_empty() { Deed::Kill } else { deeds[rng.usize(0..deeds.len())] };
+        Self { target, deed }
+    }
+
+    /// The part's name in events.
+    pub fn part(self) -> &'static str {
+        match self.target {
+            NetTarget::Driver => "driver.0",
+            NetTarget::Shadow => "shadow",
+        }
+    }
+
+    /// For people.
+    pub fn name(self) -> String {
+        let target = if self.target == NetTarget::Driver { "driver" } else { "shadow" };
+        format!("{} {target}", self.deed.name())
+    }
+}
+
+/// What became of a fault.
+#[derive(Clone, Debug)]
+pub struct Outcome {
+    /// The fault.
+    pub fault: Fault,
+    /// From the fault to the first event that tells of it, in microseconds.
+    pub detected_us: Option<u64>,
+    /// From the fault until its successor serves.
+    pub ready_us: Option<u64>,
+    /// From the fault until frames came again.
+    pub served_us: Option<u64>,
+    /// Failures that the keeper saw of other parts meanwhile: false alarms, or consequences.
+    pub others: u64,
+}
+
+impl Outcome {
+    /// Nothing is known yet.
+    pub fn new(fault: Fault) -> Self {
+        Self { fault, detected_us: None, ready_us: None, served_us: None, others: 0 }
+    }
+
+    /// Reads what the keeper told since the fault.
+    pub fn look(&mut self, told: &[Told], at_ns: u64) {
+        let since = |told: &Told| told.at_monotonic_ns.saturating_sub(at_ns) / 1000;
+        let after = || told.iter().filter(|told| told.at_monotonic_ns >= at_ns);
+        let own = || after().filter(|told| told.part == self.fault.part());
+        let noticed = own().find(|told| matches!(told.kind.as_str(), "ended" | "condemned"));
+        let ready = own().find(|told| told.kind == "ready");
+        let others = after().filter(|told| told.kind == "failed" && told.part != self.fault.part()).count();
+        (self.detected_us, self.ready_us) = (noticed.map(since), ready.map(since));
+        self.others = others as u64;
+    }
+
+    /// Is a successor there?
+    pub fn is_whole(&self) -> bool {
+        self.detected_us.is_some() && self.ready_us.is_some()
+    }
+}

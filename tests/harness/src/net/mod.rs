@@ -1,0 +1,97 @@
+//! `tests/crash net`: faults in the network backend under traffic, and a ledger of every frame.
+//!
+//! ```text
+//!  simulated guests --- rings --- net_uk --- veth A | veth B --- peer (in this process)
+//! ```
+//! Both ends number their frames and put a checksum over them. At the end sending stops, what is under way arrives, and
+//! what was sent is compared with what came: sent = came once + counted as overflow.
+
+mod args;
+mod backend;
+mod faults;
+mod guests;
+mod peer;
+mod report;
+
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, ensure};
+use tests::Stand;
+
+pub use args::NetArgs;
+use backend::Backend;
+use faults::{Fault, Outcome};
+use guests::Guests;
+use peer::Peer;
+pub use report::NetReport;
+
+/// How long everything may take to be whole again.
+const WHOLE_WAIT: Duration = Duration::from_secs(20);
+/// How long after the end of sending frames may arrive.
+const DRAIN: Duration = Duration::from_secs(2);
+
+/// Runs all faults and gives the account.
+pub fn run(args: &NetArgs) -> anyhow::Result<NetReport> {
+    let seed = args.seed.unwrap_or_else(|| fastrand::u64(..));
+    let mut rng = fastrand::Rng::with_seed(seed);
+    let stand = Stand::start(&[]);
+    let veth = peer::Veth::create().context("a pair of virtual interfaces (root is needed)")?;
+    let mut backend = Backend::start(&stand, &veth)?;
+    let guests = Guests::start(&stand, args, &veth)?;
+    let peer = Peer::start(&veth, args, guests.macs())?;
+    wait_until("frames flow both ways", || guests.all_connected() && peer.hears_from_all())?;
+    let began = Instant::now();
+    let mut outcomes = Vec::new();
+    let bar = indicatif::ProgressBar::new(args.faults);
+    for _ in 0..args.faults {
+        let fault = Fault::draw(&mut rng, args);
+        std::thread::sleep(Duration::from_micros(rng.u64(0..args.pause_us.max(1))));
+        outcomes.push(inject(&mut backend, &peer, fault)?);
+        bar.inc(1);
+    }
+    bar.finish_and_clear();
+    let seconds = began.elapsed().as_secs_f64();
+    guests.stop_sending()?;
+    peer.stop_sending();
+    std::thread::sleep(DRAIN);
+    let counts = backend.counts()?;
+    let peer = peer.end()?;
+    let guests = guests.end()?;
+    Ok(NetReport::of(seed, seconds, outcomes, &guests, &peer, &counts))
+}
+
+/// One fault, and the wait until frames flow both ways again.
+fn inject(backend: &mut Backend, peer: &Peer, fault: Fault) -> anyhow::Result<Outcome> {
+    backend.hear()?;
+    let pid = backend.pid_of(fault.part()).context("the process to be harmed")?;
+    let at_ns = backend::monotonic_ns();
+    backend.harm(fault, pid)?;
+    let before = peer.received();
+    let mut outcome = Outcome::new(fault);
+    let began = Instant::now();
+    loop {
+        backend.hear()?;
+        outcome.look(backend.events(), at_ns);
+        let flows = peer.received() > before + 2;
+        if outcome.is_whole() && flows {
+            outcome.served_us.get_or_insert(u64::try_from(began.elapsed().as_micros()).unwrap_or(u64::MAX));
+            return Ok(outcome);
+        }
+        ensure!(
+            began.elapsed() < WHOLE_WAIT,
+            "{fault:?}: not whole after {} s: {:?}",
+            WHOLE_WAIT.as_secs(),
+            backend.last_events()
+        );
+        std::thread::sleep(Duration::from_micros(200));
+    }
+}
+
+fn wait_until(what: &str, mut done: impl FnMut() -> bool) -> anyhow::Result<()> {
+    let began = Instant::now();
+    while !done() {
+        ensure!(began.elapsed() < WHOLE_WAIT, "waited in vain: {what}");
+        std::thread::sleep(Duration::from_millis(2));
+    }
+    Ok(())
+}

@@ -1,0 +1,167 @@
+//! The ledger and the times.
+
+use std::collections::BTreeMap;
+
+use serde::Serialize;
+
+use super::backend::Counts;
+use super::faults::Outcome;
+use super::guests::GuestReport;
+use super::peer::PeerReport;
+use crate::report::Spread;
+
+/// One direction.
+#[derive(Clone, Debug, Serialize)]
+pub struct Ledger {
+    /// Frames that were sent.
+    pub sent: u64,
+    /// Different ones that came.
+    pub received: u64,
+    /// Frames that were counted as dropped: by a full backlog of a guest, or a full socket of the peer.
+    pub counted: u64,
+    /// What is missing.
+    pub lost: i64,
+    /// Frames that came again.
+    pub duplicated: u64,
+    /// Frames that came after later ones.
+    pub reordered: u64,
+    /// Frames that came changed.
+    pub corrupt: u64,
+    /// The longest time without a frame, in microseconds.
+    pub longest_gap_us: u64,
+}
+
+/// The outcome of a run.
+#[derive(Clone, Debug, Serialize)]
+pub struct NetReport {
+    /// Of this format.
+    pub version: u32,
+    /// Seed of the run.
+    pub seed: u64,
+    /// How long faults were injected.
+    pub seconds: f64,
+    /// How many of each.
+    pub faults: BTreeMap<String, u64>,
+    /// From guests to the wire.
+    pub to_wire: Ledger,
+    /// From the wire to guests.
+    pub from_wire: Ledger,
+    /// Failures of parts that nobody had harmed.
+    pub false_alarms: u64,
+    /// From the fault to the first sign that it was noticed, in microseconds.
+    pub detected: BTreeMap<String, Spread>,
+    /// From the fault until a successor serves.
+    pub ready: BTreeMap<String, Spread>,
+    /// From the fault until frames came again.
+    pub served: BTreeMap<String, Spread>,
+    /// Whether nothing happened that must not.
+    pub passed: bool,
+}
+
+impl NetReport {
+    /// Of all accounts.
+    pub fn of(
+        seed: u64,
+        seconds: f64,
+        outcomes: Vec<Outcome>,
+        guests: &[GuestReport],
+        peer: &PeerReport,
+        counts: &Counts,
+    ) -> Self {
+        let sum = |of: fn(&GuestReport) -> u64| guests.iter().map(of).sum::<u64>();
+        let to_wire = Ledger {
+            sent: sum(|guest| guest.sent.frames - guest.sent.dropped),
+            received: peer.received.received,
+            counted: counts.of("tx_errors") + peer.dropped,
+            lost: 0,
+            duplicated: peer.received.duplicated,
+            reordered: peer.received.reordered,
+            corrupt: peer.received.corrupt,
+            longest_gap_us: peer.received.longest_gap_ns / 1000,
+        }
+        .balanced();
+        let from_wire = Ledger {
+            sent: peer.sent,
+            received: sum(|guest| guest.received.received),
+            counted: counts.of("rx_overflow") + counts.of("rx_errors"),
+            lost: 0,
+            duplicated: sum(|guest| guest.received.duplicated),
+            reordered: sum(|guest| guest.received.reordered),
+            corrupt: sum(|guest| guest.received.corrupt),
+            longest_gap_us: guests
+                .iter()
+                .map(|guest| guest.received.longest_gap_ns / 1000)
+                .max()
+                .unwrap_or(0),
+        }
+        .balanced();
+        let false_alarms = outcomes.iter().map(|outcome| outcome.others).sum();
+        let mut faults = BTreeMap::new();
+        for outcome in &outcomes {
+            *faults.entry(outcome.fault.name()).or_default() += 1;
+        }
+        let clean = |ledger: &Ledger| ledger.lost == 0 && ledger.corrupt == 0;
+        let few = |ledger: &Ledger| ledger.duplicated <= outcomes.len() as u64;
+        let passed = [&to_wire, &from_wire].into_iter().all(|ledger| clean(ledger) && few(ledger))
+            && false_alarms == 0;
+        Self {
+            version: 1,
+            seed,
+            seconds,
+            faults,
+            detected: spread(&outcomes, |outcome| outcome.detected_us),
+            ready: spread(&outcomes, |outcome| outcome.ready_us),
+            served: spread(&outcomes, |outcome| outcome.served_us),
+            to_wire,
+            from_wire,
+            false_alarms,
+            passed,
+        }
+    }
+
+    /// For people.
+    pub fn table(&self) -> String {
+        let total = self.faults.values().sum::<u64>();
+        let mut lines = vec![format!("{total} faults in {:.0} s, seed {}", self.seconds, self.seed)];
+        lines.extend(self.faults.iter().map(|(name, number)| format!("{number:>8} {name}")));
+        for (name, ledger) in [("to the wire", &self.to_wire), ("from the wire", &self.from_wire)] {
+            lines.push(format!(
+                "{name}: sent {}, received {}, counted as dropped {}, lost {}, duplicated {}, reordered {}, corrupt {}, \
+                 longest gap {} us",
+                ledger.sent,
+                ledger.received,
+                ledger.counted,
+                ledger.lost,
+                ledger.duplicated,
+                ledger.reordered,
+                ledger.corrupt,
+                ledger.longest_gap_us
+            ));
+        }
+        lines.push(format!("false alarms {}", self.false_alarms));
+        for (what, times) in [("detected", &self.detected), ("ready", &self.ready), ("served", &self.served)]
+        {
+            lines
+                .extend(times.iter().map(|(name, spread)| format!("  {what:<9}{name:<18}{}", spread.line())));
+        }
+        lines.push(if self.passed { "passed" } else { "FAILED" }.to_owned());
+        lines.join("\n")
+    }
+}
+
+impl Ledger {
+    fn balanced(self) -> Self {
+        let accounted = i64::try_from(self.received + self.counted).unwrap_or(i64::MAX);
+        Self { lost: i64::try_from(self.sent).unwrap_or(i64::MAX) - accounted, ..self }
+    }
+}
+
+fn spread(outcomes: &[Outcome], of: fn(&Outcome) -> Option<u64>) -> BTreeMap<String, Spread> {
+    let mut times: BTreeMap<String, Vec<u64>> = BTreeMap::new();
+    for outcome in outcomes {
+        if let Some(time) = of(outcome) {
+            times.entry(outcome.fault.name()).or_default().push(time);
+        }
+    }
+    times.into_iter().map(|(name, times)| (name, Spread::of(times))).collect()
+}
