@@ -11,8 +11,7 @@ use std::sync::Arc;
 use anyhow::{Context, Result};
 use hypervisor::Region;
 use lane::{DriverState, Lane};
-use nic::packet::PacketPort;
-use nic::{Held, Kick, Nic, NicSpec, Step, Steps};
+use nic::{Held, Kick, NicSpec, Step, Steps};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 /// Looks this often before it sleeps.
@@ -70,8 +69,7 @@ fn drive(held: &Held, lane: &Lane, death: Death) -> Result<()> {
     let words = lane.words();
     words.set_epoch(words.epoch() + 1);
     words.set_state(DriverState::Starting);
-    let Held::Packet(held) = held;
-    let mut port = PacketPort::attach_with(held, &mut tx, &mut rx, words.clone(), death)?;
+    let mut port = held.attach_with(&mut tx, &mut rx, words.clone(), death)?;
     words.set_state(DriverState::Running);
     let mut idle = 0;
     let mut kick = Kick::Congested;

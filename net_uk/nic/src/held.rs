@@ -2,15 +2,22 @@
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
-use crate::error::Result;
-use crate::packet::PacketHeld;
+use lane::{Consumer, DriverWords, Producer};
+
+use crate::error::{NicError, Result};
+use crate::nic::Nic;
+use crate::packet::{PacketHeld, PacketPort};
 use crate::spec::{NicKind, NicSpec};
+use crate::step::{Steps, Straight};
+use crate::tap::{TapHeld, TapPort};
 
 /// The descriptors of a network card. As long as someone holds them, the kernel keeps the queues behind them.
 #[derive(Debug)]
 pub enum Held {
     /// A packet socket.
     Packet(PacketHeld),
+    /// A TAP device.
+    Tap(TapHeld),
 }
 
 impl Held {
@@ -21,6 +28,7 @@ impl Held {
     pub fn open(spec: &NicSpec) -> Result<Self> {
         match spec.kind {
             NicKind::Packet => PacketHeld::open(spec).map(Self::Packet),
+            NicKind::Tap => TapHeld::open(spec).map(Self::Tap),
         }
     }
 
@@ -31,6 +39,7 @@ impl Held {
     pub fn from_fds(spec: &NicSpec, fds: Vec<OwnedFd>) -> Result<Self> {
         match spec.kind {
             NicKind::Packet => PacketHeld::from_fds(spec, fds).map(Self::Packet),
+            NicKind::Tap => TapHeld::from_fds(spec, fds).map(Self::Tap),
         }
     }
 
@@ -38,6 +47,7 @@ impl Held {
     pub fn fds(&self) -> Vec<BorrowedFd<'_>> {
         match self {
             Self::Packet(held) => vec![held.as_fd()],
+            Self::Tap(held) => held.fds().to_vec(),
         }
     }
 
@@ -45,6 +55,42 @@ impl Held {
     pub fn spec(&self) -> &NicSpec {
         match self {
             Self::Packet(held) => held.spec(),
+            Self::Tap(held) => held.spec(),
         }
     }
+
+    /// What a driver does first: it finishes what its predecessor, which must be dead, left undone.
+    ///
+    /// # Errors
+    /// [`NicError::Used`], [`NicError::Lane`], or what the kernel reports.
+    pub fn attach(
+        &self,
+        tx_lane: &mut Consumer,
+        rx_lane: &mut Producer,
+        words: DriverWords,
+    ) -> Result<Box<dyn Nic + Send>> {
+        self.attach_with(tx_lane, rx_lane, words, Straight)
+    }
+
+    /// As [`Held::attach`], and tells `steps` of each step from then on.
+    ///
+    /// # Errors
+    /// As [`Held::attach`].
+    pub fn attach_with<S: Steps + Send + 'static>(
+        &self,
+        tx_lane: &mut Consumer,
+        rx_lane: &mut Producer,
+        words: DriverWords,
+        steps: S,
+    ) -> Result<Box<dyn Nic + Send>> {
+        Ok(match self {
+            Self::Packet(held) => Box::new(PacketPort::attach_with(held, tx_lane, rx_lane, words, steps)?),
+            Self::Tap(held) => Box::new(TapPort::attach_with(held, words, steps)?),
+        })
+    }
+}
+
+/// A duplicate of a descriptor.
+pub(crate) fn duplicate(fd: BorrowedFd<'_>) -> Result<OwnedFd> {
+    fd.try_clone_to_owned().map_err(|source| NicError::System { call: "dup", source })
 }

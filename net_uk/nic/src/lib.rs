@@ -22,6 +22,8 @@ mod place;
 mod spec;
 mod step;
 mod sys;
+pub mod tap;
+mod vnet;
 
 pub use error::{NicError, Result};
 pub use held::Held;

@@ -21,6 +21,12 @@ pub const MTU_BYTES_MIN: u32 = 68;
 /// Most memory that one ring of the kernel takes.
 pub const RING_BYTES_MAX: usize = 512 * 1024 * 1024;
 
+/// Bytes of an Ethernet header. The kernel takes nothing shorter.
+pub const ETHERNET_BYTES: usize = 14;
+
+/// Ethernet header and VLAN tag.
+pub const LINK_HEADER_BYTES: usize = 18;
+
 /// Longest name of an interface.
 pub const INTERFACE_BYTES_MAX: usize = 15;
 

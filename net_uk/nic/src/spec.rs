@@ -13,9 +13,11 @@ use crate::limits::{
 pub enum NicKind {
     /// Rings shared with the kernel over a packet socket; for any device.
     Packet,
+    /// A TAP device: the frames of an interface of this host. It may lose or double one frame for each death.
+    Tap,
 }
 
-/// Which network card to open, and how. As text: `packet:eth0`, followed by options that differ from the default, in any
+/// Which network card to open, and how. As text: `packet:eth0` or `tap:tap0`, followed by options that differ from the default, in any
 /// order: `,rx=SLOTS`, `,tx=SLOTS`, `,mtu=BYTES`, `,offload`, `,bypass`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct NicSpec {
@@ -37,10 +39,19 @@ pub struct NicSpec {
 }
 
 impl NicSpec {
-    /// The default for an interface.
+    /// The default for an interface that exists.
     pub fn packet(interface: &str) -> Self {
+        Self::new(NicKind::Packet, interface)
+    }
+
+    /// The default for a TAP device, which is made if there is none.
+    pub fn tap(interface: &str) -> Self {
+        Self::new(NicKind::Tap, interface)
+    }
+
+    fn new(kind: NicKind, interface: &str) -> Self {
         Self {
-            kind: NicKind::Packet,
+            kind,
             interface: interface.to_owned(),
             rx_slots: RING_SLOTS_DEFAULT,
             tx_slots: RING_SLOTS_DEFAULT,
@@ -75,9 +86,12 @@ impl NicSpec {
 
 impl fmt::Display for NicSpec {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let NicKind::Packet = self.kind;
-        let default = Self::packet(&self.interface);
-        write!(f, "packet:{}", self.interface)?;
+        let default = Self::packet("");
+        let kind = match self.kind {
+            NicKind::Packet => "packet",
+            NicKind::Tap => "tap",
+        };
+        write!(f, "{kind}:{}", self.interface)?;
         for (name, value, default) in [
             ("rx", self.rx_slots, default.rx_slots),
             ("tx", self.tx_slots, default.tx_slots),
@@ -104,7 +118,8 @@ impl FromStr for NicSpec {
         let mut words = text.split(',');
         let mut spec = match words.next().and_then(|word| word.split_once(':')) {
             Some(("packet", interface)) => Self::packet(interface),
-            _ => return Err(wrong("it begins with packet:NAME")),
+            Some(("tap", interface)) => Self::tap(interface),
+            _ => return Err(wrong("it begins with packet:NAME or tap:NAME")),
         };
         for word in words {
             let (name, value) = word.split_once('=').unwrap_or((word, ""));
@@ -129,9 +144,12 @@ mod tests {
 
     #[test]
     fn text_and_back() {
-        for text in
-            ["packet:eth0", "packet:a.1,rx=64,tx=65536,mtu=9216,offload", "packet:fifteen-letters,bypass"]
-        {
+        for text in [
+            "packet:eth0",
+            "packet:a.1,rx=64,tx=65536,mtu=9216,offload",
+            "packet:fifteen-letters,bypass",
+            "tap:tap0,rx=64",
+        ] {
             assert_eq!(text.parse::<NicSpec>().unwrap().to_string(), text);
         }
     }

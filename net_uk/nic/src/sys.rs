@@ -1,9 +1,10 @@
 //! System calls that have no safe wrapper elsewhere.
 
-use std::ffi::c_int;
+use std::ffi::{c_char, c_int};
 use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd};
 
 use crate::error::{NicError, Result, last_error};
+use crate::nic::Link;
 
 /// A packet socket that receives nothing until it is bound.
 pub(crate) fn packet_socket() -> Result<OwnedFd> {
@@ -95,15 +96,48 @@ fn packet_address(ifindex: c_int) -> libc::sockaddr_ll {
 
 /// The number of an interface in the namespace of a socket.
 pub(crate) fn interface_number(fd: impl AsFd, name: &str) -> Result<c_int> {
-    let mut request = request_for(name);
+    let mut request = request_for(named(name));
     interface_request(fd, libc::SIOCGIFINDEX, "SIOCGIFINDEX", &mut request)?;
     // SAFETY: the request succeeded, so the kernel filled this variant.
     Ok(unsafe { request.ifr_ifru.ifru_ifindex })
 }
 
+/// Makes the descriptor of `/dev/net/tun` a TAP device of this name.
+pub(crate) fn make_tap(fd: impl AsFd, name: &str, with_header: bool) -> Result<()> {
+    let mut request = request_for(named(name));
+    let header = if with_header { libc::IFF_VNET_HDR } else { 0 };
+    #[expect(clippy::cast_possible_truncation, reason = "the flags fit into 16 bits")]
+    let flags = (libc::IFF_TAP | libc::IFF_NO_PI | header) as i16;
+    request.ifr_ifru.ifru_flags = flags;
+    interface_request(fd, libc::TUNSETIFF, "TUNSETIFF", &mut request)
+}
+
+/// Lets the kernel leave checksums and segments of TCP to who reads from a TAP device.
+pub(crate) fn set_tap_offload(fd: impl AsFd) -> Result<()> {
+    let offload = libc::TUN_F_CSUM | libc::TUN_F_TSO4 | libc::TUN_F_TSO6;
+    // SAFETY: this request takes a number.
+    match unsafe { libc::ioctl(fd.as_fd().as_raw_fd(), libc::TUNSETOFFLOAD, libc::c_ulong::from(offload)) } {
+        0 => Ok(()),
+        _ => Err(last_error("TUNSETOFFLOAD")),
+    }
+}
+
+/// Reads one message into several places. The error is the system's number.
+///
+/// # Safety
+/// Each place is valid for writes of its length, and nothing in this process refers to it.
+pub(crate) unsafe fn read_into(fd: impl AsFd, places: &[libc::iovec]) -> std::result::Result<usize, c_int> {
+    let count = c_int::try_from(places.len()).unwrap_or(c_int::MAX);
+    // SAFETY: the caller's promise.
+    let read = unsafe { libc::readv(fd.as_fd().as_raw_fd(), places.as_ptr(), count) };
+    usize::try_from(read).map_err(|_| std::io::Error::last_os_error().raw_os_error().unwrap_or(libc::EIO))
+}
+
+type Name = [c_char; libc::IFNAMSIZ];
+
 /// An interface by the name under which it was last seen.
-#[derive(Clone, Copy)]
-pub(crate) struct Interface(libc::ifreq);
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Interface(Name);
 
 impl Interface {
     /// The one that a packet socket is bound to. None: that is gone.
@@ -112,52 +146,68 @@ impl Interface {
         if ifindex <= 0 {
             return Ok(None);
         }
-        let mut request = request_for("");
+        let mut request = request_for(named(""));
         request.ifr_ifru.ifru_ifindex = ifindex;
         let found = interface_request(&fd, libc::SIOCGIFNAME, "SIOCGIFNAME", &mut request);
-        Ok(known(found)?.map(|()| Self(request)))
+        Ok(known(found, libc::ENODEV)?.then_some(Self(request.ifr_name)))
     }
 
-    /// Its flags. None: there is none of this name.
-    pub(crate) fn flags(mut self, fd: impl AsFd) -> Result<Option<c_int>> {
-        let found = interface_request(&fd, libc::SIOCGIFFLAGS, "SIOCGIFFLAGS", &mut self.0);
-        // SAFETY: if the request succeeded, the kernel filled this variant; any bytes are a number.
-        Ok(known(found)?.map(|()| c_int::from(unsafe { self.0.ifr_ifru.ifru_flags })))
+    /// The one of a TAP device. None: that is gone.
+    pub(crate) fn of_tap(tap: impl AsFd) -> Result<Option<Self>> {
+        let mut request = request_for(named(""));
+        let found = interface_request(&tap, libc::TUNGETIFF, "TUNGETIFF", &mut request);
+        Ok(known(found, libc::EBADFD)?.then_some(Self(request.ifr_name)))
+    }
+
+    /// Its state. [`Link::Gone`]: there is none of this name.
+    pub(crate) fn link(self, fd: impl AsFd) -> Result<Link> {
+        let mut request = request_for(self.0);
+        let found = interface_request(&fd, libc::SIOCGIFFLAGS, "SIOCGIFFLAGS", &mut request);
+        if !known(found, libc::ENODEV)? {
+            return Ok(Link::Gone);
+        }
+        // SAFETY: the request succeeded, so the kernel filled this variant.
+        let flags = c_int::from(unsafe { request.ifr_ifru.ifru_flags });
+        let up = libc::IFF_UP | libc::IFF_RUNNING;
+        Ok(if flags & up == up { Link::Up } else { Link::Down })
     }
 
     /// Its largest packet.
-    pub(crate) fn mtu_bytes(mut self, fd: impl AsFd) -> Result<usize> {
-        interface_request(&fd, libc::SIOCGIFMTU, "SIOCGIFMTU", &mut self.0)?;
+    pub(crate) fn mtu_bytes(self, fd: impl AsFd) -> Result<usize> {
+        let mut request = request_for(self.0);
+        interface_request(&fd, libc::SIOCGIFMTU, "SIOCGIFMTU", &mut request)?;
         // SAFETY: the request succeeded, so the kernel filled this variant.
-        Ok(usize::try_from(unsafe { self.0.ifr_ifru.ifru_mtu }).unwrap_or(0))
+        Ok(usize::try_from(unsafe { request.ifr_ifru.ifru_mtu }).unwrap_or(0))
+    }
+
+    /// Sets how many frames wait for whoever sends them on, at most.
+    pub(crate) fn set_queue_frames(self, fd: impl AsFd, frames: u32) -> Result<()> {
+        let mut request = request_for(self.0);
+        request.ifr_ifru.ifru_metric = c_int::try_from(frames).unwrap_or(c_int::MAX);
+        interface_request(&fd, libc::SIOCSIFTXQLEN, "SIOCSIFTXQLEN", &mut request)
     }
 }
 
-impl std::fmt::Debug for Interface {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_tuple("Interface").finish_non_exhaustive()
-    }
-}
-
-/// Makes "no such device" a value.
-fn known(found: Result<()>) -> Result<Option<()>> {
+/// Whether a request succeeded. One error means that the interface is gone.
+fn known(found: Result<()>, gone: c_int) -> Result<bool> {
     match found {
-        Ok(()) => Ok(Some(())),
-        Err(NicError::System { source, .. }) if source.raw_os_error() == Some(libc::ENODEV) => Ok(None),
+        Ok(()) => Ok(true),
+        Err(NicError::System { source, .. }) if source.raw_os_error() == Some(gone) => Ok(false),
         Err(error) => Err(error),
     }
 }
 
-fn request_for(name: &str) -> libc::ifreq {
-    let mut request = libc::ifreq {
-        ifr_name: [0; libc::IFNAMSIZ],
-        ifr_ifru: libc::__c_anonymous_ifr_ifru { ifru_ifindex: 0 },
-    };
-    let room = libc::IFNAMSIZ - 1;
-    for (to, from) in request.ifr_name.iter_mut().take(room).zip(name.bytes()) {
-        *to = from.cast_signed();
+fn named(text: &str) -> Name {
+    let mut name = [0; libc::IFNAMSIZ];
+    // The last byte ends it.
+    for (to, from) in name.iter_mut().take(libc::IFNAMSIZ - 1).zip(text.bytes()) {
+        *to = c_char::from_ne_bytes([from]);
     }
-    request
+    name
+}
+
+fn request_for(name: Name) -> libc::ifreq {
+    libc::ifreq { ifr_name: name, ifr_ifru: libc::__c_anonymous_ifr_ifru { ifru_ifindex: 0 } }
 }
 
 fn interface_request(

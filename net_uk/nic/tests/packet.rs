@@ -10,9 +10,9 @@ use lane::{FrameFlags, FrameMeta};
 use nic::packet::PacketPort;
 use nic::{Held, Kick, Link, Nic, NicError, Step};
 
-fn port(stand: &Stand) -> (PacketPort, lane::Consumer, lane::Producer) {
+fn port_of(stand: &Stand) -> (PacketPort, lane::Consumer, lane::Producer) {
     let (mut tx, mut rx) = (stand.lane.tx().consumer().unwrap(), stand.lane.rx().producer().unwrap());
-    let Held::Packet(held) = &stand.held;
+    let Held::Packet(held) = &stand.held else { panic!("another kind") };
     let port = PacketPort::attach(held, &mut tx, &mut rx, stand.lane.words()).unwrap();
     (port, tx, rx)
 }
@@ -35,7 +35,7 @@ fn frames_go_both_ways() {
     {
         let mut stand = Stand::new(spec, 256);
         let peer = Peer::new("far");
-        let (mut port, mut tx, mut rx) = port(&stand);
+        let (mut port, mut tx, mut rx) = port_of(&stand);
         assert_eq!(port.link().unwrap(), Link::Up);
         let (mut there, mut here) = (Ledger::default(), Ledger::default());
         for seq in 0..3000 {
@@ -73,7 +73,7 @@ fn malformed_frames_are_counted_and_block_nothing() {
     for spec in ["packet:near,rx=16,tx=16", "packet:near,rx=30,tx=30,offload"] {
         let mut stand = Stand::new(spec, 512);
         let peer = Peer::new("far");
-        let (mut port, mut tx, _rx) = port(&stand);
+        let (mut port, mut tx, _rx) = port_of(&stand);
         let mut ledger = Ledger::default();
         let odd = |flags, gso_bytes, length: usize| {
             (FrameMeta { flags, gso_bytes, ..FrameMeta::default() }, vec![8; length])
@@ -114,7 +114,7 @@ fn a_full_receive_ring_drops_and_counts() {
     }
     let mut stand = Stand::new("packet:near,rx=16,tx=16", 256);
     let peer = Peer::new("far");
-    let (mut port, _tx, mut rx) = port(&stand);
+    let (mut port, _tx, mut rx) = port_of(&stand);
     for seq in 0..20 {
         peer.send(&frame_of(seq));
     }
@@ -135,7 +135,7 @@ fn a_full_lane_blocks_and_loses_nothing() {
     }
     let mut stand = Stand::new("packet:near", 64);
     let peer = Peer::new("far");
-    let (mut port, _tx, mut rx) = port(&stand);
+    let (mut port, _tx, mut rx) = port_of(&stand);
     let mut ledger = Ledger::default();
     for seq in 0..500 {
         peer.send(&frame_of(seq));
@@ -157,7 +157,7 @@ fn a_device_that_is_down_keeps_its_frames() {
     }
     let mut stand = Stand::new("packet:near", 64);
     let peer = Peer::new("far");
-    let (mut port, mut tx, _rx) = port(&stand);
+    let (mut port, mut tx, _rx) = port_of(&stand);
     assert!(ip("link set near down"));
     assert_eq!(port.link().unwrap(), Link::Down);
     for seq in 0..10 {
@@ -205,7 +205,7 @@ fn a_congested_device_loses_nothing() {
     }
     let mut stand = Stand::new("packet:near", 512);
     let peer = Peer::new("far");
-    let (mut port, mut tx, _rx) = port(&stand);
+    let (mut port, mut tx, _rx) = port_of(&stand);
     let mut ledger = Ledger::default();
     for seq in 0..500 {
         assert!(stand.send(seq));
@@ -227,13 +227,13 @@ fn a_socket_that_served_another_lane_is_refused() {
         return;
     }
     let mut stand = Stand::new("packet:near,tx=16", 64);
-    let (mut port, mut tx, _rx) = port(&stand);
+    let (mut port, mut tx, _rx) = port_of(&stand);
     assert!(stand.send(1));
     port.transmit(&mut tx).unwrap();
     drop(port);
     let other = Stand::new("packet:near,tx=16", 64);
     let (mut tx, mut rx) = (other.lane.tx().consumer().unwrap(), other.lane.rx().producer().unwrap());
-    let Held::Packet(held) = &stand.held;
+    let Held::Packet(held) = &stand.held else { panic!("another kind") };
     let attached = PacketPort::attach(held, &mut tx, &mut rx, other.lane.words());
     assert!(matches!(attached, Err(NicError::Used)));
 }
@@ -246,7 +246,7 @@ fn vlan_tags_survive() {
     }
     let mut stand = Stand::new("packet:near", 64);
     let peer = Peer::new("far");
-    let (mut port, _tx, mut rx) = port(&stand);
+    let (mut port, _tx, mut rx) = port_of(&stand);
     let mut tagged = vec![0xff; 12];
     tagged.extend([0x81, 0, 0x20, 5, 0x88, 0xb5]);
     tagged.extend([7; 80]);
@@ -258,6 +258,105 @@ fn vlan_tags_survive() {
         frame.is_some()
     });
     assert_eq!(stand.rx.bytes_of(&frame.unwrap()), tagged);
+}
+
+/// TCP over IPv4 in segments of 1000 bytes, with the sum of the pseudo header for a checksum.
+fn tcp(payload_bytes: u16) -> (FrameMeta, Vec<u8>) {
+    let mut frame = vec![0xff; 12];
+    frame.extend([8, 0, 0x45, 0]);
+    frame.extend((40 + payload_bytes).to_be_bytes());
+    frame.extend([0, 1, 0, 0, 64, 6, 0, 0, 10, 0, 0, 1, 10, 0, 0, 2]);
+    frame.extend([0, 1, 0, 2, 0, 0, 0, 0, 0, 0, 0, 0, 5 << 4, 0x10, 1, 0, 0, 0, 0, 0]);
+    frame.extend((0..payload_bytes).map(|at| at.to_le_bytes()[0]));
+    let pseudo = 2 * (10 << 8) + 1 + 2 + 6 + u32::from(20 + payload_bytes);
+    let folded = u16::try_from((pseudo & 0xffff) + (pseudo >> 16)).unwrap();
+    frame[50..52].copy_from_slice(&folded.to_be_bytes());
+    let flags = FrameFlags::CSUM_BLANK | FrameFlags::GSO_V4;
+    (FrameMeta { flags, gso_bytes: 1000, ..FrameMeta::default() }, frame)
+}
+
+/// Segments stay whole between two ends that know them, and are cut and checksummed for one that does not.
+#[test]
+fn segments_and_checksums_are_offloaded() {
+    if !enter_namespace() {
+        return;
+    }
+    let mut stand = Stand::new("packet:near,rx=30,tx=30,offload", 128);
+    let mut other = Stand::new("packet:far,rx=30,tx=30,offload", 128);
+    let (mut port, mut tx, _) = port_of(&stand);
+    let (mut far, _, mut far_rx) = port_of(&other);
+    let whole = |received: &lane::Consumer, frame: &lane::Frame| {
+        let meta = frame.meta();
+        (meta.flags, meta.gso_bytes, received.bytes_of(frame))
+    };
+    for payload_bytes in [3000, 64_000] {
+        let (meta, bytes) = tcp(payload_bytes);
+        assert!(stand.tx.push(&bytes, &meta).unwrap());
+        assert_eq!(port.transmit(&mut tx).unwrap().refused, 0);
+        let mut frame = None;
+        wait_for("the frame", || {
+            port.kick().unwrap();
+            far.receive(&mut far_rx).unwrap();
+            frame = other.rx.peek().unwrap();
+            frame.is_some()
+        });
+        let frame = frame.unwrap();
+        assert_eq!(whole(&other.rx, &frame), (meta.flags, 1000, bytes));
+        other.rx.release(&frame);
+    }
+    common::without_checksums("near");
+    let peer = Peer::new("far");
+    let (meta, bytes) = tcp(3000);
+    assert!(stand.tx.push(&bytes, &meta).unwrap());
+    port.transmit(&mut tx).unwrap();
+    let mut segments = Vec::new();
+    let mut buffer = [0; 70_000];
+    wait_for("three segments", || {
+        port.kick().unwrap();
+        segments.extend(peer.receive(&mut buffer).map(<[u8]>::to_vec));
+        segments.len() == 3
+    });
+    for (segment, payload) in segments.iter().zip(bytes[54..].chunks(1000)) {
+        assert_eq!(segment[54..], *payload);
+        assert!(sums_up(segment));
+    }
+}
+
+/// Whether a checksum of TCP over IPv4 is right.
+fn sums_up(frame: &[u8]) -> bool {
+    let words = |bytes: &[u8]| {
+        bytes
+            .chunks(2)
+            .map(|pair| u32::from(pair[0]) << 8 | u32::from(*pair.get(1).unwrap_or(&0)))
+            .sum::<u32>()
+    };
+    let length = u32::try_from(frame.len() - 34).unwrap();
+    let mut sum = words(&frame[26..34]) + 6 + length + words(&frame[34..]);
+    while sum > 0xffff {
+        sum = (sum & 0xffff) + (sum >> 16);
+    }
+    sum == 0xffff
+}
+
+/// Without offload the driver completes checksums.
+#[test]
+fn blank_checksums_are_completed() {
+    if !enter_namespace() {
+        return;
+    }
+    let mut stand = Stand::new("packet:near", 64);
+    let peer = Peer::new("far");
+    let (mut port, mut tx, _rx) = port_of(&stand);
+    let (_, bytes) = tcp(1001);
+    let meta = FrameMeta { flags: FrameFlags::CSUM_BLANK, ..FrameMeta::default() };
+    assert!(stand.tx.push(&bytes, &meta).unwrap());
+    port.transmit(&mut tx).unwrap();
+    let mut buffer = [0; 2000];
+    wait_for("the frame", || {
+        port.kick().unwrap();
+        peer.receive(&mut buffer).is_some()
+    });
+    assert!(sums_up(&buffer[..bytes.len()]));
 }
 
 /// Dies at each place, after one frame there and after several; then once more while a successor recovers. Nothing is

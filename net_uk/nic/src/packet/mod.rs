@@ -19,7 +19,6 @@ mod held;
 mod port;
 mod rings;
 mod slots;
-mod vnet;
 
 pub use held::PacketHeld;
 pub use port::PacketPort;

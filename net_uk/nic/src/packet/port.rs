@@ -5,6 +5,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use lane::{Consumer, DriverWords, Producer};
 
 use crate::error::{NicError, Result};
+use crate::held::duplicate;
 use crate::limits::BATCH_FRAMES;
 use crate::nic::{Counters, Done, Kick, Link, Nic};
 use crate::packet::held::PacketHeld;
@@ -58,8 +59,7 @@ impl<S: Steps> PacketPort<S> {
         words: DriverWords,
         steps: S,
     ) -> Result<Self> {
-        let socket =
-            held.as_fd().try_clone_to_owned().map_err(|source| NicError::System { call: "dup", source })?;
+        let socket = duplicate(held.as_fd())?;
         let interface = Interface::bound(&socket)?;
         let mtu_bytes = interface.map_or(Ok(0), |interface| interface.mtu_bytes(&socket))?;
         let rings = Rings::new(&socket, held.spec(), mtu_bytes)?;
@@ -219,22 +219,14 @@ impl<S: Steps> Nic for PacketPort<S> {
     }
 
     fn link(&mut self) -> Result<Link> {
-        let flags =
-            |interface: Option<Interface>| interface.map_or(Ok(None), |known| known.flags(&self.socket));
-        let found = match flags(self.interface)? {
-            Some(flags) => Some(flags),
-            None => {
-                // Renamed or gone.
-                self.interface = Interface::bound(&self.socket)?;
-                flags(self.interface)?
-            }
-        };
-        let up = libc::IFF_UP | libc::IFF_RUNNING;
-        Ok(match found {
-            None => Link::Gone,
-            Some(flags) if flags & up == up => Link::Up,
-            Some(_) => Link::Down,
-        })
+        let link = |known: Option<Interface>| known.map_or(Ok(Link::Gone), |known| known.link(&self.socket));
+        let found = link(self.interface)?;
+        if found != Link::Gone {
+            return Ok(found);
+        }
+        // Renamed or gone.
+        self.interface = Interface::bound(&self.socket)?;
+        link(self.interface)
     }
 
     /// The kernel forgets its count when it is read: a death right after that loses a part of `rx_dropped`.

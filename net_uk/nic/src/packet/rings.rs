@@ -7,14 +7,12 @@ use lane::{Consumer, Frame, FrameFlags, FrameMeta, Producer};
 
 use crate::error::Result;
 use crate::headers::complete_checksum;
+use crate::limits::{ETHERNET_BYTES, LINK_HEADER_BYTES};
 use crate::mapping::Mapping;
-use crate::packet::slots::{LINK_HEADER_BYTES, RingShape, Slot};
-use crate::packet::vnet::{self, VNET_BYTES};
+use crate::packet::slots::{RingShape, Slot};
 use crate::place::Place;
 use crate::spec::NicSpec;
-
-/// Bytes of an Ethernet header. The kernel takes nothing shorter.
-const ETHERNET_BYTES: usize = 14;
+use crate::vnet::{self, VNET_BYTES};
 
 /// Both rings. The receive ring comes first in memory.
 #[derive(Debug)]

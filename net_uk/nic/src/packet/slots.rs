@@ -5,19 +5,16 @@ use std::sync::atomic::Ordering;
 use lane::limits::FRAME_BYTES_MAX;
 
 use crate::error::{NicError, Result};
-use crate::limits::RING_BYTES_MAX;
+use crate::limits::{LINK_HEADER_BYTES, RING_BYTES_MAX};
 use crate::mapping::Mapping;
-use crate::packet::vnet::VNET_BYTES;
 use crate::spec::NicSpec;
+use crate::vnet::VNET_BYTES;
 
 /// Where a frame to be sent begins in its slot: after the header.
 pub(crate) const TX_DATA_AT: usize = 32;
 
 /// Room before a received frame, at most: header, address and alignment.
 const RX_HEAD_BYTES: usize = 96;
-
-/// Ethernet header and VLAN tag.
-pub(crate) const LINK_HEADER_BYTES: usize = 18;
 
 const PAGE_BYTES: usize = 4096;
 

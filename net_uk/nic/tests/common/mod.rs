@@ -33,12 +33,18 @@ pub fn enter_namespace() -> bool {
         eprintln!("SKIPPED: no veth interfaces here");
         return false;
     }
-    // Until its queue is set up, an interface swallows frames.
-    wait_for("the links", || {
-        let show = Command::new("ip").args(["-o", "link", "show", "up"]).output().unwrap();
-        String::from_utf8_lossy(&show.stdout).matches("qdisc noqueue state UP").count() == 2
-    });
+    wait_until_up("near");
+    wait_until_up("far");
     true
+}
+
+/// Until its queue is set up, an interface swallows frames.
+pub fn wait_until_up(interface: &str) {
+    wait_for("the link", || {
+        let show = Command::new("ip").args(["-o", "link", "show", interface]).output().unwrap();
+        let text = String::from_utf8_lossy(&show.stdout).into_owned();
+        (text.contains("state UP") || text.contains("state UNKNOWN")) && !text.contains("qdisc noop ")
+    });
 }
 
 pub fn ip(words: &str) -> bool {
@@ -51,6 +57,23 @@ pub fn run(program: &str, words: &str) -> bool {
         .stdin(Stdio::null())
         .status()
         .is_ok_and(|status| status.success())
+}
+
+/// Has the kernel compute checksums, and so cut segments, before frames reach an interface.
+pub fn without_checksums(interface: &str) {
+    const ETHTOOL_STXCSUM: u32 = 0x17;
+    let peer = Peer::new(interface);
+    let mut value = [ETHTOOL_STXCSUM, 0];
+    let mut request = libc::ifreq {
+        ifr_name: [0; libc::IFNAMSIZ],
+        ifr_ifru: libc::__c_anonymous_ifr_ifru { ifru_data: value.as_mut_ptr().cast() },
+    };
+    for (to, from) in request.ifr_name.iter_mut().zip(interface.bytes()) {
+        *to = from.cast_signed();
+    }
+    // SAFETY: the request and the value it points to live until the call returns.
+    let set = unsafe { libc::ioctl(peer.socket.as_raw_fd(), libc::SIOCETHTOOL, &raw mut request) };
+    assert_eq!(set, 0, "{}", std::io::Error::last_os_error());
 }
 
 pub fn wait_for(what: &str, mut condition: impl FnMut() -> bool) {

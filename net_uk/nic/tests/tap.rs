@@ -1,0 +1,130 @@
+//! TAP devices: frames both ways, and what a death at each place costs.
+
+#![allow(unsafe_code, reason = "system calls of the test bed")]
+#![allow(clippy::unwrap_used, reason = "a test fails by a panic")]
+
+mod common;
+
+use common::{Ledger, Peer, Stand, enter_namespace, frame_of, ip, wait_for};
+use lane::{FrameFlags, FrameMeta};
+use nic::{Link, Step};
+
+const FRAMES: u64 = 200;
+
+fn stand(spec: &str) -> Option<Stand> {
+    if !enter_namespace() {
+        return None;
+    }
+    if !std::path::Path::new("/dev/net/tun").exists() {
+        eprintln!("SKIPPED: no TAP devices here");
+        return None;
+    }
+    let stand = Stand::new(spec, 512);
+    assert!(ip("link set tap0 up"));
+    common::wait_until_up("tap0");
+    Some(stand)
+}
+
+fn drain(peer: &Peer, ledger: &mut Ledger) {
+    let mut bytes = [0; 70_000];
+    while let Some(frame) = peer.receive(&mut bytes) {
+        ledger.take(frame);
+    }
+}
+
+#[test]
+fn frames_go_both_ways() {
+    for spec in ["tap:tap0", "tap:tap0,offload"] {
+        let Some(mut stand) = stand(spec) else { return };
+        let peer = Peer::new("tap0");
+        let (mut tx, mut rx) = (stand.lane.tx().consumer().unwrap(), stand.lane.rx().producer().unwrap());
+        let mut port = stand.held.attach(&mut tx, &mut rx, stand.lane.words()).unwrap();
+        assert_eq!(port.link().unwrap(), Link::Up);
+        let (mut there, mut here) = (Ledger::default(), Ledger::default());
+        for seq in 0..FRAMES {
+            assert!(stand.send(seq));
+            // Frames that come to nothing block nothing.
+            for (flags, length_bytes) in
+                [(FrameFlags::VOID, 100), (FrameFlags::NONE, 13), (FrameFlags::NONE, 1519)]
+            {
+                let meta = FrameMeta { flags, ..FrameMeta::default() };
+                assert!(stand.tx.push(&vec![0; length_bytes], &meta).unwrap());
+            }
+            peer.send(&frame_of(seq));
+            port.transmit(&mut tx).unwrap();
+            port.receive(&mut rx).unwrap();
+            stand.receive(&mut here);
+            drain(&peer, &mut there);
+        }
+        wait_for("all frames", || {
+            port.receive(&mut rx).unwrap();
+            stand.receive(&mut here);
+            drain(&peer, &mut there);
+            there.received == FRAMES && here.received == FRAMES
+        });
+        there.assert_perfect(FRAMES, spec);
+        here.assert_perfect(FRAMES, spec);
+        assert_eq!(port.counters().unwrap().tx_refused, 3 * FRAMES);
+        assert!(ip("link set tap0 down"));
+        assert!(stand.send(FRAMES));
+        assert!(port.transmit(&mut tx).unwrap().blocked);
+        assert_eq!(port.link().unwrap(), Link::Down);
+        assert!(ip("link del tap0"));
+        assert_eq!(port.link().unwrap(), Link::Gone);
+    }
+}
+
+/// A frame that is longer than the lane's side expects is refused, not cut off.
+#[test]
+fn long_frames_from_the_device_are_refused() {
+    let Some(mut stand) = stand("tap:tap0,mtu=1000") else { return };
+    let peer = Peer::new("tap0");
+    let (mut tx, mut rx) = (stand.lane.tx().consumer().unwrap(), stand.lane.rx().producer().unwrap());
+    let mut port = stand.held.attach(&mut tx, &mut rx, stand.lane.words()).unwrap();
+    peer.send(&[7; 1019]);
+    peer.send(&[8; 1018]);
+    wait_for("both frames", || {
+        port.receive(&mut rx).unwrap();
+        rx.published().frames == 2
+    });
+    let frame = stand.rx.peek().unwrap().unwrap();
+    assert!(frame.is_void());
+    stand.rx.release(&frame);
+    let frame = stand.rx.peek().unwrap().unwrap();
+    assert_eq!(stand.rx.bytes_of(&frame), [8; 1018]);
+    assert_eq!(port.counters().unwrap().rx_refused, 1);
+}
+
+/// One frame is lost by a death between a read and its commit, and one doubled by a death between a write and its commit;
+/// nothing at other places.
+#[test]
+fn every_place_to_die_at() {
+    for (step, lost, doubled) in
+        [(Step::TxMarked, 0, 1), (Step::TxCommitted, 0, 0), (Step::RxStaged, 1, 0), (Step::RxPublished, 0, 0)]
+    {
+        let Some(mut stand) = stand("tap:tap0") else { return };
+        let peer = Peer::new("tap0");
+        for seq in 0..FRAMES {
+            assert!(stand.send(seq));
+            peer.send(&frame_of(seq));
+        }
+        let (mut there, mut here, mut lives) = (Ledger::default(), Ledger::default(), 1);
+        let mut driver = stand.driver(Some((step, 50)));
+        wait_for("all frames", || {
+            if driver.has_ended() {
+                lives += 1;
+                driver = stand.driver(None);
+            }
+            drain(&peer, &mut there);
+            stand.receive(&mut here);
+            there.received == FRAMES && here.received + lost == FRAMES && lives == 2
+        });
+        drop(driver);
+        drain(&peer, &mut there);
+        assert_eq!(
+            (there.lost(FRAMES), there.duplicates, there.reordered, there.damaged),
+            (0, doubled, 0, 0)
+        );
+        assert_eq!((here.lost(FRAMES), here.duplicates, here.reordered, here.damaged), (lost, 0, 0, 0));
+    }
+}
