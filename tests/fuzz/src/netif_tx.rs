@@ -74,7 +74,8 @@ impl Run<'_> {
 
     fn send(&mut self, bytes: &mut Bytes<'_>) {
         let parts: Vec<_> = (0..1 + bytes.below(TX_PARTS_MAX)).map(|_| part(bytes)).collect();
-        let extras = if bytes.below(3) == 0 { vec![extra(bytes)] } else { vec![] };
+        // Behind half a packet, extra information would be taken for a request, with an id that is none.
+        let extras = if self.honest && bytes.below(3) == 0 { vec![extra(bytes)] } else { vec![] };
         let slots = parts.len() + extras.len();
         let total: u32 = parts.iter().map(|part| u32::from(part.length_bytes)).sum();
         if slots > self.front.free_slots() as usize || !(14..=0xffff).contains(&total) {
