@@ -364,7 +364,7 @@ fn huge_chains_are_longer_than_any_backend_takes() {
 fn spawn(net: &Net, arguments: &[&str]) -> Child {
     Command::new(env!("CARGO_BIN_EXE_sim-net-guest"))
         .args(["--hv-socket", net.lab.socket.to_str().unwrap(), "--domid", &net.lab.domid.to_string()])
-        .args(["--peer-mac", "00:16:3e:00:00:02", "-o", "json", "--linger-ms", "100"])
+        .args(["--peer-mac", "00:16:3e:00:00:02", "-o", "json", "--linger-ms", "3000"])
         .args(arguments)
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
@@ -426,7 +426,13 @@ fn the_process_sends_until_told_to_stop_and_tells_its_account() {
     assert!(between["sent"]["frames"].as_u64() > Some(500), "{between}");
     let sent = &report["sent"]["frames"];
     assert!(sent.as_u64() > Some(500), "{report}");
-    assert_eq!(&report["received"]["received"], sent);
+    assert_eq!(
+        &report["received"]["received"],
+        sent,
+        "{} dropped, {} left: {report}",
+        echo.dropped,
+        echo.waiting()
+    );
     for fault in ["lost", "duplicated", "reordered", "corrupt", "foreign", "too_old"] {
         assert_eq!(report["received"][fault], 0, "{fault}");
     }
@@ -444,7 +450,8 @@ fn the_process_sends_as_fast_as_the_ring_takes_for_a_time() {
     let (code, report) = finish(child, &mut echo);
     assert_eq!(code, Some(0));
     assert!(report["sent"]["frames"].as_u64() > Some(237), "{report}");
-    assert_eq!(report["received"]["received"], report["sent"]["frames"]);
+    let (received, sent) = (&report["received"]["received"], &report["sent"]["frames"]);
+    assert_eq!(received, sent, "{} dropped, {} left: {report}", echo.dropped, echo.waiting());
 }
 
 #[test]

@@ -17,6 +17,8 @@ pub struct Echo {
     domid: DomId,
     tx_cons: u32,
     rx_cons: u32,
+    /// Responses that are not shown yet: the guest must never see a part of a frame.
+    hidden: u32,
     region: Region,
     /// Frames of the guest, with their segments.
     pub frames: Vec<(Vec<u8>, Option<Gso>)>,
@@ -35,12 +37,27 @@ impl Echo {
         let port = host.events.bind_interdomain(domid, port).unwrap();
         let (tx, rx) = (host.grants.map(domid, tx).unwrap(), host.grants.map(domid, rx).unwrap());
         let region = Region::create("echo", 4096).unwrap();
-        let (tx_cons, rx_cons) = (0, 0);
+        let (tx_cons, rx_cons, hidden) = (0, 0, 0);
         let (frames, dropped, senseless, is_sink) = (vec![], 0, 0, false);
-        Self { host, tx, rx, port, domid, tx_cons, rx_cons, region, frames, dropped, senseless, is_sink }
+        Self {
+            host,
+            tx,
+            rx,
+            port,
+            domid,
+            tx_cons,
+            rx_cons,
+            hidden,
+            region,
+            frames,
+            dropped,
+            senseless,
+            is_sink,
+        }
     }
 
     pub fn notify(&mut self) {
+        self.show();
         self.host.events.notify(self.port).unwrap();
     }
 
@@ -160,6 +177,14 @@ impl Echo {
                 self.rx_raw(gso.encode());
             }
         }
+        self.show();
+    }
+
+    fn show(&mut self) {
+        let hidden = std::mem::take(&mut self.hidden);
+        if hidden > 0 {
+            self.rx.store_u32(RSP_PROD_OFFSET, self.rx.load_u32(RSP_PROD_OFFSET).wrapping_add(hidden));
+        }
     }
 
     /// Fills the next buffer and answers for it.
@@ -181,7 +206,9 @@ impl Echo {
     pub fn tx_response(&self, id: u16, status: i16) {
         let [a, b] = id.to_ne_bytes();
         let [c, d] = status.to_ne_bytes();
-        respond(&self.tx, 12, &[a, b, c, d]);
+        let number = self.tx.load_u32(RSP_PROD_OFFSET);
+        self.tx.write(place(number, 12), &[a, b, c, d]);
+        self.tx.store_u32(RSP_PROD_OFFSET, number.wrapping_add(1));
     }
 
     /// Answers on the received ring.
@@ -193,22 +220,18 @@ impl Echo {
         self.rx_raw(slot);
     }
 
-    /// Answers whatever it is on the received ring.
+    /// Answers whatever it is on the received ring, unseen until [`Self::notify`].
     pub fn rx_raw(&mut self, slot: [u8; 8]) {
+        let number = self.rx.load_u32(RSP_PROD_OFFSET).wrapping_add(self.hidden);
+        self.rx.write(place(number, 8), &slot);
         self.rx_cons = self.rx_cons.wrapping_add(1);
-        respond(&self.rx, 8, &slot);
+        self.hidden += 1;
     }
 
     /// The number of the next buffer.
     pub fn next_id(&self) -> u16 {
         u16::try_from(self.rx_cons % SLOTS).unwrap()
     }
-}
-
-fn respond(ring: &Page, slot_bytes: usize, slot: &[u8]) {
-    let prod = ring.load_u32(RSP_PROD_OFFSET);
-    ring.write(place(prod, slot_bytes), slot);
-    ring.store_u32(RSP_PROD_OFFSET, prod.wrapping_add(1));
 }
 
 fn place(number: u32, slot_bytes: usize) -> usize {
