@@ -8,7 +8,6 @@ use std::time::Duration;
 
 use hypervisor::Region;
 use lane::{Consumer, DriverState, DriverWords, Lane, Producer};
-use nic::packet::PacketPort;
 use nic::{Done, Held, Kick, Nic, NicSpec};
 
 pub use fault::Fault;
@@ -29,7 +28,7 @@ const NIC: u64 = 2;
 struct Driver {
     boss: Option<Boss>,
     injection: bool,
-    nic: Box<dyn Nic>,
+    nic: Box<dyn Nic + Send>,
     tx: Consumer,
     rx: Producer,
     words: DriverWords,
@@ -65,8 +64,7 @@ impl Driver {
         words.set_epoch(begun.begin.epoch);
         words.set_state(DriverState::Starting);
         let (mut tx, mut rx) = (lane.tx().consumer()?, lane.rx().producer()?);
-        let Held::Packet(held) = &held;
-        let nic = PacketPort::attach(held, &mut tx, &mut rx, words.clone())?;
+        let nic = held.attach(&mut tx, &mut rx, words.clone())?;
         let (wake_driver, wake_shadow) = (
             begun.take_first(names::WAKE_DRIVER, "eventfd")?,
             begun.take_first(names::WAKE_SHADOW, "eventfd")?,
@@ -82,7 +80,7 @@ impl Driver {
         Ok(Self {
             boss: Some(boss),
             injection: begun.begin.injection,
-            nic: Box::new(nic),
+            nic,
             tx,
             rx,
             words,

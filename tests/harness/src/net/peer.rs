@@ -9,8 +9,7 @@ use std::time::Duration;
 use anyhow::{Context, ensure};
 use hypervisor::Region;
 use lane::{FrameMeta, Lane};
-use nic::packet::PacketPort;
-use nic::{Held, Kick, Nic, NicSpec};
+use nic::{Held, Kick, NicSpec};
 use sim_guest::net::Mac;
 use sim_guest::net::traffic::{Numbered, Pace, ReceiveReport, Receiver, now_ns};
 
@@ -148,8 +147,7 @@ impl Worker {
     fn run(mut self) -> anyhow::Result<PeerReport> {
         let (mut tx, mut rx) = (self.lane.tx().consumer()?, self.lane.rx().producer()?);
         let (mut outbox, mut inbox) = (self.lane.tx().producer()?, self.lane.rx().consumer()?);
-        let Held::Packet(held) = &self.held else { anyhow::bail!("another kind of card") };
-        let mut port = PacketPort::attach(held, &mut tx, &mut rx, self.lane.words())?;
+        let mut port = self.held.attach(&mut tx, &mut rx, self.lane.words())?;
         let mut receiver = Receiver::default();
         let mut pace = Pace::new(self.rate * self.flows.len() as u64, now_ns());
         let (mut sent, mut kick, mut frame) = (0, Kick::Clear, Vec::new());
