@@ -8,7 +8,8 @@
 //! ```
 //!
 //! To wake up an idle processor takes longer than to answer a request. A client that asks again as soon as it is answered
-//! is not to wait for that each time. Who looks yields at each look, so others on this processor go on.
+//! is not to wait for that each time. Who looks does not yield in between: the time is short, and a thread that yields again and
+//! again loses its place to everybody else for longer than it gave away.
 
 use std::time::{Duration, Instant};
 
@@ -45,7 +46,6 @@ impl Attention {
                 self.judge.found();
                 return Ok(());
             }
-            std::thread::yield_now();
             elapsed = began.elapsed();
         }
         poller.wait(timeout.saturating_sub(elapsed), words)?;
