@@ -32,6 +32,8 @@ pub struct Report {
     pub domid: u16,
     /// How long it ran, in milliseconds.
     pub ran_ms: u64,
+    /// It sends still.
+    pub is_sending: bool,
     /// What was sent.
     pub sent: SendReport,
     /// What came.
@@ -186,6 +188,7 @@ impl Runner {
         Report {
             domid: self.options.net.domid.0,
             ran_ms: now_ns().saturating_sub(self.start_ns) / 1_000_000,
+            is_sending: self.is_sending,
             sent: sent.unwrap_or_default(),
             received: self.receiver.report(),
             interfaces: self.driver.stats().map(interface).collect(),
