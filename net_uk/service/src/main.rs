@@ -96,7 +96,7 @@ fn main() -> Result<()> {
         .init();
     match Cli::parse().role {
         RoleArgs::Keeper(args) => keep(args),
-        RoleArgs::Shadow(args) => Ok(net_uk::shadow::run(&args.spec(), args.store.as_deref())?),
+        RoleArgs::Shadow(args) => Ok(net_uk::shadow::run(&args.spec())?),
         RoleArgs::Driver => Ok(net_uk::driver::run()?),
     }
 }

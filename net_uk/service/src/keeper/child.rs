@@ -57,6 +57,7 @@ impl Child {
         part: Part,
         incarnation: Incarnation,
         arguments: &[OsString],
+        environment: &[(&str, OsString)],
         begin: Begin,
         descriptors: &[BorrowedFd<'_>],
         now: TimeNs,
@@ -65,6 +66,7 @@ impl Child {
         ours.set_nonblocking(true)?;
         let process = Command::new("/proc/self/exe")
             .args(arguments)
+            .envs(environment.iter().map(|(name, value)| (name, value)))
             .stdin(Stdio::from(theirs.into_fd()))
             .process_group_of_its_own()
             .spawn()?;

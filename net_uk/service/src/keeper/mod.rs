@@ -30,6 +30,9 @@ use child::{Child, Heard};
 use commands::{Command, Commands};
 use held::Kept;
 
+/// Where the library that speaks with the store finds its socket.
+const STORE_VARIABLE: &str = "XENSTORED_PATH";
+
 const BUSY: u64 = 0;
 const STOP: u64 = 1;
 const COMMANDS: u64 = 2;
@@ -181,7 +184,10 @@ impl Keeper {
         let (begin, descriptors) = self.kept.begin(part, incarnation, self.options.injection);
         let descriptors: Vec<_> = descriptors.iter().map(AsFd::as_fd).collect();
         let now = self.now();
-        match Child::start(part, incarnation, &self.arguments(part), begin, &descriptors, now) {
+        let store = self.options.store.iter().map(|store| (STORE_VARIABLE, store.clone().into()));
+        let environment: Vec<_> = store.collect();
+        let arguments = self.arguments(part);
+        match Child::start(part, incarnation, &arguments, &environment, begin, &descriptors, now) {
             Ok(child) => {
                 self.poller.add(&child.pidfd, CHILDREN | word_of(part), Interest::READ)?;
                 self.poller.add(&child.link, LINKS | word_of(part), Interest::READ)?;
@@ -210,9 +216,6 @@ impl Keeper {
             };
             arguments.extend(["--profile".into(), profile.into(), "--hv-socket".into()]);
             arguments.push(self.options.host.local_socket.clone().into());
-            if let Some(store) = &self.options.store {
-                arguments.extend(["--store".into(), store.into()]);
-            }
         }
         arguments
     }

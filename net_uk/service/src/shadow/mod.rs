@@ -69,19 +69,14 @@ pub struct Shadow {
 ///
 /// # Errors
 /// What makes it useless: the keeper starts another.
-pub fn run(host: &HostSpec, store: Option<&std::path::Path>) -> Result<(), Error> {
+pub fn run(host: &HostSpec) -> Result<(), Error> {
     let (boss, begun) = Boss::meet()?;
-    let mut shadow = Shadow::begin(boss, begun, host, store)?;
+    let mut shadow = Shadow::begin(boss, begun, host)?;
     shadow.serve()
 }
 
 impl Shadow {
-    fn begin(
-        boss: Boss,
-        mut begun: Begun,
-        spec: &HostSpec,
-        store: Option<&std::path::Path>,
-    ) -> Result<Self, Error> {
+    fn begin(boss: Boss, mut begun: Begun, spec: &HostSpec) -> Result<Self, Error> {
         let state = State::open(begun.take(names::STATE, "state")?)?;
         let host = Host::adopt(spec, begun.take_all(names::EVTCHN))?;
         let mut switch = Switch::new(AGEING_DEFAULT_NS);
@@ -121,7 +116,7 @@ impl Shadow {
         shadow.take_over();
         let known = shadow.devices.keys().copied().collect();
         let commands = xenbus::Commands { sender, wake: commands_wake, lost: lost_receiver };
-        xenbus::start(store, commands, known)?;
+        xenbus::start(commands, known)?;
         shadow.heartbeat.set_ready();
         if let Some(boss) = &shadow.boss {
             boss.say(Said::Ready(true));

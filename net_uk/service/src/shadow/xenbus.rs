@@ -6,7 +6,6 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::os::fd::OwnedFd;
-use std::path::Path;
 use std::sync::Arc;
 use std::sync::mpsc::Sender;
 
@@ -82,17 +81,17 @@ struct Device {
     frontend: String,
 }
 
-/// Starts the thread. `known` are those that the other thread took over. `store` is the path of the store's socket.
+/// Starts the thread. `known` are those that the other thread took over. The store's socket is in `XENSTORED_PATH`, if it
+/// is not the usual one.
 ///
 /// # Errors
 /// What the kernel reports.
-pub fn start(store: Option<&Path>, commands: Commands, known: BTreeSet<DeviceKey>) -> Result<(), Error> {
+pub fn start(commands: Commands, known: BTreeSet<DeviceKey>) -> Result<(), Error> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    let socket = store.map(Path::to_owned);
     let life = |key| (key, Device { link: Link::Up, life: Life::Fresh, frontend: String::new() });
     let devices = known.into_iter().map(life).collect();
     let bus = Bus { commands, devices, changed: Arc::default(), watched: BTreeSet::new(), fresh: false };
-    std::thread::Builder::new().name("xenbus".to_owned()).spawn(move || runtime.block_on(bus.run(socket)))?;
+    std::thread::Builder::new().name("xenbus".to_owned()).spawn(move || runtime.block_on(bus.run()))?;
     Ok(())
 }
 
@@ -106,9 +105,9 @@ struct Bus {
 }
 
 impl Bus {
-    async fn run(mut self, socket: Option<std::path::PathBuf>) {
+    async fn run(mut self) {
         loop {
-            match connect(socket.as_deref()).await {
+            match XsTokio::new().await {
                 Ok(store) => {
                     if let Err(error) = self.serve(&store).await {
                         tracing::warn!(%error, "the store is lost");
@@ -271,12 +270,6 @@ impl Bus {
 /// What this backend offers.
 fn offer() -> Offer {
     Offer { queues_max: u32::try_from(QUEUES_MAX).unwrap_or(1), ..Offer::default() }
-}
-
-async fn connect(socket: Option<&Path>) -> io::Result<XsTokio> {
-    // The library finds the socket by the environment, which `main` sets from our options.
-    let _ = socket;
-    XsTokio::new().await
 }
 
 /// All devices, up to the bound.
