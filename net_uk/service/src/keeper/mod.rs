@@ -249,8 +249,9 @@ impl Keeper {
                 }
                 Heard::Nothing => return Ok(()),
                 Heard::End => {
-                    // Its process is about to end, or not worth listening to.
-                    return self.poller.remove(&child.link);
+                    // Its process is about to end, or not worth listening to. It may have been told of before.
+                    let _ = self.poller.remove(&child.link);
+                    return Ok(());
                 }
             }
         }

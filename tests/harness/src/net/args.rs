@@ -23,13 +23,17 @@ pub struct NetArgs {
     /// Bytes of the largest frame.
     #[arg(long, default_value_t = 1514)]
     pub size_max: usize,
-    /// The longest pause between a recovery and the next fault, in microseconds.
-    #[arg(long, default_value_t = 20_000)]
-    pub pause_us: u64,
+    /// The shortest pause between a recovery and the next fault, in milliseconds. A process that dies again within 100 ms is
+    /// restarted only so often.
+    #[arg(long, default_value_t = 110)]
+    pub pause_ms: u64,
+    /// How much longer a pause may be.
+    #[arg(long, default_value_t = 60)]
+    pub jitter_ms: u64,
     /// Which processes are harmed: all if left out.
     #[arg(long, value_delimiter = ',')]
     pub targets: Vec<NetTarget>,
-    /// Which faults: kill,stop,loop,livelock,slow,exit,panic; all if left out. A shadow is only killed or stopped.
+    /// Which faults: kill,stop,loop,livelock,slow,exit,panic; all but slow if left out. A shadow is only killed or stopped.
     #[arg(long, value_delimiter = ',')]
     pub deeds: Vec<String>,
     /// For people or for programs.

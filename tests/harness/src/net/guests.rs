@@ -1,5 +1,6 @@
 //! Simulated guests as processes.
 
+use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 use std::sync::Arc;
@@ -23,7 +24,24 @@ pub struct GuestReport {
     /// What it received.
     pub received: Received,
     /// Its interfaces.
-    pub interfaces: serde_json::Value,
+    interfaces: BTreeMap<String, Interface>,
+}
+
+impl GuestReport {
+    /// Changes of the backend's state that the guest saw beyond the first connection.
+    pub fn state_changes(&self) -> u64 {
+        self.interfaces.values().map(|interface| interface.backend.changes.saturating_sub(1)).sum()
+    }
+}
+
+#[derive(Clone, Debug, Deserialize)]
+struct Interface {
+    backend: Seen,
+}
+
+#[derive(Clone, Debug, Deserialize)]
+struct Seen {
+    changes: u64,
 }
 
 /// What was sent.

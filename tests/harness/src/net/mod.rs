@@ -39,20 +39,22 @@ pub fn run(args: &NetArgs) -> anyhow::Result<NetReport> {
     let mut backend = Backend::start(&stand, &veth)?;
     let guests = Guests::start(&stand, args, &veth)?;
     let peer = Peer::start(&veth, args, guests.macs())?;
-    wait_until("frames flow both ways", || guests.all_connected() && peer.hears_from_all())?;
+    wait_until("frames of all guests", || guests.all_connected() && peer.hears_from_all())?;
+    peer.set_sending(true);
     let began = Instant::now();
     let mut outcomes = Vec::new();
     let bar = indicatif::ProgressBar::new(args.faults);
     for _ in 0..args.faults {
         let fault = Fault::draw(&mut rng, args);
-        std::thread::sleep(Duration::from_micros(rng.u64(0..args.pause_us.max(1))));
+        let jitter = Duration::from_micros(rng.u64(0..args.jitter_ms.max(1) * 1000));
+        std::thread::sleep(Duration::from_millis(args.pause_ms) + jitter);
         outcomes.push(inject(&mut backend, &peer, fault)?);
         bar.inc(1);
     }
     bar.finish_and_clear();
     let seconds = began.elapsed().as_secs_f64();
     guests.stop_sending()?;
-    peer.stop_sending();
+    peer.set_sending(false);
     std::thread::sleep(DRAIN);
     let counts = backend.counts()?;
     let peer = peer.end()?;

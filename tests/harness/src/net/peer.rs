@@ -86,13 +86,13 @@ pub struct Peer {
 #[derive(Default)]
 struct Shared {
     stop: AtomicBool,
-    quiet: AtomicBool,
+    sending: AtomicBool,
     received: AtomicU64,
     heard: AtomicU64,
 }
 
 impl Peer {
-    /// Sends to these guests, and counts what comes.
+    /// Counts what comes, and sends to these guests once it is told to.
     pub fn start(veth: &Veth, args: &NetArgs, macs: Vec<Mac>) -> anyhow::Result<Self> {
         let spec: NicSpec = format!("packet:{},rx={SLOTS}", veth.theirs).parse()?;
         let held = Held::open(&spec)?;
@@ -121,9 +121,9 @@ impl Peer {
         self.shared.heard.load(Ordering::Relaxed) >= self.guests
     }
 
-    /// Sends no more.
-    pub fn stop_sending(&self) {
-        self.shared.quiet.store(true, Ordering::Relaxed);
+    /// Sends from now on, or no more. Before a guest is connected nobody would know where its frames are to go.
+    pub fn set_sending(&self, sending: bool) {
+        self.shared.sending.store(sending, Ordering::Relaxed);
     }
 
     /// Ends it.
@@ -153,7 +153,8 @@ impl Worker {
         let (mut sent, mut kick, mut frame) = (0, Kick::Clear, Vec::new());
         let mut rng = fastrand::Rng::with_seed(7);
         while !self.shared.stop.load(Ordering::Relaxed) {
-            let due = if self.shared.quiet.load(Ordering::Relaxed) { 0 } else { pace.due(now_ns()).min(64) };
+            let sending = self.shared.sending.load(Ordering::Relaxed);
+            let due = if sending { pace.due(now_ns()).min(64) } else { 0 };
             for _ in 0..due {
                 if !self.send(&mut outbox, &mut frame, sent, &mut rng)? {
                     break;

@@ -46,6 +46,8 @@ pub struct NetReport {
     pub to_wire: Ledger,
     /// From the wire to guests.
     pub from_wire: Ledger,
+    /// Changes of the backend's state that guests saw.
+    pub state_changes: u64,
     /// Failures of parts that nobody had harmed.
     pub false_alarms: u64,
     /// From the fault to the first sign that it was noticed, in microseconds.
@@ -95,6 +97,7 @@ impl NetReport {
                 .unwrap_or(0),
         }
         .balanced();
+        let state_changes = sum(GuestReport::state_changes);
         let false_alarms = outcomes.iter().map(|outcome| outcome.others).sum();
         let mut faults = BTreeMap::new();
         for outcome in &outcomes {
@@ -114,6 +117,7 @@ impl NetReport {
             served: spread(&outcomes, |outcome| outcome.served_us),
             to_wire,
             from_wire,
+            state_changes,
             false_alarms,
             passed,
         }
@@ -138,7 +142,10 @@ impl NetReport {
                 ledger.longest_gap_us
             ));
         }
-        lines.push(format!("false alarms {}", self.false_alarms));
+        lines.push(format!(
+            "changes of state that guests saw {}, false alarms {}",
+            self.state_changes, self.false_alarms
+        ));
         for (what, times) in [("detected", &self.detected), ("ready", &self.ready), ("served", &self.served)]
         {
             lines
