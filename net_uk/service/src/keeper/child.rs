@@ -113,16 +113,11 @@ impl Child {
         let _ = rustix::process::pidfd_send_signal(self.pidfd.as_fd(), Signal::KILL);
     }
 
-    /// Waits for a process that is gone.
-    pub fn wait(&mut self) -> ExitStatus {
-        use std::os::unix::process::ExitStatusExt;
-        match self.process.wait() {
-            Ok(status) => match (status.code(), status.signal()) {
-                (Some(code), _) => ExitStatus::Code(code),
-                (None, Some(signal)) => ExitStatus::Signal(signal),
-                (None, None) => ExitStatus::Unknown,
-            },
-            Err(_) => ExitStatus::Unknown,
+    /// How it ended, if it did.
+    pub fn ended(&mut self) -> Option<ExitStatus> {
+        match self.process.try_wait() {
+            Ok(status) => status.map(exit_status),
+            Err(_) => Some(ExitStatus::Unknown),
         }
     }
 
@@ -133,7 +128,7 @@ impl Child {
         if !matches!(rustix::event::poll(&mut polled, timeout.as_ref()), Ok(1)) {
             self.kill();
         }
-        self.wait();
+        let _ = self.process.wait();
     }
 
     /// Whether it lives, and what it uses of the processors.
@@ -153,6 +148,15 @@ impl Child {
         let mut fields = text.split_ascii_whitespace().map(str::parse);
         let (run_ns, wait_ns) = (fields.next()?.ok()?, fields.next()?.ok()?);
         Some(ProcessorUse { run_ns, wait_ns, runnable })
+    }
+}
+
+fn exit_status(status: std::process::ExitStatus) -> ExitStatus {
+    use std::os::unix::process::ExitStatusExt;
+    match (status.code(), status.signal()) {
+        (Some(code), _) => ExitStatus::Code(code),
+        (None, Some(signal)) => ExitStatus::Signal(signal),
+        (None, None) => ExitStatus::Unknown,
     }
 }
 

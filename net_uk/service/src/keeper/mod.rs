@@ -260,8 +260,12 @@ impl Keeper {
     /// A child's pidfd says that it is gone.
     fn bury(&mut self, part: Part) -> Result<(), Error> {
         self.hear(part)?;
-        let Some(mut child) = self.children.remove(&part) else { return Ok(()) };
-        let status = child.wait();
+        let Some(child) = self.children.get_mut(&part) else { return Ok(()) };
+        // What was heard may be about its predecessor: a descriptor lives on in a process that is just being started, and with
+        // it what the poller knows. (The keeper waited for a living process, and nobody was watched any more.)
+        let Some(status) = child.ended() else { return Ok(()) };
+        let Some(child) = self.children.remove(&part) else { return Ok(()) };
+        self.poller.remove(&child.pidfd)?;
         self.events.tell(Event::of(part, "ended", &format!("{status:?}")).with_pid(child.pid));
         self.step(Input::Ended { part, incarnation: child.incarnation, cause: Cause::Exited(status) })
     }
