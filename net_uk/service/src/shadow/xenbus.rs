@@ -184,8 +184,8 @@ impl Bus {
         let frontend = read(store, &format!("{back}/frontend")).await?.unwrap_or_default();
         let fresh = self.fresh || own != Some(XenbusState::Connected);
         let life = if fresh { Life::Fresh } else { Life::Recovering };
-        let device =
-            self.devices.entry(key).or_insert(Device { link: Link::Down, life, frontend: frontend.clone() });
+        let new = || Device { link: Link::Down, life, frontend: frontend.clone() };
+        let device = self.devices.entry(key).or_insert_with(new);
         if !frontend.is_empty() {
             device.frontend.clone_from(&frontend);
         }

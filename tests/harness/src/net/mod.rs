@@ -59,7 +59,7 @@ pub fn run(args: &NetArgs) -> anyhow::Result<NetReport> {
     let counts = backend.counts()?;
     let peer = peer.end()?;
     let guests = guests.end()?;
-    Ok(NetReport::of(seed, seconds, outcomes, &guests, &peer, &counts))
+    Ok(NetReport::of(seed, seconds, &outcomes, &guests, &peer, &counts))
 }
 
 /// One fault, and the wait until frames flow both ways again.
@@ -76,7 +76,7 @@ fn inject(backend: &mut Backend, peer: &Peer, fault: Fault) -> anyhow::Result<Ou
         outcome.look(backend.events(), at_ns);
         let flows = peer.received() > before + 2;
         if outcome.is_whole() && flows {
-            outcome.served_us.get_or_insert(u64::try_from(began.elapsed().as_micros()).unwrap_or(u64::MAX));
+            outcome.served_us = u64::try_from(began.elapsed().as_micros()).ok();
             return Ok(outcome);
         }
         ensure!(

@@ -65,7 +65,7 @@ impl NetReport {
     pub fn of(
         seed: u64,
         seconds: f64,
-        outcomes: Vec<Outcome>,
+        outcomes: &[Outcome],
         guests: &[GuestReport],
         peer: &PeerReport,
         counts: &Counts,
@@ -100,7 +100,7 @@ impl NetReport {
         let state_changes = sum(GuestReport::state_changes);
         let false_alarms = outcomes.iter().map(|outcome| outcome.others).sum();
         let mut faults = BTreeMap::new();
-        for outcome in &outcomes {
+        for outcome in outcomes {
             *faults.entry(outcome.fault.name()).or_default() += 1;
         }
         let clean = |ledger: &Ledger| ledger.lost == 0 && ledger.corrupt == 0;
@@ -112,9 +112,9 @@ impl NetReport {
             seed,
             seconds,
             faults,
-            detected: spread(&outcomes, |outcome| outcome.detected_us),
-            ready: spread(&outcomes, |outcome| outcome.ready_us),
-            served: spread(&outcomes, |outcome| outcome.served_us),
+            detected: spread(outcomes, |outcome| outcome.detected_us),
+            ready: spread(outcomes, |outcome| outcome.ready_us),
+            served: spread(outcomes, |outcome| outcome.served_us),
             to_wire,
             from_wire,
             state_changes,
