@@ -5,6 +5,7 @@
 pub mod driver;
 mod error;
 pub mod events;
+pub mod fate;
 pub mod keeper;
 pub mod limits;
 mod poller;

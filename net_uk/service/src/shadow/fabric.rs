@@ -18,6 +18,7 @@ use super::queue::{BACKLOG_SOURCE, Queue};
 use super::uplink::Uplink;
 use super::vif::{QueueId, Vif, VifId};
 use crate::error::Error;
+use crate::fate::{Fate, Step};
 use crate::limits::{BATCH, FRAME_BYTES_MAX, SCRATCH_BYTES, UPLINK_FRAME_BYTES_MAX};
 use crate::state::Label;
 
@@ -46,6 +47,8 @@ pub struct Fabric {
     pub sides: BTreeMap<PortId, Side>,
     /// Interfaces whose guests broke their rings, with the reason.
     pub broken: Vec<(VifId, Error)>,
+    /// Where it is to die, in tests.
+    pub fate: Fate,
     /// Something was published towards a wire.
     pub sent: bool,
     scratch: Arc<Region>,
@@ -92,6 +95,7 @@ impl Fabric {
             switch,
             sides,
             broken: vec![],
+            fate: Fate::default(),
             sent: false,
             scratch: Arc::new(Region::create("net-scratch", SCRATCH_BYTES)?),
             frame: vec![0; FRAME_BYTES_MAX],
@@ -139,6 +143,7 @@ impl Fabric {
 
     fn move_tx(&mut self, id: QueueId, queue: &mut Queue, now: Duration) -> Result<bool, Error> {
         let (copied, more) = self.gather(queue)?;
+        self.fate.done(Step::TxCopied);
         let mut done = 0;
         queue.waits_for_lane = false;
         for Copied { packet, offset, failed } in &copied {
@@ -161,8 +166,12 @@ impl Fabric {
         for Copied { packet, .. } in copied[done..].iter().rev() {
             queue.tx.untake(packet);
         }
+        self.fate.done(Step::TxStaged);
         self.publish_targets();
-        if queue.publish_tx() {
+        self.fate.done(Step::TargetsPublished);
+        let notify = queue.publish_tx(&mut self.fate);
+        self.fate.done(Step::TxPublished);
+        if notify {
             self.events.notify(queue.tx_port)?;
         }
         Ok(more && done == copied.len())
@@ -334,10 +343,12 @@ impl Fabric {
             }
             self.uplinks[number].rx.advance(&frame);
         }
+        self.fate.done(Step::RxPlanned);
         for (id, upto) in touched {
             self.deliver(id, upto)?;
         }
         self.publish_targets();
+        self.fate.done(Step::LaneCommitted);
         Ok(more)
     }
 
@@ -399,7 +410,7 @@ impl Fabric {
 
     fn deliver(&mut self, id: QueueId, upto: Label) -> Result<(), Error> {
         let Some(mut queue) = self.take_queue(id) else { return Ok(()) };
-        let delivered = queue.deliver(self.grants.as_ref(), upto);
+        let delivered = queue.deliver(self.grants.as_ref(), upto, &mut self.fate);
         let delivered = delivered.and_then(|notify| self.notify_rx(&queue, notify));
         self.settle(id, queue, delivered.map(|()| false)).map(drop)
     }
@@ -423,8 +434,9 @@ impl Fabric {
             last = Some(Label { source: BACKLOG_SOURCE, seq: frame.number() });
         }
         let Some(upto) = last else { return Ok(false) };
-        let notify = queue.deliver(self.grants.as_ref(), upto)?;
+        let notify = queue.deliver(self.grants.as_ref(), upto, &mut self.fate)?;
         queue.backlog_out.commit();
+        self.fate.done(Step::BacklogCommitted);
         self.notify_rx(queue, notify)?;
         Ok(queue.backlog_out.backlog_slots()? > 0)
     }
@@ -433,6 +445,7 @@ impl Fabric {
         for queue in self.vifs.values_mut().flat_map(Vif::queues_mut) {
             queue.publish_held();
         }
+        self.fate.done(Step::HeldPublished);
         for uplink in &mut self.uplinks {
             self.sent |= uplink.commit();
         }

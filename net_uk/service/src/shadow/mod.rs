@@ -45,6 +45,7 @@ const UPLINKS: u64 = 16;
 /// The shadow's process.
 pub struct Shadow {
     boss: Option<Boss>,
+    injection: bool,
     fabric: Fabric,
     state: State,
     poller: Poller,
@@ -98,6 +99,7 @@ impl Shadow {
         let (lost, lost_receiver) = tokio::sync::mpsc::unbounded_channel();
         let mut shadow = Self {
             boss: Some(boss),
+            injection: begun.begin.injection,
             fabric,
             state,
             poller,
@@ -430,6 +432,11 @@ impl Shadow {
         while let Some(boss) = &self.boss {
             match boss.order() {
                 Ok(Some(Order::Stop(_))) => return Ok(true),
+                Ok(Some(Order::Misbehave(order))) if self.injection => {
+                    if let Err(error) = self.fabric.fate.arm(&order.fault) {
+                        tracing::warn!(%error, "an order is passed over");
+                    }
+                }
                 Ok(Some(_)) => {}
                 Ok(None) => return Ok(false),
                 Err(error) => {

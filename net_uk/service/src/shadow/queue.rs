@@ -12,6 +12,7 @@ use lane::{Consumer, Piece, Producer};
 use netif::{FrameMeta, RxPlan, RxRing, RxStatus, TxRing};
 
 use crate::error::Error;
+use crate::fate::{Fate, Step};
 use crate::state::{Counts, Label, PublishLog, QueueMemory, QueueRecord};
 
 /// Source of frames that wait in the queue's own backlog.
@@ -176,9 +177,10 @@ impl Queue {
     ///
     /// # Errors
     /// Only what makes the interface useless: that a page of the guest cannot be written is told to the guest.
-    pub fn deliver(&mut self, grants: &dyn Grants, upto: Label) -> Result<bool, Error> {
+    pub fn deliver(&mut self, grants: &dyn Grants, upto: Label, fate: &mut Fate) -> Result<bool, Error> {
         let planned = std::mem::take(&mut self.planned);
         let failed = copy_out(grants, self.domid, &planned);
+        fate.done(Step::RxCopied);
         for (number, Planned { plan, .. }) in planned.iter().enumerate() {
             if failed.contains(&number) {
                 self.counts.rx_errors.add(1);
@@ -190,13 +192,21 @@ impl Queue {
             }
         }
         let log = &self.rx_log;
-        Ok(self.rx.publish_logged(|first, responses| log.write(first, responses, Some(upto))))
+        let notify = self.rx.publish_logged(|first, responses| {
+            log.write(first, responses, Some(upto));
+            fate.done(Step::RxLogged);
+        });
+        fate.done(Step::RxPublished);
+        Ok(notify)
     }
 
     /// Publishes the answers to the guest's requests. True if it is to be sent an event.
-    pub fn publish_tx(&mut self) -> bool {
+    pub fn publish_tx(&mut self, fate: &mut Fate) -> bool {
         let log = &self.tx_log;
-        self.tx.publish_logged(|first, responses| log.write(first, responses, None))
+        self.tx.publish_logged(|first, responses| {
+            log.write(first, responses, None);
+            fate.done(Step::TxLogged);
+        })
     }
 }
 

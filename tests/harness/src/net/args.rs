@@ -33,9 +33,14 @@ pub struct NetArgs {
     /// Which processes are harmed: all if left out.
     #[arg(long, value_delimiter = ',')]
     pub targets: Vec<NetTarget>,
-    /// Which faults: kill,stop,loop,livelock,slow,exit,panic; all but slow if left out. A shadow is only killed or stopped.
+    /// Which faults: kill,stop,loop,livelock,slow,exit,panic,die; all but slow if left out. A shadow is killed or stopped, or dies
+    /// at one of the places around its commits.
     #[arg(long, value_delimiter = ',')]
     pub deeds: Vec<String>,
+    /// Guests that misbehave beside the others, each in one way: never-take, corrupt-indices, random-ring, post-nothing,
+    /// event-storm, huge-chains. They must cost nobody a frame and cause no restart.
+    #[arg(long, value_delimiter = ',')]
+    pub hostile: Vec<String>,
     /// For people or for programs.
     #[arg(short, long, default_value = "table")]
     pub output: Output,

@@ -1,5 +1,6 @@
 //! Faults of the network backend, and when they were noticed and mended.
 
+use net_uk::fate::Step;
 use rustix::process::Signal;
 
 use super::args::{NetArgs, NetTarget};
@@ -22,11 +23,13 @@ pub enum Deed {
     Exit,
     /// The driver panics.
     Panic,
+    /// The shadow dies at one of the places around its commits.
+    Die,
 }
 
 impl Deed {
-    const ALL: [Self; 7] =
-        [Self::Kill, Self::Stop, Self::Loop, Self::Livelock, Self::Slow, Self::Exit, Self::Panic];
+    const ALL: [Self; 8] =
+        [Self::Kill, Self::Stop, Self::Loop, Self::Livelock, Self::Slow, Self::Exit, Self::Panic, Self::Die];
 
     /// Its name, for people and for the driver.
     pub fn name(self) -> &'static str {
@@ -38,6 +41,14 @@ impl Deed {
             Self::Slow => "slow",
             Self::Exit => "exit",
             Self::Panic => "panic",
+            Self::Die => "die",
+        }
+    }
+
+    fn fits(self, target: NetTarget) -> bool {
+        match target {
+            NetTarget::Driver => self != Self::Die,
+            NetTarget::Shadow => self == Self::Die || self.signal().is_some(),
         }
     }
 
@@ -58,6 +69,8 @@ pub struct Fault {
     pub target: NetTarget,
     /// What it is.
     pub deed: Deed,
+    /// Where the shadow dies, and at which time that it comes there.
+    pub place: (&'static str, u32),
 }
 
 impl Fault {
@@ -73,13 +86,22 @@ impl Fault {
             // A driver that is only late does all its work at a low rate: only a run that asks for it finds it condemned.
             let usual = args.deeds.is_empty() && *deed != Deed::Slow;
             let wanted = usual || args.deeds.iter().any(|name| name == deed.name());
-            wanted && (target == NetTarget::Driver || deed.signal().is_some())
+            wanted && deed.fits(target)
         };
         let deeds: Vec<Deed> = Deed::ALL.into_iter().filter(fits).collect();
         // Half of all are kills, as far as they are wanted.
         let kill = deeds.contains(&Deed::Kill) && rng.bool();
         let deed = if kill || deeds.is_empty() { Deed::Kill } else { deeds[rng.usize(0..deeds.len())] };
-        Self { target, deed }
+        let (name, _) = Step::ALL[rng.usize(0..Step::ALL.len())];
+        Self { target, deed, place: (name, rng.u32(1..40)) }
+    }
+
+    /// What the process is told, if it does it itself.
+    pub fn order(self) -> String {
+        match self.deed {
+            Deed::Die => format!("die:{}:{}", self.place.0, self.place.1),
+            deed => deed.name().to_owned(),
+        }
     }
 
     /// The part's name in events.
@@ -128,6 +150,11 @@ impl Outcome {
         let others = after().filter(|told| told.kind == "failed" && told.part != self.fault.part()).count();
         (self.detected_us, self.ready_us) = (noticed.map(since), ready.map(since));
         self.others = others as u64;
+    }
+
+    /// Did the keeper notice?
+    pub fn is_noticed(&self) -> bool {
+        self.detected_us.is_some()
     }
 
     /// Is a successor there?

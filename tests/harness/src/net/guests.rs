@@ -79,13 +79,16 @@ struct Guest {
 /// All guests.
 pub struct Guests {
     guests: Vec<Guest>,
+    hostile: Vec<Guest>,
 }
 
 impl Guests {
     /// Makes domains and starts them; they send as soon as they are connected.
     pub fn start(stand: &Stand, args: &NetArgs, veth: &Veth) -> anyhow::Result<Self> {
-        let guests = (0..args.guests).map(|number| Guest::start(stand, args, veth, number));
-        Ok(Self { guests: guests.collect::<Result<_, _>>()? })
+        let guests = (0..args.guests).map(|number| Guest::start(stand, args, veth, number, None));
+        let numbered = (args.guests..).zip(&args.hostile);
+        let hostile = numbered.map(|(number, how)| Guest::start(stand, args, veth, number, Some(how)));
+        Ok(Self { guests: guests.collect::<Result<_, _>>()?, hostile: hostile.collect::<Result<_, _>>()? })
     }
 
     /// Their addresses.
@@ -108,12 +111,22 @@ impl Guests {
 
     /// Ends them; gives their accounts.
     pub fn end(self) -> anyhow::Result<Vec<GuestReport>> {
+        for mut guest in self.hostile {
+            guest.process.kill()?;
+            guest.process.wait()?;
+        }
         self.guests.into_iter().map(Guest::end).collect()
     }
 }
 
 impl Guest {
-    fn start(stand: &Stand, args: &NetArgs, veth: &Veth, number: u16) -> anyhow::Result<Self> {
+    fn start(
+        stand: &Stand,
+        args: &NetArgs,
+        veth: &Veth,
+        number: u16,
+        hostile: Option<&String>,
+    ) -> anyhow::Result<Self> {
         let mac = Mac([0x00, 0x16, 0x3e, 0x77, 0, u8::try_from(number + 1).context("that many guests")?]);
         let mut process = Command::new(binary("sim-net-guest"))
             .arg("--hv-socket")
@@ -123,6 +136,7 @@ impl Guest {
             .args(["--mac", &mac.to_string(), "--peer-mac", &veth.peer_mac().to_string()])
             .args(["--rate", &args.rate.to_string(), "--flow", &(u64::from(number) + 1).to_string()])
             .args(["--size-min", &args.size_min.to_string(), "--size-max", &args.size_max.to_string()])
+            .args(hostile.iter().flat_map(|how| ["--hostile", how.as_str()]))
             .args(["--linger-ms", "100", "-o", "json"])
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())

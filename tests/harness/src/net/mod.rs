@@ -20,13 +20,15 @@ use tests::Stand;
 
 pub use args::NetArgs;
 use backend::Backend;
-use faults::{Fault, Outcome};
+use faults::{Deed, Fault, Outcome};
 use guests::Guests;
 use peer::Peer;
 pub use report::NetReport;
 
 /// How long everything may take to be whole again.
 const WHOLE_WAIT: Duration = Duration::from_secs(20);
+/// How long a shadow may take to a place where it is to die.
+const PLACE_WAIT: Duration = Duration::from_millis(500);
 /// How long after the end of sending frames may arrive.
 const DRAIN: Duration = Duration::from_secs(2);
 
@@ -36,7 +38,7 @@ pub fn run(args: &NetArgs) -> anyhow::Result<NetReport> {
     let mut rng = fastrand::Rng::with_seed(seed);
     let stand = Stand::start(&[]);
     let veth = peer::Veth::create().context("a pair of virtual interfaces (root is needed)")?;
-    let mut backend = Backend::start(&stand, &veth)?;
+    let mut backend = Backend::start(&stand, &veth, args.guests)?;
     let guests = Guests::start(&stand, args, &veth)?;
     let peer = Peer::start(&veth, args, guests.macs())?;
     wait_until("frames of all guests", || guests.all_connected() && peer.hears_from_all())?;
@@ -75,6 +77,10 @@ fn inject(backend: &mut Backend, peer: &Peer, fault: Fault) -> anyhow::Result<Ou
         backend.hear()?;
         outcome.look(backend.events(), at_ns);
         let flows = peer.received() > before + 2;
+        if fault.deed == Deed::Die && began.elapsed() > PLACE_WAIT && !outcome.is_noticed() {
+            // It does not come to that place: nothing waits in backlogs.
+            backend.harm(Fault { deed: Deed::Kill, ..fault }, pid)?;
+        }
         if outcome.is_whole() && flows {
             outcome.served_us = u64::try_from(began.elapsed().as_micros()).ok();
             return Ok(outcome);

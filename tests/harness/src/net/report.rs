@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use serde::Serialize;
+use sim_guest::net::traffic::FlowReport;
 
 use super::backend::Counts;
 use super::faults::Outcome;
@@ -71,15 +72,25 @@ impl NetReport {
         counts: &Counts,
     ) -> Self {
         let sum = |of: fn(&GuestReport) -> u64| guests.iter().map(of).sum::<u64>();
+        // Frames of hostile guests are nobody's.
+        let own = |flow: &&FlowReport| (1..=guests.len() as u64).contains(&flow.flow);
+        let came = |of: fn(&FlowReport) -> u64| peer.received.flows.iter().filter(own).map(of).sum::<u64>();
         let to_wire = Ledger {
             sent: sum(|guest| guest.sent.frames - guest.sent.dropped),
-            received: peer.received.received,
+            received: came(|flow| flow.received),
             counted: counts.of("tx_errors") + peer.dropped,
             lost: 0,
-            duplicated: peer.received.duplicated,
-            reordered: peer.received.reordered,
+            duplicated: came(|flow| flow.duplicated),
+            reordered: came(|flow| flow.reordered),
             corrupt: peer.received.corrupt,
-            longest_gap_us: peer.received.longest_gap_ns / 1000,
+            longest_gap_us: peer
+                .received
+                .flows
+                .iter()
+                .filter(own)
+                .map(|flow| flow.longest_gap_ns / 1000)
+                .max()
+                .unwrap_or(0),
         }
         .balanced();
         let from_wire = Ledger {
