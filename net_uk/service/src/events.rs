@@ -31,11 +31,8 @@ impl Event {
             Part::Driver(nic) => format!("driver.{nic}"),
         };
         let since_1970 = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-        let monotonic = rustix::time::clock_gettime(rustix::time::ClockId::Monotonic);
-        let at_monotonic_ns =
-            u64::try_from(monotonic.tv_sec * 1_000_000_000 + monotonic.tv_nsec).unwrap_or(0);
         Self {
-            at_monotonic_ns,
+            at_monotonic_ns: monotonic_ns(),
             at_us: u64::try_from(since_1970.as_micros()).unwrap_or(u64::MAX),
             part,
             kind: kind.to_owned(),
@@ -49,6 +46,12 @@ impl Event {
     pub fn with_pid(self, pid: u32) -> Self {
         Self { pid: Some(pid), ..self }
     }
+}
+
+/// The clock that events are dated by, in nanoseconds.
+pub fn monotonic_ns() -> u64 {
+    let now = rustix::time::clock_gettime(rustix::time::ClockId::Monotonic);
+    u64::try_from(now.tv_sec * 1_000_000_000 + now.tv_nsec).unwrap_or(0)
 }
 
 /// How events are told on the standard output.

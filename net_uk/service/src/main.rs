@@ -42,6 +42,9 @@ struct KeeperArgs {
     /// How events are told
     #[arg(short, long, value_enum, default_value_t = Output::Text)]
     output: Output,
+    /// The store's socket, if it is not the usual one
+    #[arg(long, value_name = "PATH")]
+    store: Option<PathBuf>,
     #[command(flatten)]
     host: HostArgs,
 }
@@ -54,9 +57,6 @@ struct HostArgs {
     /// The stand-in's socket, in the local profile
     #[arg(long, value_name = "PATH")]
     hv_socket: Option<PathBuf>,
-    /// The store's socket, if it is not the usual one
-    #[arg(long, value_name = "PATH")]
-    store: Option<PathBuf>,
 }
 
 #[derive(Clone, Copy, ValueEnum)]
@@ -109,7 +109,7 @@ fn keep(args: KeeperArgs) -> Result<()> {
     let options = Options {
         nics: args.nics,
         host: args.host.spec(),
-        store: args.host.store,
+        store: args.store,
         injection: args.enable_injection,
     };
     let stop = stop_signal().context("watch for signals")?;

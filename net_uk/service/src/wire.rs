@@ -7,6 +7,7 @@ use control::{Link, LinkError, Packet};
 use prost::{Message, Oneof};
 
 use crate::error::Error;
+use crate::poller::Poller;
 
 /// Names of descriptors in a [`Begin`].
 pub mod names {
@@ -145,11 +146,11 @@ impl Boss {
         Ok((Self { link }, Begun { begin, descriptors }))
     }
 
-    /// The next order, if one is there. A keeper that is gone gives none.
+    /// The next order, if one is there.
     ///
     /// # Errors
     /// [`Error::Link`].
-    pub fn order(&self) -> Result<Option<Order>, Error> {
+    fn order(&self) -> Result<Option<Order>, Error> {
         match self.link.receive::<ToChild>() {
             Ok(packet) => Ok(packet.message.order),
             Err(LinkError::WouldBlock) => Ok(None),
@@ -173,6 +174,23 @@ impl Boss {
 impl AsFd for Boss {
     fn as_fd(&self) -> std::os::fd::BorrowedFd<'_> {
         self.link.as_fd()
+    }
+}
+
+/// The next order. A keeper that is gone gives none, and is not listened to any more.
+///
+/// # Errors
+/// [`Error::System`].
+pub fn next_order(boss: &mut Option<Boss>, poller: &Poller) -> Result<Option<Order>, Error> {
+    let Some(keeper) = boss else { return Ok(None) };
+    match keeper.order() {
+        Ok(order) => Ok(order),
+        Err(error) => {
+            tracing::warn!(%error, "the keeper is gone");
+            poller.remove(&*keeper)?;
+            *boss = None;
+            Ok(None)
+        }
     }
 }
 

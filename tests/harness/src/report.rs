@@ -173,19 +173,12 @@ impl Report {
             [("detected", &self.detection), ("restored", &self.restoration), ("all served", &self.outage)];
         for (what, spreads) in tables {
             lines.extend(
-                spreads.iter().map(|(name, spread)| format!("  {what:<10} {name:<22} {}", line(spread))),
+                spreads.iter().map(|(name, spread)| format!("  {what:<10} {name:<22} {}", spread.line())),
             );
         }
-        lines.push(format!("  {:<33} {}", "operation", line(&self.latency)));
+        lines.push(format!("  {:<33} {}", "operation", self.latency.line()));
         lines.extend(self.check.iter().chain(&t.findings).map(|text| format!("  ! {text}")));
         lines.push(if self.passed { "passed".into() } else { "FAILED".into() });
         lines.join("\n")
     }
-}
-
-fn line(spread: &Spread) -> String {
-    format!(
-        "median {:>8} us  p99 {:>8} us  worst {:>8} us  ({})",
-        spread.median_us, spread.p99_us, spread.worst_us, spread.count
-    )
 }

@@ -16,7 +16,7 @@ use crate::error::Error;
 use crate::limits::{BEAT, CONGESTED_PAUSE, DOWN_PAUSE, SLOW_PAUSE};
 use crate::poller::{Interest, Poller};
 use crate::shadow::uplink::{drain, signal};
-use crate::wire::{Begun, Boss, Order, Said, names};
+use crate::wire::{self, Begun, Boss, Order, Said, names};
 
 /// The driver word in which it tells how its device is: 0 fine, 1 its queue is full, 2 it is down.
 pub const DEVICE_WORD: usize = lane::limits::NIC_WORDS - 1;
@@ -169,17 +169,11 @@ impl Driver {
 
     /// True if it is to stop. Without a keeper it goes on: frames matter more than orders.
     fn take_orders(&mut self) -> Result<bool, Error> {
-        while let Some(boss) = &self.boss {
-            match boss.order() {
-                Ok(Some(Order::Stop(_))) => return Ok(true),
-                Ok(Some(Order::Misbehave(order))) if self.injection => self.fault = order.fault.parse().ok(),
-                Ok(Some(_)) => {}
-                Ok(None) => return Ok(false),
-                Err(error) => {
-                    tracing::warn!(%error, "the keeper is gone");
-                    self.poller.remove(boss)?;
-                    self.boss = None;
-                }
+        while let Some(order) = wire::next_order(&mut self.boss, &self.poller)? {
+            match order {
+                Order::Stop(_) => return Ok(true),
+                Order::Misbehave(order) if self.injection => self.fault = order.fault.parse().ok(),
+                Order::Misbehave(_) | Order::Begin(_) => {}
             }
         }
         Ok(false)

@@ -2,6 +2,7 @@
 
 use std::ffi::OsString;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::process::{Command, Stdio};
 
 use control::{Link, LinkError};
@@ -68,7 +69,8 @@ impl Child {
             .args(arguments)
             .envs(environment.iter().map(|(name, value)| (name, value)))
             .stdin(Stdio::from(theirs.into_fd()))
-            .process_group_of_its_own()
+            // A signal to the keeper's group is not for the others: they end when they are told to.
+            .process_group(0)
             .spawn()?;
         let pid = rustix::process::Pid::from_child(&process);
         let pidfd =
@@ -152,22 +154,9 @@ impl Child {
 }
 
 fn exit_status(status: std::process::ExitStatus) -> ExitStatus {
-    use std::os::unix::process::ExitStatusExt;
     match (status.code(), status.signal()) {
         (Some(code), _) => ExitStatus::Code(code),
         (None, Some(signal)) => ExitStatus::Signal(signal),
         (None, None) => ExitStatus::Unknown,
-    }
-}
-
-trait OwnGroup {
-    fn process_group_of_its_own(&mut self) -> &mut Self;
-}
-
-impl OwnGroup for Command {
-    /// A signal to the keeper's group is not for the others: they end when they are told to.
-    fn process_group_of_its_own(&mut self) -> &mut Self {
-        use std::os::unix::process::CommandExt;
-        self.process_group(0)
     }
 }

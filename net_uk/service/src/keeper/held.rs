@@ -70,11 +70,14 @@ impl Kept {
                 add(format!("{}{number}", names::EVTCHN), handle.as_fd());
             }
         }
+        let own = part.nic().map(|nic| usize::from(nic.0));
+        let mut nics = vec![];
         for (number, card) in self.cards.iter().enumerate() {
-            let own = part.nic().map(|nic| usize::from(nic.0));
             if own.is_some_and(|own| own != number) {
                 continue;
             }
+            let spec = card.held.spec().to_string();
+            nics.push(Nic { number: u32::try_from(number).unwrap_or(u32::MAX), spec });
             add(format!("{}{number}", names::LANE), card.lane.region().as_fd());
             add(format!("{}{number}", names::WAKE_DRIVER), card.wake_driver.as_fd());
             add(format!("{}{number}", names::WAKE_SHADOW), card.wake_shadow.as_fd());
@@ -82,21 +85,14 @@ impl Kept {
                 add(format!("{}{at}", names::NIC), descriptor);
             }
         }
-        let numbered = self.cards.iter().enumerate();
-        let wanted = numbered.filter(|(n, _)| part.nic().is_none_or(|nic| usize::from(nic.0) == *n));
-        begin.nics = wanted
-            .map(|(number, card)| Nic {
-                number: u32::try_from(number).unwrap_or(u32::MAX),
-                spec: card.held.spec().to_string(),
-            })
-            .collect();
+        begin.nics = nics;
         (begin, descriptors)
     }
 
-    /// Has frames wake us. False if there is one already.
-    pub fn fall_asleep(&mut self, poller: &mut Poller, word: u64) -> Result<bool, Error> {
+    /// Has frames wake us.
+    pub fn fall_asleep(&mut self, poller: &mut Poller, word: u64) -> Result<(), Error> {
         if self.asleep {
-            return Ok(true);
+            return Ok(());
         }
         for (number, card) in self.cards.iter().enumerate() {
             for descriptor in card.held.fds().into_iter().take(1) {
@@ -105,7 +101,7 @@ impl Kept {
         }
         self.state.heartbeat().set_keeper_sleeps(true);
         self.asleep = true;
-        Ok(true)
+        Ok(())
     }
 
     /// Looks by itself from now on.

@@ -9,7 +9,7 @@ mod held;
 mod look;
 mod reset;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::ffi::OsString;
 use std::os::fd::AsFd;
 use std::path::PathBuf;
@@ -63,7 +63,7 @@ pub struct Keeper {
     events: Events,
     began: Instant,
     /// Inputs that came up while others were being taken.
-    inputs: Vec<Input>,
+    inputs: VecDeque<Input>,
     /// Since when nobody had anything to do.
     idle_since: Option<TimeNs>,
     looked_at: TimeNs,
@@ -97,7 +97,7 @@ impl Keeper {
             poller,
             events,
             began: Instant::now(),
-            inputs: vec![],
+            inputs: VecDeque::new(),
             idle_since: None,
             looked_at: TimeNs(0),
             stop,
@@ -143,8 +143,10 @@ impl Keeper {
         let now = self.now();
         let due = self.ladder.next_deadline().map(|at| Duration::from_nanos(at.since_ns(now)));
         let idle = self.idle_since.is_some_and(|since| now.since_ns(since) > nanos(IDLE_AFTER));
-        let pause =
-            if idle && self.kept.fall_asleep(&mut self.poller, NICS)? { KEEPER_IDLE } else { LOOK_PAUSE };
+        if idle {
+            self.kept.fall_asleep(&mut self.poller, NICS)?;
+        }
+        let pause = if idle { KEEPER_IDLE } else { LOOK_PAUSE };
         Ok(due.map_or(pause, |due| due.min(pause)))
     }
 
@@ -155,8 +157,8 @@ impl Keeper {
 
     /// Tells the plan something, and does what it says, until nothing more follows.
     fn step(&mut self, input: Input) -> Result<(), Error> {
-        self.inputs.push(input);
-        while let Some(input) = (!self.inputs.is_empty()).then(|| self.inputs.remove(0)) {
+        self.inputs.push_back(input);
+        while let Some(input) = self.inputs.pop_front() {
             for action in self.ladder.step(self.now(), input) {
                 self.act(action)?;
             }
@@ -197,7 +199,7 @@ impl Keeper {
             Err(error) => {
                 self.events.tell(Event::of(part, "not_started", &error.to_string()));
                 let cause = Cause::Exited(ExitStatus::Unknown);
-                self.inputs.push(Input::Ended { part, incarnation, cause });
+                self.inputs.push_back(Input::Ended { part, incarnation, cause });
             }
         }
         Ok(())
@@ -229,7 +231,7 @@ impl Keeper {
             }
         };
         self.kept.open_again_if_gone(usize::from(nic.0), &self.options)?;
-        self.inputs.push(Input::ResetDone { nic, attempt, succeeded });
+        self.inputs.push_back(Input::ResetDone { nic, attempt, succeeded });
         Ok(())
     }
 
@@ -284,7 +286,7 @@ impl Keeper {
             worked |= busy;
             let verdict = child.detector.judge(&sample);
             if let Part::Driver(nic) = *part {
-                self.inputs.push(if sample.device == DeviceReport::Fine {
+                self.inputs.push_back(if sample.device == DeviceReport::Fine {
                     Input::DeviceFine { nic }
                 } else {
                     Input::DeviceTrouble { nic, trouble: sample.device }

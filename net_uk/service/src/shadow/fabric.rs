@@ -263,15 +263,12 @@ impl Fabric {
         }
     }
 
-    fn guests(&self, targets: PortSet) -> impl Iterator<Item = VifId> + use<> {
-        let guests: Vec<_> = targets
-            .iter()
-            .filter_map(|port| match self.sides.get(&port) {
-                Some(Side::Guest(vif)) => Some(*vif),
-                _ => None,
-            })
-            .collect();
-        guests.into_iter()
+    /// The guest at a port.
+    fn guest_at(&self, port: PortId) -> Option<VifId> {
+        match self.sides.get(&port) {
+            Some(Side::Guest(vif)) => Some(*vif),
+            _ => None,
+        }
     }
 
     /// Gives a frame that lies in private memory to all that get it: network cards first, for they can refuse.
@@ -295,8 +292,10 @@ impl Fabric {
                 Err(error) => return Err(error),
             }
         }
-        for vif in self.guests(targets) {
-            self.hold_back(vif, frame, facts, replay)?;
+        for port in targets {
+            if let Some(vif) = self.guest_at(port) {
+                self.hold_back(vif, frame, facts, replay)?;
+            }
         }
         Ok(Forwarded::Taken)
     }
@@ -367,9 +366,11 @@ impl Fabric {
         let replay = uplink.is_replay(frame);
         let port = uplink.port;
         let targets = self.targets(Some(port), &bytes[..length_bytes], now);
-        for vif in self.guests(targets) {
-            let given = self.give(number, frame, vif, &mut bytes[..length_bytes], &facts, replay)?;
-            note(touched, given, label);
+        for port in targets {
+            if let Some(vif) = self.guest_at(port) {
+                let given = self.give(number, frame, vif, &mut bytes[..length_bytes], &facts, replay)?;
+                note(touched, given, label);
+            }
         }
         self.frame = bytes;
         Ok(())

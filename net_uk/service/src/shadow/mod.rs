@@ -31,7 +31,7 @@ use crate::error::Error;
 use crate::limits::{BEAT, EVENTS_PER_TURN_MAX, LANE_SLOTS, SOURCES};
 use crate::poller::{Interest, Poller};
 use crate::state::{Heartbeat, Place, QueueRecord, State, VifRecord};
-use crate::wire::{Begun, Boss, Order, Said, names};
+use crate::wire::{self, Begun, Boss, Order, Said, names};
 use fabric::{Fabric, Side};
 use queue::Queue;
 use uplink::{FIRST_QUEUE_SOURCE, Uplink, drain};
@@ -429,21 +429,15 @@ impl Shadow {
 
     /// True if it is to stop. Without a keeper it goes on.
     fn take_orders(&mut self) -> Result<bool, Error> {
-        while let Some(boss) = &self.boss {
-            match boss.order() {
-                Ok(Some(Order::Stop(_))) => return Ok(true),
-                Ok(Some(Order::Misbehave(order))) if self.injection => {
+        while let Some(order) = wire::next_order(&mut self.boss, &self.poller)? {
+            match order {
+                Order::Stop(_) => return Ok(true),
+                Order::Misbehave(order) if self.injection => {
                     if let Err(error) = self.fabric.fate.arm(&order.fault) {
                         tracing::warn!(%error, "an order is passed over");
                     }
                 }
-                Ok(Some(_)) => {}
-                Ok(None) => return Ok(false),
-                Err(error) => {
-                    tracing::warn!(%error, "the keeper is gone");
-                    self.poller.remove(boss)?;
-                    self.boss = None;
-                }
+                Order::Misbehave(_) | Order::Begin(_) => {}
             }
         }
         Ok(false)
@@ -466,7 +460,7 @@ fn take_uplinks(begun: &mut Begun, switch: &mut Switch) -> Result<Vec<Uplink>, E
         let wake_shadow = begun.take(&format!("{}{number}", names::WAKE_SHADOW), "eventfd")?;
         let number = u16::try_from(number).map_err(|_| Error::Full { what: "network card" })?;
         let port = switch.add_port(PortConfig::nic())?;
-        Uplink::attach(nic.spec, number, port, lane, wake_driver, wake_shadow)
+        Uplink::attach(number, port, lane, wake_driver, wake_shadow)
     };
     nics.into_iter().map(uplink).collect()
 }

@@ -19,8 +19,6 @@ pub const ROOM_SLOTS: u32 = LANE_SLOTS / 4;
 
 /// One network card.
 pub struct Uplink {
-    /// Its name.
-    pub name: String,
     /// Its number as a source.
     pub number: u16,
     /// Its port of the switch.
@@ -46,7 +44,6 @@ impl Uplink {
     /// # Errors
     /// [`Error::Lane`].
     pub fn attach(
-        name: String,
         number: u16,
         port: PortId,
         lane: Lane,
@@ -58,7 +55,7 @@ impl Uplink {
         // Which frames of those a former shadow had begun with is not known: it moves a batch at a time.
         let replay_before = waiting.then(|| rx.committed().frames.wrapping_add(LANE_SLOTS));
         let uplink =
-            Self { name, number, port, tx, rx, replay_before, wake_driver, wake_shadow, wanted: false, lane };
+            Self { number, port, tx, rx, replay_before, wake_driver, wake_shadow, wanted: false, lane };
         // A former shadow may have died before it could.
         uplink.wake();
         Ok(uplink)

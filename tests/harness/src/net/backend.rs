@@ -7,12 +7,13 @@ use std::sync::mpsc::{Receiver, TryRecvError};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail, ensure};
-use rustix::process::{Pid, Signal, kill_process};
+use rustix::process::Signal;
 use serde::Deserialize;
 use tests::{Stand, binary};
 
 use super::faults::Fault;
 use super::peer::Veth;
+use crate::faults::send;
 
 /// How long an answer of the keeper may take.
 const ANSWER_WAIT: Duration = Duration::from_secs(5);
@@ -165,18 +166,5 @@ impl Drop for Backend {
     fn drop(&mut self) {
         send(self.keeper.id(), Signal::TERM);
         let _ = self.keeper.wait();
-    }
-}
-
-/// The clock of the keeper's events.
-pub fn monotonic_ns() -> u64 {
-    let now = rustix::time::clock_gettime(rustix::time::ClockId::Monotonic);
-    u64::try_from(now.tv_sec * 1_000_000_000 + now.tv_nsec).unwrap_or(0)
-}
-
-fn send(pid: u32, signal: Signal) {
-    if let Some(pid) = i32::try_from(pid).ok().and_then(Pid::from_raw) {
-        // It may be gone.
-        let _ = kill_process(pid, signal);
     }
 }

@@ -68,7 +68,7 @@ pub fn run(args: &NetArgs) -> anyhow::Result<NetReport> {
 fn inject(backend: &mut Backend, peer: &Peer, fault: Fault) -> anyhow::Result<Outcome> {
     backend.hear()?;
     let pid = backend.pid_of(fault.part()).context("the process to be harmed")?;
-    let at_ns = backend::monotonic_ns();
+    let at_ns = net_uk::events::monotonic_ns();
     backend.harm(fault, pid)?;
     let before = peer.received();
     let mut outcome = Outcome::new(fault);
