@@ -49,7 +49,11 @@ pub const ENTRIES_PER_KICK: u32 = 256;
 /// for orders: some 25 us. A single client's requests wait no longer than that.
 pub const FOLLOW_BATCH: usize = 16;
 
-/// Entries that one applies at once that is behind. It does not yield: a thread that does while others wait loses more time
+/// How long a follower leaves the processor to others between two batches. A sleep, not sched_yield(2): where nobody waits
+/// that returns at once, and a loop of it is known to keep kernel threads waiting for long under EEVDF (Linux 6.18).
+pub const FOLLOW_BREATH: Duration = Duration::from_micros(20);
+
+/// Entries that one applies at once that is behind. It does not rest: a thread that does while others wait loses more time
 /// than it gives away, and the next takeover waits for what is left.
 pub const FOLLOW_BATCH_BEHIND: usize = 64;
 

@@ -33,8 +33,8 @@ use xs_store::{Config, Store};
 use crate::engine::EngineArgs;
 use crate::error::{Error, take, take_optional};
 use crate::limits::{
-    DISPUTE_PAUSE, FOLLOW_BATCH, FOLLOW_BATCH_BEHIND, FOLLOW_BEHIND, FOLLOW_IDLE, FOLLOW_STAGGER,
-    HEARTBEAT_PROMISE_MS, SCRUBBED_PER_S_FOLLOWER,
+    DISPUTE_PAUSE, FOLLOW_BATCH, FOLLOW_BATCH_BEHIND, FOLLOW_BEHIND, FOLLOW_BREATH, FOLLOW_IDLE,
+    FOLLOW_STAGGER, HEARTBEAT_PROMISE_MS, SCRUBBED_PER_S_FOLLOWER,
 };
 use crate::poller::{Interest, Poller};
 use crate::service::{Service, note_at, report, report_with};
@@ -208,7 +208,7 @@ impl Follower {
         loop {
             if pause.is_zero() && !self.is_behind() {
                 // The leader or a client may wait for this processor: nobody waits for what is applied here.
-                std::thread::yield_now();
+                std::thread::sleep(FOLLOW_BREATH);
             }
             poller.wait(pause, &mut ready).map_err(Error::system("epoll_wait"))?;
             if ready.contains(&HEIR) {
