@@ -19,6 +19,9 @@ pub struct Consumer {
     committed: Cursor,
     passed: Cursor,
     produced: Cursor,
+    damaged: u32,
+    /// The frame there made no sense.
+    doubted: Option<Cursor>,
 }
 
 impl Consumer {
@@ -34,7 +37,12 @@ impl Consumer {
         let committed = ring.consumed();
         let produced = ring.produced();
         Cursor::used(produced, committed, ring.slots())?;
-        Ok(Self { ring, committed, passed: committed, produced })
+        Ok(Self { ring, committed, passed: committed, produced, damaged: 0, doubted: None })
+    }
+
+    pub(crate) fn alone(ring: FrameRing) -> Self {
+        let committed = ring.consumed();
+        Self { ring, committed, passed: committed, produced: committed, damaged: 0, doubted: None }
     }
 
     /// What has been taken off since the ring was made, by this consumer and those before it.
@@ -70,8 +78,70 @@ impl Consumer {
         self.frame_at(self.passed, left_slots).map(Some)
     }
 
+    /// As [`Consumer::peek`], but the second time that the same frame makes no sense it is passed over and counted. The
+    /// first time may be because of the producer's index, which that writes again when it is asked to.
+    ///
+    /// # Errors
+    /// [`LaneError::Indices`], [`LaneError::Descriptor`].
+    pub fn next_good(&mut self) -> Result<Option<Frame>, LaneError> {
+        loop {
+            match self.peek() {
+                Err(LaneError::Descriptor { .. }) if self.doubted == Some(self.passed) => self.skip_damaged(),
+                Err(error @ LaneError::Descriptor { .. }) => {
+                    self.doubted = Some(self.passed);
+                    // The index is read again.
+                    self.produced = self.passed;
+                    return Err(error);
+                }
+                other => {
+                    self.doubted = None;
+                    return other;
+                }
+            }
+        }
+    }
+
+    /// Frames that were passed over since the last call.
+    pub fn take_damaged(&mut self) -> u32 {
+        std::mem::take(&mut self.damaged)
+    }
+
+    /// Goes to the next frame whose first slot is right, or else to the end of what is published.
+    fn skip_damaged(&mut self) {
+        let next = self.next_right().unwrap_or(self.produced);
+        self.damaged += next.frames.wrapping_sub(self.passed.frames).max(1);
+        self.passed = next;
+        // What comes next is as good as any.
+        self.doubted = None;
+    }
+
+    fn next_right(&self) -> Option<Cursor> {
+        let left_slots = self.produced.slots.wrapping_sub(self.passed.slots);
+        let left_frames = self.produced.frames.wrapping_sub(self.passed.frames);
+        (1..left_slots).find_map(|ahead| {
+            let position = self.passed.slots.wrapping_add(ahead);
+            let frames = self.ring.checked_descriptor(position, 0).ok()?.number;
+            let skipped = frames.wrapping_sub(self.passed.frames);
+            // A number out of its order would make the rest of the ring nonsense.
+            let fits = (1..left_frames).contains(&skipped) && skipped <= ahead;
+            fits.then_some(Cursor { frames, slots: position })
+        })
+    }
+
+    /// Writes the own index again if something else changed it. Says whether that was so.
+    pub fn reassert(&self) -> bool {
+        let changed = self.ring.consumed() != self.committed;
+        if changed {
+            self.ring.take_off(self.committed);
+        }
+        changed
+    }
+
     fn frame_at(&self, at: Cursor, left_slots: u32) -> Result<Frame, LaneError> {
-        let first = self.descriptor(at.slots)?;
+        let first = self.descriptor(at.slots, 0)?;
+        if first.number != at.frames {
+            return Err(self.fault(at.slots, DescriptorFault::Number));
+        }
         let mut frame = Frame {
             number: at.frames,
             first_slot: at.slots,
@@ -85,8 +155,8 @@ impl Consumer {
             if frame.slots == left_slots {
                 return Err(self.fault(position, DescriptorFault::Unfinished));
             }
-            let next = self.descriptor(position)?;
-            if next.meta != first.meta {
+            let next = self.descriptor(position, frame.slots)?;
+            if next.meta != first.meta || next.number != first.number {
                 return Err(self.fault(position, DescriptorFault::Mixed));
             }
             frame.slots += 1;
@@ -99,9 +169,8 @@ impl Consumer {
         Ok(frame)
     }
 
-    fn descriptor(&self, position: u32) -> Result<Descriptor, LaneError> {
-        Descriptor::decode(self.ring.read_descriptor(position), position)
-            .map_err(|fault| self.fault(position, fault))
+    fn descriptor(&self, position: u32, index: u32) -> Result<Descriptor, LaneError> {
+        self.ring.checked_descriptor(position, index).map_err(|fault| self.fault(position, fault))
     }
 
     fn fault(&self, position: u32, fault: DescriptorFault) -> LaneError {
@@ -191,14 +260,20 @@ mod tests {
     use crate::testing::{frame_of, label, ring};
 
     fn slot(length_bytes: usize, more: bool) -> Descriptor {
-        Descriptor { length_bytes, more, meta: FrameMeta::default() }
+        Descriptor { length_bytes, more, number: 0, meta: FrameMeta::default() }
+    }
+
+    fn write(ring: &FrameRing, position: u32, index: u32, descriptor: Descriptor) {
+        let length_bytes = descriptor.length_bytes.min(2048);
+        let raw = ring.summed(position, descriptor.encode(position), index, length_bytes);
+        ring.write_descriptor(position, raw);
     }
 
     /// What a consumer says to one published frame with these descriptors.
     fn fault_of(slots: &[Descriptor]) -> DescriptorFault {
         let ring = ring(64);
         for (position, descriptor) in (0..).zip(slots) {
-            ring.write_descriptor(position, descriptor.encode(position));
+            write(&ring, position, position, *descriptor);
         }
         ring.publish(Cursor { frames: 1, slots: u32::try_from(slots.len()).unwrap() });
         match ring.consumer().unwrap().peek() {
@@ -209,7 +284,7 @@ mod tests {
 
     #[test]
     fn frames_that_make_no_sense_are_told() {
-        let other = Descriptor { meta: FrameMeta { seq: 1, ..FrameMeta::default() }, ..slot(9, false) };
+        let other = Descriptor { meta: label(0, 1), ..slot(9, false) };
         assert_eq!(fault_of(&[slot(2048, true)]), DescriptorFault::Unfinished);
         assert_eq!(fault_of(&[slot(2048, true), other]), DescriptorFault::Mixed);
         assert_eq!(fault_of(&[slot(2047, true), slot(1, false)]), DescriptorFault::Gap);
@@ -255,7 +330,7 @@ mod tests {
         // One frame is announced in two slots, but the descriptors make two of it.
         let ring = ring(64);
         for position in 0..2 {
-            ring.write_descriptor(position, slot(1, false).encode(position));
+            write(&ring, position, 0, Descriptor { number: position, ..slot(1, false) });
         }
         ring.publish(Cursor { frames: 1, slots: 2 });
         let mut consumer = ring.consumer().unwrap();
@@ -273,6 +348,77 @@ mod tests {
         assert_eq!(ring.consumer().unwrap().peek(), fault(DescriptorFault::Flags));
         ring.write_descriptor(0, slot(1, false).encode(64));
         assert_eq!(ring.consumer().unwrap().peek(), fault(DescriptorFault::Position));
+        write(&ring, 0, 0, Descriptor { number: 5, ..slot(1, false) });
+        assert_eq!(ring.consumer().unwrap().peek(), fault(DescriptorFault::Number));
+    }
+
+    fn twice(consumer: &mut Consumer) -> Option<Frame> {
+        consumer.next_good().or_else(|_| consumer.next_good()).unwrap()
+    }
+
+    #[test]
+    fn an_index_that_ran_ahead_harms_no_frame() {
+        let ring = ring(64);
+        let mut producer = ring.producer().unwrap();
+        producer.push(&[1], &label(1, 0)).unwrap();
+        ring.publish(Cursor { frames: 3, slots: 5 });
+        let mut consumer = ring.consumer().unwrap();
+        let frame = consumer.next_good().unwrap().unwrap();
+        consumer.release(&frame);
+        assert!(matches!(consumer.next_good(), Err(LaneError::Descriptor { .. })));
+        assert!(producer.reassert());
+        assert_eq!(consumer.next_good(), Ok(None));
+        producer.push(&[1], &label(1, 1)).unwrap();
+        let frame = consumer.next_good().unwrap().unwrap();
+        assert_eq!((frame.number(), consumer.take_damaged()), (1, 0));
+    }
+
+    /// Whatever bit flips between writer and reader, frames that come are those that were written, in their order, and the
+    /// rest is counted.
+    #[test]
+    fn a_flipped_bit_costs_the_frames_that_it_hits_and_is_counted() {
+        let lengths = [60, 5000, 1, 2048, 300, 9000, 60];
+        let mut rng = fastrand::Rng::with_seed(4);
+        for _ in 0..4000 {
+            let ring = ring(64);
+            let mut producer = ring.producer().unwrap();
+            for (seq, length) in (0..).zip(lengths) {
+                producer.push(&frame_of(seq, length), &label(1, seq)).unwrap();
+            }
+            let (descriptors, buffers) = (512..512 + 13 * 32, 4096..4096 + 13 * 2048);
+            let at = if rng.bool() { rng.usize(descriptors) } else { rng.usize(buffers) } & !7;
+            let bit = 1 << rng.u32(0..64);
+            ring.region().u64(at).fetch_xor(bit, std::sync::atomic::Ordering::Relaxed);
+            let mut consumer = ring.consumer().unwrap();
+            let (mut came, mut last) = (0, None);
+            while let Some(frame) = twice(&mut consumer) {
+                let seq = frame.meta().seq;
+                assert!(last.is_none_or(|last| last < seq) && frame.number() == seq);
+                assert_eq!(consumer.bytes_of(&frame), frame_of(seq, lengths[seq as usize]));
+                consumer.release(&frame);
+                (came, last) = (came + 1, Some(seq));
+            }
+            let damaged = consumer.take_damaged();
+            assert_eq!(came + damaged, 7, "at {at}, bit {bit:#x}");
+            // The rest of a slot behind a short frame means nothing.
+            assert!(damaged <= 1, "at {at}, bit {bit:#x}: {damaged}");
+            consumer.commit();
+            assert_eq!((consumer.committed().slots, consumer.backlog_slots()), (13, Ok(0)));
+        }
+    }
+
+    #[test]
+    fn an_own_index_that_something_changed_is_written_again() {
+        let ring = ring(64);
+        let mut producer = ring.producer().unwrap();
+        producer.push(&[1], &label(1, 0)).unwrap();
+        let mut consumer = ring.consumer().unwrap();
+        assert!(!producer.reassert() && !consumer.reassert());
+        ring.publish(Cursor { frames: 9, slots: 1 << 20 });
+        ring.take_off(Cursor { frames: 9, slots: 7 });
+        assert!(producer.room_slots().is_err() && consumer.backlog_slots().is_err());
+        assert!(producer.reassert() && consumer.reassert());
+        assert_eq!((producer.room_slots(), consumer.backlog_slots()), (Ok(63), Ok(1)));
     }
 
     #[test]

@@ -28,6 +28,10 @@ impl Cursor {
         Self { frames: self.frames.wrapping_add(1), slots: self.slots.wrapping_add(slots) }
     }
 
+    pub(crate) fn ahead_by(self, slots: u32) -> Self {
+        Self { frames: self.frames.wrapping_add(slots), slots: self.slots.wrapping_add(slots + 1) }
+    }
+
     /// Slots that `produced` is ahead of `consumed`.
     pub(crate) fn used(produced: Self, consumed: Self, slots: u32) -> Result<u32, LaneError> {
         let used = produced.slots.wrapping_sub(consumed.slots);

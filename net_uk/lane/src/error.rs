@@ -71,12 +71,26 @@ pub enum LaneError {
     },
 }
 
+impl LaneError {
+    /// Whether what the other side wrote makes no sense. It may have been changed by something else; an index is then written
+    /// again by its owner.
+    pub fn is_nonsense(&self) -> bool {
+        matches!(self, Self::Indices { .. } | Self::Descriptor { .. })
+    }
+}
+
 /// What is wrong with a descriptor.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum DescriptorFault {
     /// It was written for another position.
     #[error("written for another position")]
     Position,
+    /// Descriptor or bytes are not those that were written: a bit flipped, or a writer lied.
+    #[error("wrong sum")]
+    Sum,
+    /// It belongs to another frame than the indices say.
+    #[error("another frame's number")]
+    Number,
     /// The length is 0 or more than a slot holds.
     #[error("impossible length")]
     Length,

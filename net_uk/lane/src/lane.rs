@@ -8,10 +8,11 @@
 //! ```
 
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use hypervisor::Region;
 
+use crate::cursor::Cursor;
 use crate::error::LaneError;
 use crate::limits::{LANE_HEADER_BYTES, VERSION};
 use crate::ring::FrameRing;
@@ -21,6 +22,10 @@ const MAGIC: u64 = u64::from_le_bytes(*b"ppvmlane");
 const VERSION_AT: usize = 8;
 const TX_SLOTS_AT: usize = 12;
 const RX_SLOTS_AT: usize = 16;
+/// The shadow's words.
+const BROKEN_AT: usize = 1024;
+const SEEN_CONSUMED_AT: usize = 1032;
+const RX_DAMAGED_AT: usize = 1040;
 
 /// Both directions between the shadow and one driver, and the driver's words.
 #[derive(Debug, Clone)]
@@ -43,11 +48,60 @@ impl Lane {
     pub fn create(region: Arc<Region>, tx_slots: u32, rx_slots: u32) -> Result<Self, LaneError> {
         let tx = FrameRing::create(region.clone(), LANE_HEADER_BYTES, tx_slots)?;
         let rx = FrameRing::create(region.clone(), LANE_HEADER_BYTES + FrameRing::bytes(tx_slots), rx_slots)?;
-        region.u32(VERSION_AT).store(VERSION, Ordering::Relaxed);
-        region.u32(TX_SLOTS_AT).store(tx_slots, Ordering::Relaxed);
-        region.u32(RX_SLOTS_AT).store(rx_slots, Ordering::Relaxed);
-        region.u64(0).store(MAGIC, Ordering::Release);
-        Ok(Self { region, tx, rx })
+        let lane = Self { region, tx, rx };
+        lane.refresh();
+        Ok(lane)
+    }
+
+    /// Writes again what never changes: whoever holds the lane does that before another process attaches to it.
+    pub fn refresh(&self) {
+        self.tx.refresh();
+        self.rx.refresh();
+        self.region.u32(VERSION_AT).store(VERSION, Ordering::Relaxed);
+        self.region.u32(TX_SLOTS_AT).store(self.tx.slots(), Ordering::Relaxed);
+        self.region.u32(RX_SLOTS_AT).store(self.rx.slots(), Ordering::Relaxed);
+        self.region.u64(0).store(MAGIC, Ordering::Release);
+    }
+
+    /// The shadow gives the lane up until another driver has mended it: the driver's indices make no sense and stay so.
+    /// `seen_consumed` is the driver's last one towards the wire that did.
+    pub fn give_up(&self, seen_consumed: Cursor) {
+        if !self.is_given_up() {
+            self.word(SEEN_CONSUMED_AT).store(seen_consumed.word(), Ordering::Relaxed);
+            self.word(BROKEN_AT).store(1, Ordering::Release);
+        }
+    }
+
+    /// Whether the shadow waits for a driver that mends the lane.
+    pub fn is_given_up(&self) -> bool {
+        self.word(BROKEN_AT).load(Ordering::Acquire) != 0
+    }
+
+    /// A new driver sets its predecessor's indices to what the shadow knows, if the shadow gave the lane up. The
+    /// predecessor must be dead. Says whether that was so.
+    pub fn mend(&self) -> bool {
+        if !self.is_given_up() {
+            return false;
+        }
+        self.rx.publish(self.rx.consumed());
+        self.tx.take_off(Cursor::from_word(self.word(SEEN_CONSUMED_AT).load(Ordering::Relaxed)));
+        self.word(BROKEN_AT).store(0, Ordering::Release);
+        true
+    }
+
+    /// The shadow counts frames from the wire that were not what the driver had written.
+    pub fn add_rx_damaged(&self, frames: u64) {
+        let word = self.word(RX_DAMAGED_AT);
+        word.store(word.load(Ordering::Relaxed).wrapping_add(frames), Ordering::Relaxed);
+    }
+
+    /// How many there were.
+    pub fn rx_damaged(&self) -> u64 {
+        self.word(RX_DAMAGED_AT).load(Ordering::Relaxed)
+    }
+
+    fn word(&self, offset: usize) -> &AtomicU64 {
+        self.region.u64(offset)
     }
 
     /// Finds the lane that another process made.
@@ -107,6 +161,7 @@ fn expect_slots(ring: &FrameRing, slots: u32) -> Result<(), LaneError> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::ring::Damage;
     use crate::testing::label;
 
     fn memory(bytes: usize) -> Arc<Region> {
@@ -127,6 +182,44 @@ mod tests {
             assert_eq!((ring.slots(), &consumer.bytes_of(&frame)[..]), (slots, &bytes[..]));
         }
         assert_eq!(other.words().nic(15), 9);
+    }
+
+    #[test]
+    fn a_lane_that_was_given_up_is_mended_by_the_next_driver() {
+        let lane = Lane::create(memory(Lane::bytes(64, 64)), 64, 64).unwrap();
+        let (mut shadow_tx, mut shadow_rx) = (lane.tx().producer().unwrap(), lane.rx().consumer().unwrap());
+        let (mut tx, mut rx) = (lane.tx().consumer().unwrap(), lane.rx().producer().unwrap());
+        for seq in 0..3 {
+            shadow_tx.push(b"tx", &label(1, seq)).unwrap();
+            rx.push(b"rx", &label(2, seq)).unwrap();
+        }
+        let frame = tx.peek().unwrap().unwrap();
+        tx.release(&frame);
+        assert_eq!(shadow_tx.room_slots(), Ok(62));
+        let frame = shadow_rx.peek().unwrap().unwrap();
+        shadow_rx.release(&frame);
+        lane.tx().damage(Damage::TakenTooMuch);
+        lane.rx().damage(Damage::PublishedTooMuch);
+        assert!(shadow_tx.room_slots().is_err() && lane.rx().consumer().is_err());
+        assert!(!lane.mend());
+        lane.give_up(shadow_tx.seen_consumed());
+        // Another shadow, to which the same happens, knows less.
+        lane.give_up(Cursor::default());
+        assert!(lane.mend() && !lane.is_given_up());
+        let frame = lane.tx().consumer().unwrap().peek().unwrap().unwrap();
+        assert_eq!(frame.meta().seq, 1);
+        assert_eq!(lane.rx().producer().unwrap().published(), shadow_rx.committed());
+    }
+
+    #[test]
+    fn what_never_changes_can_be_written_again() {
+        let lane = Lane::create(memory(Lane::bytes(64, 128)), 64, 128).unwrap();
+        for at in [0, 8, 16, 4096, 4096 + 8, 4096 + 16] {
+            lane.region().u64(at).fetch_xor(1 << 9, Ordering::Relaxed);
+            assert!(Lane::attach(lane.region().clone()).is_err());
+            lane.refresh();
+            assert!(Lane::attach(lane.region().clone()).is_ok());
+        }
     }
 
     #[test]

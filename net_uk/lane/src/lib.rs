@@ -37,5 +37,5 @@ pub use error::{DescriptorFault, LaneError};
 pub use frame::{Frame, FrameFlags, FrameMeta, Piece, Pieces};
 pub use lane::Lane;
 pub use producer::{Producer, Reservation};
-pub use ring::FrameRing;
+pub use ring::{Damage, FrameRing};
 pub use words::{Counts, DriverState, DriverWords};

@@ -1,7 +1,7 @@
 //! Bounds and sizes of this crate.
 
-/// Version of the layout. Another one is refused.
-pub const VERSION: u32 = 1;
+/// Version of the layout. Another one is refused. Version 2 has a sum in each descriptor.
+pub const VERSION: u32 = 2;
 
 /// Bytes that one slot holds. Slots lie at multiples of it, so that none crosses a page, as grant copies want it.
 pub const SLOT_BYTES: usize = 2048;

@@ -55,6 +55,11 @@ impl Producer {
         Ok(Self { ring, published, staged: published, reserved_slot: published.slots, consumed })
     }
 
+    pub(crate) fn alone(ring: FrameRing) -> Self {
+        let published = ring.produced();
+        Self { ring, published, staged: published, reserved_slot: published.slots, consumed: published }
+    }
+
     /// What has been published since the ring was made, by this producer and those before it.
     pub fn published(&self) -> Cursor {
         self.published
@@ -74,6 +79,20 @@ impl Producer {
         Cursor::used(self.published, consumed, self.ring.slots())?;
         self.consumed = consumed;
         Ok(self.free_slots())
+    }
+
+    /// How far the consumer had come when its index was looked at last and made sense.
+    pub fn seen_consumed(&self) -> Cursor {
+        self.consumed
+    }
+
+    /// Writes the own index again if something else changed it. Says whether that was so.
+    pub fn reassert(&self) -> bool {
+        let changed = self.ring.produced() != self.published;
+        if changed {
+            self.ring.publish(self.published);
+        }
+        changed
     }
 
     fn free_slots(&self) -> u32 {
@@ -156,12 +175,16 @@ impl Producer {
         };
         let mut position = reservation.first_slot;
         let mut left_bytes = reservation.length_bytes;
+        let mut index = 0;
         while left_bytes > 0 {
             let length_bytes = left_bytes.min(SLOT_BYTES);
             left_bytes -= length_bytes;
-            let descriptor = Descriptor { length_bytes, more: left_bytes > 0, meta };
-            self.ring.write_descriptor(position, descriptor.encode(position));
+            let descriptor =
+                Descriptor { length_bytes, more: left_bytes > 0, number: self.staged.frames, meta };
+            let raw = self.ring.summed(position, descriptor.encode(position), index, length_bytes);
+            self.ring.write_descriptor(position, raw);
             position = position.wrapping_add(1);
+            index += 1;
         }
         self.staged = self.staged.after_frame(reservation.slots);
         checked

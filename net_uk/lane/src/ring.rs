@@ -16,8 +16,8 @@ use hypervisor::Region;
 
 use crate::consumer::Consumer;
 use crate::cursor::Cursor;
-use crate::descriptor::RawDescriptor;
-use crate::error::LaneError;
+use crate::descriptor::{Descriptor, RawDescriptor};
+use crate::error::{DescriptorFault, LaneError};
 use crate::frame::Pieces;
 use crate::limits::{
     DESCRIPTOR_BYTES, PAGE_BYTES, RING_HEADER_BYTES, SLOT_BYTES, SLOTS_MAX, SLOTS_MIN, VERSION,
@@ -53,11 +53,16 @@ impl FrameRing {
     /// [`LaneError::Slots`], [`LaneError::Bounds`].
     pub fn create(region: Arc<Region>, base: usize, slots: u32) -> Result<Self, LaneError> {
         let ring = Self::checked(region, base, slots, SLOT_BYTES)?;
-        ring.word32(VERSION_AT).store(VERSION, Ordering::Relaxed);
-        ring.word32(SLOTS_AT).store(slots, Ordering::Relaxed);
-        ring.word32(SLOT_BYTES_AT).store(u32_of(SLOT_BYTES), Ordering::Relaxed);
-        ring.word(0).store(MAGIC, Ordering::Release);
+        ring.refresh();
         Ok(ring)
+    }
+
+    /// Writes again what never changes.
+    pub(crate) fn refresh(&self) {
+        self.word32(VERSION_AT).store(VERSION, Ordering::Relaxed);
+        self.word32(SLOTS_AT).store(self.slots, Ordering::Relaxed);
+        self.word32(SLOT_BYTES_AT).store(u32_of(SLOT_BYTES), Ordering::Relaxed);
+        self.word(0).store(MAGIC, Ordering::Release);
     }
 
     /// Finds the ring at `base`.
@@ -106,6 +111,30 @@ impl FrameRing {
     /// [`LaneError::Indices`].
     pub fn consumer(&self) -> Result<Consumer, LaneError> {
         Consumer::new(self.clone())
+    }
+
+    /// The producer's side, as if the consumer had taken everything: for one who does not use it before the consumer's
+    /// index makes sense again.
+    pub fn producer_alone(&self) -> Producer {
+        Producer::alone(self.clone())
+    }
+
+    /// The consumer's side, as if nothing were there: as [`FrameRing::producer_alone`].
+    pub fn consumer_alone(&self) -> Consumer {
+        Consumer::alone(self.clone())
+    }
+
+    /// Writes nonsense, as a process out of its mind would: for tests of the other side.
+    pub fn damage(&self, damage: Damage) {
+        match damage {
+            Damage::PublishedTooMuch => self.publish(self.produced().ahead_by(self.slots)),
+            Damage::TakenTooMuch => self.take_off(self.produced().ahead_by(1)),
+            Damage::Garbage => {
+                let produced = self.produced();
+                self.write_descriptor(produced.slots, RawDescriptor([!0; 4]));
+                self.publish(produced.after_frame(1));
+            }
+        }
     }
 
     /// Slots of the ring.
@@ -157,6 +186,43 @@ impl FrameRing {
         }
     }
 
+    /// The sum goes into a descriptor that is about to be written, over the bytes that lie in its slot.
+    pub(crate) fn summed(
+        &self,
+        position: u32,
+        raw: RawDescriptor,
+        index: u32,
+        length_bytes: usize,
+    ) -> RawDescriptor {
+        let mut bytes = [0; SLOT_BYTES];
+        raw.summed(index, self.slot_bytes(position, length_bytes, &mut bytes))
+    }
+
+    /// The descriptor of slot `index` of its frame, if it and the slot's bytes are what was written.
+    pub(crate) fn checked_descriptor(
+        &self,
+        position: u32,
+        index: u32,
+    ) -> Result<Descriptor, DescriptorFault> {
+        let raw = self.read_descriptor(position);
+        let descriptor = Descriptor::decode(raw, position)?;
+        let mut bytes = [0; SLOT_BYTES];
+        let bytes = self.slot_bytes(position, descriptor.length_bytes, &mut bytes);
+        if raw.is_right(index, bytes) { Ok(descriptor) } else { Err(DescriptorFault::Sum) }
+    }
+
+    fn slot_bytes<'a>(
+        &self,
+        position: u32,
+        length_bytes: usize,
+        bytes: &'a mut [u8; SLOT_BYTES],
+    ) -> &'a [u8] {
+        let slot = (position & (self.slots - 1)) as usize;
+        let bytes = &mut bytes[..length_bytes];
+        self.region.read(self.base + buffers_offset(self.slots) + slot * SLOT_BYTES, bytes);
+        bytes
+    }
+
     pub(crate) fn write_bytes(&self, offset: usize, bytes: &[u8]) {
         #[cfg(test)]
         if !crate::fate::may_store() {
@@ -184,6 +250,17 @@ impl FrameRing {
     fn word32(&self, offset: usize) -> &AtomicU32 {
         self.region.u32(self.base + offset)
     }
+}
+
+/// Kinds of nonsense.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Damage {
+    /// The producer says that it published more than fits.
+    PublishedTooMuch,
+    /// The consumer says that it took more than there was.
+    TakenTooMuch,
+    /// The producer published a frame that is none.
+    Garbage,
 }
 
 /// "I sleep, wake me."
@@ -262,9 +339,9 @@ mod tests {
         assert_eq!(attach(), Err(LaneError::Magic { have: 0 }));
         FrameRing::create(memory.clone(), 0, 64).unwrap();
         assert_eq!(attach(), Ok(64));
-        memory.u32(VERSION_AT).store(2, Ordering::Relaxed);
-        assert_eq!(attach(), Err(LaneError::Version { have: 2, need: 1 }));
         memory.u32(VERSION_AT).store(1, Ordering::Relaxed);
+        assert_eq!(attach(), Err(LaneError::Version { have: 1, need: 2 }));
+        memory.u32(VERSION_AT).store(2, Ordering::Relaxed);
         memory.u32(SLOTS_AT).store(65, Ordering::Relaxed);
         assert_eq!(attach(), Err(LaneError::Slots { slots: 65, slot_bytes: 2048 }));
         memory.u32(SLOTS_AT).store(128, Ordering::Relaxed);

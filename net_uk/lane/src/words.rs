@@ -65,7 +65,12 @@ pub struct Counts {
     pub rx_frames: u64,
     /// Bytes of them.
     pub rx_bytes: u64,
+    /// Frames towards the wire that were not what the shadow had written.
+    pub tx_damaged: u64,
 }
+
+/// The words of the network card code lie there three times.
+const COPY_BYTES: usize = NIC_WORDS * 8;
 
 /// The words. All are the driver's to write, and anybody's to read.
 #[derive(Debug, Clone)]
@@ -130,21 +135,31 @@ impl DriverWords {
         self.add(COUNTS_AT + 24, bytes);
     }
 
+    /// Counts frames towards the wire that were not what the shadow had written.
+    pub fn add_tx_damaged(&self, frames: u64) {
+        self.add(COUNTS_AT + 32, frames);
+    }
+
     /// What was moved.
     pub fn counts(&self) -> Counts {
-        let [tx_frames, tx_bytes, rx_frames, rx_bytes] =
-            [0, 8, 16, 24].map(|offset| self.word(COUNTS_AT + offset).load(Ordering::Relaxed));
-        Counts { tx_frames, tx_bytes, rx_frames, rx_bytes }
+        let [tx_frames, tx_bytes, rx_frames, rx_bytes, tx_damaged] =
+            [0, 8, 16, 24, 32].map(|offset| self.word(COUNTS_AT + offset).load(Ordering::Relaxed));
+        Counts { tx_frames, tx_bytes, rx_frames, rx_bytes, tx_damaged }
     }
 
-    /// A word of the network card code, `index` below [`NIC_WORDS`].
+    /// A word of the network card code, `index` below [`NIC_WORDS`]: what two of its three copies say, bit by bit. A
+    /// successor depends on these words, and would not know a flipped bit.
     pub fn nic(&self, index: usize) -> u64 {
-        self.word(nic_word_at(index)).load(Ordering::Acquire)
+        let copy = |number| self.word(nic_word_at(index) + number * COPY_BYTES).load(Ordering::Acquire);
+        let (a, b, c) = (copy(0), copy(1), copy(2));
+        a & b | a & c | b & c
     }
 
-    /// Sets a word of the network card code, `index` below [`NIC_WORDS`].
+    /// Sets a word of the network card code, `index` below [`NIC_WORDS`]. It counts from the second copy on.
     pub fn set_nic(&self, index: usize, value: u64) {
-        self.word(nic_word_at(index)).store(value, Ordering::Release);
+        for number in 0..3 {
+            self.word(nic_word_at(index) + number * COPY_BYTES).store(value, Ordering::Release);
+        }
     }
 
     /// There is one writer, so nothing needs to be atomic between the load and the store.
@@ -185,7 +200,9 @@ mod tests {
             words.set_nic(index, index as u64 + 100);
         }
         assert_eq!((words.heartbeat(), words.polls(), words.epoch()), (2, 1, 7));
-        assert_eq!(words.counts(), Counts { tx_frames: 1, tx_bytes: 60, rx_frames: 2, rx_bytes: 3000 });
+        words.add_tx_damaged(4);
+        let counts = Counts { tx_frames: 1, tx_bytes: 60, rx_frames: 2, rx_bytes: 3000, tx_damaged: 4 };
+        assert_eq!(words.counts(), counts);
         assert!((0..NIC_WORDS).all(|index| words.nic(index) == index as u64 + 100));
     }
 
@@ -198,6 +215,16 @@ mod tests {
             assert_eq!(u32::from(words.state()), word);
         }
         assert_eq!(words.state(), DriverState::Unknown(5));
+    }
+
+    #[test]
+    fn a_flipped_bit_in_a_copy_is_out_voted() {
+        let words = words();
+        words.set_nic(3, 0x1234_5678_9abc_def0);
+        for (copy, bit) in [(0, 5), (1, 40), (2, 63)] {
+            words.word(nic_word_at(3) + copy * COPY_BYTES).fetch_xor(1 << bit, Ordering::Relaxed);
+        }
+        assert_eq!(words.nic(3), 0x1234_5678_9abc_def0);
     }
 
     #[test]

@@ -2,7 +2,7 @@
 
 use std::os::fd::BorrowedFd;
 
-use lane::{Consumer, Producer};
+use lane::{Consumer, DriverWords, Frame, Producer};
 
 use crate::error::Result;
 
@@ -104,4 +104,16 @@ pub trait Nic {
     /// # Errors
     /// What the kernel reports.
     fn counters(&mut self) -> Result<Counters>;
+}
+
+/// The next frame to be sent. Frames that are not what the shadow wrote are taken off and counted.
+pub(crate) fn next_frame(lane: &mut Consumer, words: &DriverWords) -> Result<Option<Frame>> {
+    let frame = lane.next_good()?;
+    let damaged = lane.take_damaged();
+    if damaged > 0 {
+        // With all before them, which were handed over.
+        lane.commit();
+        words.add_tx_damaged(damaged.into());
+    }
+    Ok(frame)
 }

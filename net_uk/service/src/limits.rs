@@ -74,6 +74,20 @@ pub const IDLE_AFTER: Duration = Duration::from_millis(50);
 /// How long it sleeps at most.
 pub const KEEPER_IDLE: Duration = Duration::from_millis(100);
 
+/// How long the other side of a lane may take to write an index again that something else changed, before it is taken for a
+/// liar. It does so whenever its loop turns.
+pub const LANE_PATIENCE: Duration = Duration::from_millis(20);
+
+/// How soon such an index is looked at again.
+pub const LANE_LOOK: Duration = Duration::from_millis(1);
+
+/// How often a driver looks at an index of the shadow's that makes no sense. It can not do without the shadow, and waits
+/// longer than one takes to be replaced.
+pub const LANE_LOOKS_DRIVER: u32 = 250;
+
+/// Frames from the wire that were not what the driver wrote, after which it is taken for a liar rather than the memory for bad.
+pub const DAMAGED_MAX: u32 = 16;
+
 /// How long a process that was told to stop may take.
 pub const STOP_WAIT: Duration = Duration::from_secs(1);
 

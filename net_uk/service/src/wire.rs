@@ -89,7 +89,7 @@ pub struct Misbehave {
 #[derive(Clone, PartialEq, Message)]
 pub struct FromChild {
     /// What is said.
-    #[prost(oneof = "Said", tags = "1, 2")]
+    #[prost(oneof = "Said", tags = "1, 2, 3")]
     pub said: Option<Said>,
 }
 
@@ -102,6 +102,23 @@ pub enum Said {
     /// Something happened.
     #[prost(message, tag = "2")]
     Noted(Noted),
+    /// A driver wrote nonsense into its lane.
+    #[prost(message, tag = "3")]
+    Accused(Accused),
+}
+
+/// A driver wrote nonsense into its lane.
+#[derive(Clone, PartialEq, Message)]
+pub struct Accused {
+    /// The network card.
+    #[prost(uint32, tag = "1")]
+    pub nic: u32,
+    /// Which driver of it.
+    #[prost(uint64, tag = "2")]
+    pub epoch: u64,
+    /// What it wrote.
+    #[prost(string, tag = "3")]
+    pub detail: String,
 }
 
 /// Something that happened.

@@ -49,12 +49,15 @@ impl Fault {
         format!("{deed} {target}")
     }
 
-    /// Draws one, the leader more often than others.
+    /// Draws one: the leader more often than others, a member of etcd less often, for it takes a second to come back.
     pub fn draw(rng: &mut fastrand::Rng, allowed: &[Target]) -> Self {
-        let weighted: Vec<Target> = allowed
-            .iter()
-            .flat_map(|target| std::iter::repeat_n(*target, if *target == Target::Leader { 4 } else { 2 }))
-            .collect();
+        let weight = |target| match target {
+            Target::Leader => 4,
+            Target::Member => 1,
+            Target::Follower | Target::Gateway | Target::Warden => 2,
+        };
+        let weighted: Vec<Target> =
+            allowed.iter().flat_map(|target| std::iter::repeat_n(*target, weight(*target))).collect();
         let target = weighted[rng.usize(0..weighted.len())];
         let replica = matches!(target, Target::Leader | Target::Follower);
         let deed = match rng.u32(0..4) {

@@ -23,6 +23,11 @@ use crate::{Engine, TargetArg, XsArgs};
 
 /// How long everything may take to be whole again after a fault.
 const WHOLE_WAIT: Duration = Duration::from_secs(60);
+/// After how many faults a run that nobody looks at says so.
+const PROGRESS_EACH: u64 = 250;
+/// How long a successor may take until it is ready, while clients are served. Longer: a busy kernel was seen to give a new
+/// process no processor for more than a minute, so that it could not even be killed.
+const REPLACED_WAIT: Duration = Duration::from_secs(600);
 /// Longer than the pause between two looks of a follower's scrubber, which sees the whole of a small store at once.
 const SCRUB_ROUND: Duration = Duration::from_millis(700);
 /// How often the events are looked through for a sign that a flipped bit was noticed.
@@ -170,6 +175,14 @@ fn harm(
             overlapped = overlapping;
         }
         bar.set_position(done.faults.len() as u64);
+        if bar.is_hidden() && done.faults.len() as u64 % PROGRESS_EACH == 0 {
+            eprintln!(
+                "{} of {} faults, {:.0} s",
+                done.faults.len(),
+                args.faults,
+                bar.elapsed().as_secs_f64()
+            );
+        }
     }
     bar.finish_and_clear();
     Ok(done)
@@ -288,7 +301,7 @@ fn wait_replaced(control: &mut Control, hit: Option<u32>) -> anyhow::Result<api:
         if let Some(status) = status.as_ref().filter(|status| is_whole(status) && !still(status)) {
             return Ok(status.clone());
         }
-        ensure!(began.elapsed() < WHOLE_WAIT, "not whole after {} s: {status:?}", WHOLE_WAIT.as_secs());
+        ensure!(began.elapsed() < REPLACED_WAIT, "not whole after {} s: {status:?}", REPLACED_WAIT.as_secs());
         std::thread::sleep(STATUS_PAUSE);
     }
 }

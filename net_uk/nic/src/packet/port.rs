@@ -7,7 +7,7 @@ use lane::{Consumer, DriverWords, Producer};
 use crate::error::{NicError, Result};
 use crate::held::duplicate;
 use crate::limits::BATCH_FRAMES;
-use crate::nic::{Counters, Done, Kick, Link, Nic};
+use crate::nic::{Counters, Done, Kick, Link, Nic, next_frame};
 use crate::packet::held::PacketHeld;
 use crate::packet::rings::{Rings, mark_of};
 use crate::place::Place;
@@ -101,7 +101,7 @@ impl<S: Steps> PacketPort<S> {
 
     /// Frames that carry their number and are marked for sending were handed over: nobody can have kicked since.
     fn recover_tx(&mut self, lane: &mut Consumer) -> Result<()> {
-        while let Some(frame) = lane.peek()? {
+        while let Some(frame) = next_frame(lane, &self.words)? {
             let slot = self.rings.tx_slot(frame.number());
             if slot.status() != libc::TP_STATUS_SEND_REQUEST || slot.mark() != mark_of(frame.number()) {
                 break;
@@ -144,7 +144,7 @@ impl<S: Steps> Nic for PacketPort<S> {
         }
         let mut done = Done::default();
         while done.taken() < BATCH_FRAMES {
-            let Some(frame) = lane.peek()? else { break };
+            let Some(frame) = next_frame(lane, &self.words)? else { break };
             let slot = self.rings.tx_slot(frame.number());
             if slot.status() != libc::TP_STATUS_AVAILABLE {
                 done.blocked = true;

@@ -10,7 +10,7 @@ use crate::error::Result;
 use crate::headers::complete_checksum;
 use crate::held::duplicate;
 use crate::limits::{BATCH_FRAMES, ETHERNET_BYTES, LINK_HEADER_BYTES};
-use crate::nic::{Counters, Done, Kick, Link, Nic};
+use crate::nic::{Counters, Done, Kick, Link, Nic, next_frame};
 use crate::step::{Step, Steps, Straight};
 use crate::sys::{self, Interface};
 use crate::tap::held::TapHeld;
@@ -133,7 +133,7 @@ impl<S: Steps> Nic for TapPort<S> {
     fn transmit(&mut self, lane: &mut Consumer) -> Result<Done> {
         let mut done = Done::default();
         while done.taken() < BATCH_FRAMES {
-            let Some(frame) = lane.peek()? else { break };
+            let Some(frame) = next_frame(lane, &self.words)? else { break };
             let mut sent = None;
             if let Some(range) = self.fill(lane, &frame) {
                 match rustix::io::write(&self.tap, &self.buffer[range]) {

@@ -2,7 +2,7 @@
 
 use std::str::FromStr;
 
-use lane::{FrameFlags, FrameMeta, Producer};
+use lane::Damage;
 
 /// What a broken driver does.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -13,20 +13,31 @@ pub enum Fault {
     Livelock,
     /// It moves a frame now and then.
     Slow,
-    /// It gives out frames that do not exist.
-    Lie,
+    /// It writes nonsense into its lane in each turn.
+    Nonsense(Ring, Damage),
     /// It ends with an error.
     Exit,
     /// It panics.
     Panic,
 }
 
+/// One of a lane's rings.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Ring {
+    /// Towards the wire.
+    Tx,
+    /// From the wire.
+    Rx,
+}
+
 impl Fault {
-    const NAMES: [(&'static str, Self); 6] = [
+    const NAMES: [(&'static str, Self); 8] = [
         ("loop", Self::Loop),
         ("livelock", Self::Livelock),
         ("slow", Self::Slow),
-        ("lie", Self::Lie),
+        ("taken", Self::Nonsense(Ring::Tx, Damage::TakenTooMuch)),
+        ("published", Self::Nonsense(Ring::Rx, Damage::PublishedTooMuch)),
+        ("garbage", Self::Nonsense(Ring::Rx, Damage::Garbage)),
         ("exit", Self::Exit),
         ("panic", Self::Panic),
     ];
@@ -39,12 +50,6 @@ impl FromStr for Fault {
         let found = Self::NAMES.into_iter().find(|(known, _)| *known == name);
         found.map(|(_, fault)| fault).ok_or_else(|| format!("no such fault: {name}"))
     }
-}
-
-/// A frame that never came: what a lying driver gives out.
-pub fn invent(lane: &mut Producer) -> Result<bool, lane::LaneError> {
-    let meta = FrameMeta { flags: FrameFlags::CSUM_VALID, ..FrameMeta::default() };
-    lane.push(&[0xff; 60], &meta)
 }
 
 #[cfg(test)]

@@ -8,12 +8,12 @@ use std::time::Duration;
 
 use hypervisor::Region;
 use lane::{Consumer, DriverState, DriverWords, Lane, Producer};
-use nic::{Done, Held, Kick, Nic, NicSpec};
+use nic::{Done, Held, Kick, Nic, NicError, NicSpec};
 
-pub use fault::Fault;
+pub use fault::{Fault, Ring};
 
 use crate::error::Error;
-use crate::limits::{BEAT, CONGESTED_PAUSE, DOWN_PAUSE, SLOW_PAUSE};
+use crate::limits::{BEAT, CONGESTED_PAUSE, DOWN_PAUSE, LANE_LOOK, LANE_LOOKS_DRIVER, SLOW_PAUSE};
 use crate::poller::{Interest, Poller};
 use crate::shadow::uplink::{drain, signal};
 use crate::wire::{self, Begun, Boss, Order, Said, names};
@@ -39,6 +39,9 @@ struct Driver {
     interest: Interest,
     kick: Kick,
     fault: Option<Fault>,
+    lane: Lane,
+    /// How often in a row an index of the shadow's made no sense.
+    doubts: u32,
 }
 
 /// Runs until the keeper says stop, or for ever without one.
@@ -63,12 +66,15 @@ impl Driver {
         let words = lane.words();
         words.set_epoch(begun.begin.epoch);
         words.set_state(DriverState::Starting);
-        let (mut tx, mut rx) = (lane.tx().consumer()?, lane.rx().producer()?);
-        let nic = held.attach(&mut tx, &mut rx, words.clone())?;
+        if lane.mend() {
+            boss.note("lane_mended", described.spec.clone());
+        }
         let (wake_driver, wake_shadow) = (
             begun.take_first(names::WAKE_DRIVER, "eventfd")?,
             begun.take_first(names::WAKE_SHADOW, "eventfd")?,
         );
+        let (mut tx, mut rx) = attach_ends(&lane, &wake_shadow)?;
+        let nic = held.attach(&mut tx, &mut rx, words.clone())?;
         let poller = Poller::new()?;
         poller.add(&boss, BOSS, Interest::READ)?;
         poller.add(&wake_driver, WAKE, Interest::READ)?;
@@ -90,6 +96,8 @@ impl Driver {
             interest: Interest::READ,
             kick: Kick::Congested,
             fault: None,
+            lane,
+            doubts: 0,
         })
     }
 
@@ -100,11 +108,17 @@ impl Driver {
                 self.misbehave(fault)?;
             }
             self.words.beat();
-            let (sent, received) = self.turn()?;
-            if sent.taken() + received.taken() > 0 {
-                continue;
+            ready.clear();
+            match self.work(&mut ready) {
+                Err(error) if is_nonsense(&error) && self.doubts < LANE_LOOKS_DRIVER => {
+                    self.doubts += 1;
+                    self.wait_for_sense()?;
+                }
+                worked => {
+                    worked?;
+                    self.doubts = 0;
+                }
             }
-            self.sleep(sent.blocked, received.blocked, &mut ready)?;
             if ready.contains(&WAKE) {
                 drain(&self.wake_driver);
             }
@@ -112,6 +126,28 @@ impl Driver {
                 return Ok(());
             }
         }
+    }
+
+    /// Moves what there is, and sleeps if there is nothing.
+    fn work(&mut self, ready: &mut Vec<u64>) -> Result<(), Error> {
+        if self.tx.reassert() | self.rx.reassert() {
+            signal(&self.wake_shadow);
+        }
+        let (sent, received) = self.turn()?;
+        if sent.taken() + received.taken() == 0 {
+            self.sleep(sent.blocked, received.blocked, ready)?;
+        }
+        Ok(())
+    }
+
+    /// An index of the shadow's makes no sense. It writes it again when it is woken. What was handed to the kernel is
+    /// committed, what was not published comes again.
+    fn wait_for_sense(&mut self) -> Result<(), Error> {
+        self.tx.commit();
+        self.rx.abandon();
+        self.kick = Kick::Congested;
+        signal(&self.wake_shadow);
+        self.poller.wait(LANE_LOOK, &mut vec![])
     }
 
     /// Moves what there is in both directions, and tells the shadow.
@@ -189,10 +225,35 @@ impl Driver {
                 std::thread::sleep(CONGESTED_PAUSE);
             },
             Fault::Slow => std::thread::sleep(SLOW_PAUSE),
-            Fault::Lie => drop(fault::invent(&mut self.rx)?),
+            Fault::Nonsense(ring, damage) => {
+                let ring = if ring == Ring::Tx { self.lane.tx() } else { self.lane.rx() };
+                ring.damage(damage);
+            }
             Fault::Exit => return Err(Error::Missing { name: "will to live" }),
             Fault::Panic => panic!("told to"),
         }
         Ok(())
+    }
+}
+
+/// Both ends of the lane. The shadow is given time to write an index again that something else changed.
+fn attach_ends(lane: &Lane, wake_shadow: &OwnedFd) -> Result<(Consumer, Producer), Error> {
+    let mut left = LANE_LOOKS_DRIVER;
+    loop {
+        match (lane.tx().consumer(), lane.rx().producer()) {
+            (Ok(tx), Ok(rx)) => return Ok((tx, rx)),
+            (Err(error), _) | (_, Err(error)) if left == 0 => return Err(error.into()),
+            _ => {}
+        }
+        left -= 1;
+        signal(wake_shadow);
+        std::thread::sleep(LANE_LOOK);
+    }
+}
+
+fn is_nonsense(error: &Error) -> bool {
+    match error {
+        Error::Lane(error) | Error::Nic(NicError::Lane(error)) => error.is_nonsense(),
+        _ => false,
     }
 }

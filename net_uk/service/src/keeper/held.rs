@@ -63,6 +63,7 @@ impl Kept {
             begin.names.push(name);
             descriptors.push(descriptor);
         };
+        self.state.refresh();
         if part == Part::Shadow {
             add(names::STATE.to_owned(), self.state.region().as_fd());
             add(names::BUSY.to_owned(), self.busy.as_fd());
@@ -73,6 +74,7 @@ impl Kept {
         let own = part.nic().map(|nic| usize::from(nic.0));
         let mut nics = vec![];
         for (number, card) in self.cards.iter().enumerate() {
+            card.lane.refresh();
             if own.is_some_and(|own| own != number) {
                 continue;
             }

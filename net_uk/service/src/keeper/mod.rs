@@ -17,7 +17,7 @@ use std::time::{Duration, Instant};
 
 use hypervisor::HostSpec;
 use net_watch::TimeNs;
-use net_watch::detector::{Cause, DeviceReport, ExitStatus, Verdict};
+use net_watch::detector::{Cause, DeviceReport, ExitStatus, Lie, Verdict};
 use net_watch::ladder::{Action, Attempt, Incarnation, Input, Ladder, NicId, Part, Report, ReportKind};
 use nic::NicSpec;
 
@@ -25,7 +25,7 @@ use crate::error::Error;
 use crate::events::{Event, Events};
 use crate::limits::{IDLE_AFTER, KEEPER_IDLE, LOOK_PAUSE, NICS_MAX};
 use crate::poller::{Interest, Poller};
-use crate::wire::{Order, Said};
+use crate::wire::{Accused, Order, Said};
 use child::{Child, Heard};
 use commands::{Command, Commands};
 use held::Kept;
@@ -249,6 +249,7 @@ impl Keeper {
                 Heard::Said(Said::Noted(noted)) => {
                     self.events.tell(Event::of(part, &noted.kind, &noted.detail));
                 }
+                Heard::Said(Said::Accused(accused)) => self.condemn_accused(&accused)?,
                 Heard::Nothing => return Ok(()),
                 Heard::End => {
                     // Its process is about to end, or not worth listening to. It may have been told of before.
@@ -309,6 +310,20 @@ impl Keeper {
         Ok(())
     }
 
+    /// The shadow found nonsense in a driver's lane.
+    fn condemn_accused(&mut self, accused: &Accused) -> Result<(), Error> {
+        let Ok(number) = u16::try_from(accused.nic) else { return Ok(()) };
+        let part = Part::Driver(NicId(number));
+        let incarnation = Incarnation(accused.epoch);
+        let Some(child) = self.children.get_mut(&part) else { return Ok(()) };
+        if child.incarnation != incarnation || std::mem::replace(&mut child.condemned, true) {
+            return Ok(());
+        }
+        let cause = Cause::Lying(Lie::Lane);
+        self.events.tell(Event::of(part, "condemned", &format!("{cause:?}: {}", accused.detail)));
+        self.step(Input::Condemned { part, incarnation, cause })
+    }
+
     fn obey(&mut self) -> Result<(), Error> {
         let Some(commands) = self.commands.read() else { return self.poller.remove(std::io::stdin()) };
         for command in commands {
@@ -338,8 +353,13 @@ impl Keeper {
         for (number, card) in (0u16..).zip(&self.kept.cards) {
             let counts = card.lane.words().counts();
             let detail = format!(
-                "tx_frames={} tx_bytes={} rx_frames={} rx_bytes={}",
-                counts.tx_frames, counts.tx_bytes, counts.rx_frames, counts.rx_bytes
+                "tx_frames={} tx_bytes={} rx_frames={} rx_bytes={} tx_damaged={} rx_damaged={}",
+                counts.tx_frames,
+                counts.tx_bytes,
+                counts.rx_frames,
+                counts.rx_bytes,
+                counts.tx_damaged,
+                card.lane.rx_damaged()
             );
             self.events.tell(Event::of(Part::Driver(NicId(number)), "counts", &detail));
         }

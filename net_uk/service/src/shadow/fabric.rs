@@ -328,12 +328,15 @@ impl Fabric {
     /// Moves what came from the wire. True if there may be more.
     ///
     /// # Errors
-    /// A lane that makes no sense: its driver is to be replaced, and the lane made anew.
+    /// What is not the driver's fault.
     pub fn pump_rx(&mut self, number: usize, now: Duration) -> Result<bool, Error> {
+        if !self.uplinks[number].is_trusted() {
+            return Ok(false);
+        }
         let mut touched: Vec<(QueueId, Label)> = vec![];
         let mut more = true;
         for _ in 0..BATCH {
-            let Some(frame) = self.uplinks[number].rx.peek()? else {
+            let Some(frame) = next_from_wire(&mut self.uplinks[number])? else {
                 more = false;
                 break;
             };
@@ -423,7 +426,7 @@ impl Fabric {
     fn move_backlog(&mut self, queue: &mut Queue) -> Result<bool, Error> {
         let mut last = None;
         for _ in 0..BATCH {
-            let Some(frame) = queue.backlog_out.peek()? else { break };
+            let Some(frame) = queue.next_held()? else { break };
             let facts = Facts::of(frame.meta());
             let meta = netif::FrameMeta::new(frame.length_bytes(), facts.checksum, facts.gso)?;
             let (region, pieces) =
@@ -450,6 +453,17 @@ impl Fabric {
         for uplink in &mut self.uplinks {
             self.sent |= uplink.commit();
         }
+    }
+}
+
+/// The next frame from the wire; none too if the driver's index makes no sense.
+fn next_from_wire(uplink: &mut Uplink) -> Result<Option<Frame>, Error> {
+    match uplink.rx.next_good() {
+        Err(error) if error.is_nonsense() => {
+            uplink.doubt(&error);
+            Ok(None)
+        }
+        next => Ok(next?),
     }
 }
 
@@ -485,15 +499,27 @@ fn was_pushed(target: &Producer, label: Label) -> bool {
 /// Stages a frame for the wire. False if there is no room for all of it.
 fn send_up(uplink: &mut Uplink, frame: &mut [u8], facts: &Facts, segment: &mut [u8]) -> Result<bool, Error> {
     let plain = facts.finished().meta();
+    if !uplink.is_trusted() {
+        uplink.wanted = true;
+        return Ok(false);
+    }
     let tx = &mut uplink.tx;
     let slots = slots_needed(frame.len(), facts);
     if slots > tx.ring().slots() {
         return Err(netif::FrameFault::Length(frame.len()).into());
     }
-    if tx.room_slots()? < slots {
+    let room_slots = match tx.room_slots() {
+        Err(error) if error.is_nonsense() => {
+            uplink.doubt(&error);
+            0
+        }
+        room => room?,
+    };
+    if room_slots < slots {
         uplink.wanted = true;
         return Ok(false);
     }
+    let tx = &mut uplink.tx;
     let mut fault = None;
     finish(frame, facts, UPLINK_FRAME_BYTES_MAX, segment, |bytes| {
         fault = stage(tx, bytes, &plain).err();

@@ -6,6 +6,7 @@
 pub mod fabric;
 mod frame;
 mod queue;
+mod trust;
 pub mod uplink;
 mod vif;
 mod wants;
@@ -28,12 +29,13 @@ pub use wants::Wants;
 use xenbus::{Command, DeviceKey};
 
 use crate::error::Error;
-use crate::limits::{BEAT, EVENTS_PER_TURN_MAX, LANE_SLOTS, SOURCES};
+use crate::limits::{BEAT, EVENTS_PER_TURN_MAX, LANE_LOOK, LANE_SLOTS, SOURCES};
 use crate::poller::{Interest, Poller};
 use crate::state::{Heartbeat, Place, QueueRecord, State, VifRecord};
-use crate::wire::{self, Begun, Boss, Order, Said, names};
+use crate::wire::{self, Accused, Begun, Boss, Order, Said, names};
 use fabric::{Fabric, Side};
 use queue::Queue;
+use trust::News;
 use uplink::{FIRST_QUEUE_SOURCE, Uplink, drain};
 use vif::{QueueId, Vif, VifId};
 
@@ -185,7 +187,8 @@ impl Shadow {
             self.wake_keeper();
             self.unmask()?;
             self.drop_broken();
-            let pause = if more || !self.may_sleep()? { Duration::ZERO } else { BEAT };
+            self.look_after_lanes();
+            let pause = if more || !self.may_sleep()? { Duration::ZERO } else { self.longest_pause() };
             self.poller.wait(pause, &mut ready)?;
             self.awake();
             for word in &ready {
@@ -295,14 +298,9 @@ impl Shadow {
             sleep &= !queue.rx_pending;
         }
         for (number, uplink) in self.fabric.uplinks.iter_mut().enumerate() {
-            if !uplink.rx.prepare_sleep()? {
-                self.lanes_pending[number] = true;
-                sleep = false;
-            }
-            if uplink.wanted && !uplink.tx.prepare_sleep(uplink::ROOM_SLOTS)? {
-                uplink.wanted = false;
-                sleep = false;
-            }
+            let Some(ready) = uplink.prepare_sleep()? else { continue };
+            self.lanes_pending[number] |= ready.received;
+            sleep &= !ready.received && !ready.room;
         }
         if !sleep {
             self.all_waiting_pending();
@@ -319,6 +317,41 @@ impl Shadow {
     fn awake(&mut self) {
         for uplink in &mut self.fabric.uplinks {
             uplink.rx.awake();
+        }
+    }
+
+    /// A lane of which something makes no sense is looked at again soon.
+    fn longest_pause(&self) -> Duration {
+        if self.fabric.uplinks.iter().all(Uplink::is_trusted) { BEAT } else { LANE_LOOK }
+    }
+
+    fn look_after_lanes(&mut self) {
+        let now = self.now();
+        for number in 0..self.fabric.uplinks.len() {
+            let uplink = &mut self.fabric.uplinks[number];
+            let (news, damaged, epoch) = (uplink.look_after(now), uplink.take_damaged(), uplink.epoch());
+            if let Some((frames, too_many)) = damaged {
+                self.note("lane_damaged", format!("network card {number}: {frames} frames"));
+                if too_many {
+                    self.accuse(number, epoch, "many frames that it did not write so");
+                }
+            }
+            match news {
+                Some(News::Accuse) => self.accuse(number, epoch, "an index that makes no sense"),
+                Some(News::Healed) => self.note("lane_healed", format!("network card {number}")),
+                Some(News::Mended) => self.note("lane_mended", format!("network card {number}")),
+                None => continue,
+            }
+            self.lanes_pending[number] = true;
+            self.fabric.uplinks[number].wanted = false;
+            self.all_waiting_pending();
+        }
+    }
+
+    fn accuse(&self, number: usize, epoch: u64, detail: &str) {
+        let nic = u32::try_from(number).unwrap_or(u32::MAX);
+        if let Some(boss) = &self.boss {
+            boss.say(Said::Accused(Accused { nic, epoch, detail: detail.to_owned() }));
         }
     }
 
@@ -460,7 +493,7 @@ fn take_uplinks(begun: &mut Begun, switch: &mut Switch) -> Result<Vec<Uplink>, E
         let wake_shadow = begun.take(&format!("{}{number}", names::WAKE_SHADOW), "eventfd")?;
         let number = u16::try_from(number).map_err(|_| Error::Full { what: "network card" })?;
         let port = switch.add_port(PortConfig::nic())?;
-        Uplink::attach(number, port, lane, wake_driver, wake_shadow)
+        Ok(Uplink::attach(number, port, lane, wake_driver, wake_shadow))
     };
     nics.into_iter().map(uplink).collect()
 }

@@ -112,7 +112,7 @@ impl Queue {
     /// Takes off the backlog what a former shadow delivered and did not take off.
     fn drop_delivered_backlog(&mut self) -> Result<(), Error> {
         let slots = self.backlog_out.ring().slots();
-        while let Some(frame) = self.backlog_out.peek()? {
+        while let Some(frame) = self.next_held()? {
             let label = Label { source: BACKLOG_SOURCE, seq: frame.number() };
             if !is_covered(self.delivered, label, slots) {
                 break;
@@ -142,11 +142,31 @@ impl Queue {
         Ok(true)
     }
 
+    /// The next frame of the backlog. Those that are not what was written are counted.
+    ///
+    /// # Errors
+    /// [`Error::Lane`].
+    pub fn next_held(&mut self) -> Result<Option<lane::Frame>, Error> {
+        self.reassert();
+        // The indices are right: the second look passes over what is wrong.
+        let frame = self.backlog_out.next_good().or_else(|_| self.backlog_out.next_good())?;
+        self.counts.rx_errors.add(self.backlog_out.take_damaged().into());
+        Ok(frame)
+    }
+
+    /// Both indices of the backlog are ours.
+    fn reassert(&self) {
+        if self.backlog_in.reassert() | self.backlog_out.reassert() {
+            tracing::warn!(domid = %self.domid, "an index of a backlog had been changed");
+        }
+    }
+
     /// Does anything wait before a frame that comes now?
     ///
     /// # Errors
     /// [`Error::Lane`].
     pub fn is_behind(&mut self) -> Result<bool, Error> {
+        self.reassert();
         Ok(self.held || self.backlog_out.backlog_slots()? > 0)
     }
 
@@ -155,6 +175,7 @@ impl Queue {
     /// # Errors
     /// [`Error::Lane`].
     pub fn hold(&mut self, frame: &[u8], meta: &lane::FrameMeta) -> Result<(), Error> {
+        self.reassert();
         let Some(reservation) = self.backlog_in.reserve(frame.len())? else {
             self.counts.rx_overflow.add(1);
             return Ok(());

@@ -2,20 +2,30 @@
 
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
+use std::time::Duration;
 
 use hypervisor::Region;
-use lane::{Consumer, Frame, Lane, Producer};
+use lane::{Consumer, Frame, Lane, LaneError, Producer};
 use net_switch::PortId;
 use rustix::event::EventfdFlags;
 
+use super::trust::{News, Trust};
 use crate::error::Error;
-use crate::limits::LANE_SLOTS;
+use crate::limits::{DAMAGED_MAX, LANE_SLOTS};
 
 /// Sources of frames below this number are network cards.
 pub const FIRST_QUEUE_SOURCE: u16 = 64;
 
 /// So much room is worth waking up for.
 pub const ROOM_SLOTS: u32 = LANE_SLOTS / 4;
+
+/// What is there that one must not sleep over.
+pub struct Ready {
+    /// Frames from the wire.
+    pub received: bool,
+    /// Room towards it.
+    pub room: bool,
+}
 
 /// One network card.
 pub struct Uplink {
@@ -36,29 +46,138 @@ pub struct Uplink {
     /// A guest waits for room towards the wire.
     pub wanted: bool,
     lane: Lane,
+    trust: Trust,
+    /// Nothing is known of the driver's indices: they made no sense from the start.
+    blind: bool,
+    /// Frames of the present driver that were not what it wrote.
+    damaged: u32,
+    /// Which driver that is.
+    epoch: u64,
 }
 
 impl Uplink {
-    /// Attaches to a lane.
-    ///
-    /// # Errors
-    /// [`Error::Lane`].
-    pub fn attach(
-        number: u16,
-        port: PortId,
-        lane: Lane,
-        wake_driver: OwnedFd,
-        wake_shadow: OwnedFd,
-    ) -> Result<Self, Error> {
-        let (tx, mut rx) = (lane.tx().producer()?, lane.rx().consumer()?);
-        let waiting = rx.backlog_slots()? > 0;
-        // Which frames of those a former shadow had begun with is not known: it moves a batch at a time.
-        let replay_before = waiting.then(|| rx.committed().frames.wrapping_add(LANE_SLOTS));
-        let uplink =
-            Self { number, port, tx, rx, replay_before, wake_driver, wake_shadow, wanted: false, lane };
+    /// Attaches to a lane. One whose driver wrote nonsense into it is not used before that is mended.
+    pub fn attach(number: u16, port: PortId, lane: Lane, wake_driver: OwnedFd, wake_shadow: OwnedFd) -> Self {
+        let mut uplink = Self {
+            number,
+            port,
+            tx: lane.tx().producer_alone(),
+            rx: lane.rx().consumer_alone(),
+            replay_before: None,
+            wake_driver,
+            wake_shadow,
+            wanted: false,
+            trust: Trust::Full,
+            blind: false,
+            damaged: 0,
+            epoch: lane.words().epoch(),
+            lane,
+        };
+        if uplink.lane.is_given_up() || !uplink.attach_ends() {
+            uplink.blind = true;
+            uplink.trust.doubt();
+        }
         // A former shadow may have died before it could.
         uplink.wake();
-        Ok(uplink)
+        uplink
+    }
+
+    /// Attaches to both rings. False if the driver's indices make no sense.
+    fn attach_ends(&mut self) -> bool {
+        let (Ok(tx), Ok(mut rx)) = (self.lane.tx().producer(), self.lane.rx().consumer()) else {
+            return false;
+        };
+        let Ok(waiting) = rx.backlog_slots() else { return false };
+        // Which frames of those a former shadow had begun with is not known: it moves a batch at a time.
+        self.replay_before = (waiting > 0).then(|| rx.committed().frames.wrapping_add(LANE_SLOTS));
+        (self.tx, self.rx) = (tx, rx);
+        true
+    }
+
+    /// Can the lane be used?
+    pub fn is_trusted(&self) -> bool {
+        self.trust == Trust::Full
+    }
+
+    /// An index of the driver makes no sense. It is asked to write it again.
+    pub fn doubt(&mut self, error: &LaneError) {
+        tracing::debug!(nic = self.number, %error, "a lane makes no sense");
+        self.trust.doubt();
+        self.wake();
+    }
+
+    /// Keeps what it wrote itself as it should be, and looks again at what made no sense.
+    pub fn look_after(&mut self, now: Duration) -> Option<News> {
+        if self.tx.reassert() | self.rx.reassert() {
+            self.wake();
+        }
+        if self.trust == Trust::Full {
+            return None;
+        }
+        let sensible = match self.blind {
+            true => self.lane.tx().producer().is_ok() && self.lane.rx().consumer().is_ok(),
+            false => self.tx.room_slots().is_ok() && self.rx.backlog_slots().is_ok(),
+        };
+        let news = self.trust.look(now, sensible, self.lane.is_given_up());
+        match news {
+            Some(News::Accuse) => self.lane.give_up(self.tx.seen_consumed()),
+            Some(News::Healed | News::Mended) if self.blind || news == Some(News::Mended) => {
+                self.blind = !self.attach_ends();
+                if self.blind {
+                    self.trust.doubt();
+                    return None;
+                }
+            }
+            _ => {}
+        }
+        news
+    }
+
+    /// Tells the driver to wake us for what comes from now on, and for room if a guest waits for it. What is there
+    /// already; none if the lane cannot be used.
+    ///
+    /// # Errors
+    /// [`Error::Lane`], but for an index that makes no sense.
+    pub fn prepare_sleep(&mut self) -> Result<Option<Ready>, Error> {
+        if !self.is_trusted() {
+            return Ok(None);
+        }
+        match self.try_prepare_sleep() {
+            Err(error) if error.is_nonsense() => {
+                self.doubt(&error);
+                Ok(None)
+            }
+            ready => Ok(Some(ready?)),
+        }
+    }
+
+    fn try_prepare_sleep(&mut self) -> Result<Ready, LaneError> {
+        let received = !self.rx.prepare_sleep()?;
+        let room = self.wanted && !self.tx.prepare_sleep(ROOM_SLOTS)?;
+        if room {
+            self.wanted = false;
+        }
+        Ok(Ready { received, room })
+    }
+
+    /// Which driver serves the lane.
+    pub fn epoch(&self) -> u64 {
+        self.lane.words().epoch()
+    }
+
+    /// Counts frames from the wire that were not what the driver wrote, since this was asked last: how many, and whether
+    /// there are so many that the driver rather than the memory is at fault.
+    pub fn take_damaged(&mut self) -> Option<(u32, bool)> {
+        let damaged = self.rx.take_damaged();
+        if damaged == 0 {
+            return None;
+        }
+        self.lane.add_rx_damaged(damaged.into());
+        if std::mem::replace(&mut self.epoch, self.lane.words().epoch()) != self.epoch {
+            self.damaged = 0;
+        }
+        self.damaged = self.damaged.saturating_add(damaged);
+        Some((damaged, self.damaged > DAMAGED_MAX))
     }
 
     /// The memory of both directions.

@@ -64,11 +64,16 @@ impl State {
     /// # Errors
     /// [`Error::Region`].
     pub fn create() -> Result<Self, Error> {
-        let region = Region::create("net-state", STATE_BYTES)?;
-        region.u32(8).store(VERSION, Ordering::Relaxed);
-        region.u32(12).store(u32::try_from(VIFS_MAX).unwrap_or(u32::MAX), Ordering::Relaxed);
-        region.u64(0).store(MAGIC, Ordering::Release);
-        Ok(Self { region: Arc::new(region) })
+        let state = Self { region: Arc::new(Region::create("net-state", STATE_BYTES)?) };
+        state.refresh();
+        Ok(state)
+    }
+
+    /// Writes again what never changes.
+    pub fn refresh(&self) {
+        self.region.u32(8).store(VERSION, Ordering::Relaxed);
+        self.region.u32(12).store(u32::try_from(VIFS_MAX).unwrap_or(u32::MAX), Ordering::Relaxed);
+        self.region.u64(0).store(MAGIC, Ordering::Release);
     }
 
     /// State that another process made.

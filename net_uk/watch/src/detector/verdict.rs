@@ -76,4 +76,6 @@ pub enum Lie {
     MoreThanOffered,
     /// The device is fine.
     DeviceIsFine,
+    /// What it wrote into its lane.
+    Lane,
 }
