@@ -39,3 +39,5 @@ pub const CATCH_UP_FRAMES: u64 = 1024;
 pub const SEND_BATCH: usize = 64;
 /// Bytes of one command on standard input.
 pub const COMMAND_BYTES_MAX: usize = 256;
+/// Frames to be sent back that wait for room in a ring; more are dropped and counted.
+pub const ECHO_FRAMES_MAX: usize = 1024;

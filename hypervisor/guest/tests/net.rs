@@ -282,7 +282,12 @@ fn a_sender_goes_in_batches_until_the_ring_is_full() {
     assert_eq!((sender.report().frames, sender.report().full), (237, 1));
     echo.step();
     let mut receiver = sim_guest::net::traffic::Receiver::default();
-    guest.front().handle_events(&mut |_, frame| receiver.take(frame.bytes, u64::MAX)).unwrap();
+    guest
+        .front()
+        .handle_events(&mut |_, frame| {
+            receiver.take(frame.bytes, u64::MAX);
+        })
+        .unwrap();
     let report = receiver.report();
     assert_eq!((report.received, report.lost, report.flows[0].flow), (237, 0, 9));
 }

@@ -2,6 +2,7 @@
 //! and replaces whoever dies.
 #![forbid(unsafe_code)]
 
+pub mod bare;
 pub mod driver;
 mod error;
 pub mod events;

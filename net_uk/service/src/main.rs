@@ -3,17 +3,23 @@
 
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
+use std::process::ExitCode;
 
 use anyhow::{Context, Result};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use hypervisor::{HostSpec, Profile};
+use net_bench::LaneDriver;
+use net_uk::bare::BareDriver;
 use net_uk::events::{Events, Format};
 use net_uk::keeper::{Keeper, Options};
 use nic::NicSpec;
 
 /// A network backend for Xen guests that loses no frame when its NIC driver, or it itself, dies.
 #[derive(Parser)]
-#[command(version, after_help = "EXIT STATUS\n  0  told to stop\n  1  could not begin or go on\n  2  usage")]
+#[command(
+    version,
+    after_help = "`net_uk bench --help`: measures it beside its driver alone and a bare wire.\n\nEXIT STATUS\n  0  told to stop\n  1  could not begin or go on\n  2  usage"
+)]
 struct Cli {
     #[command(subcommand)]
     role: RoleArgs,
@@ -89,7 +95,11 @@ impl HostArgs {
     }
 }
 
-fn main() -> Result<()> {
+fn main() -> Result<ExitCode> {
+    let mut words = std::env::args_os().skip(1);
+    if words.next().is_some_and(|word| word == "bench") {
+        return Ok(net_bench::main(words, start_driver));
+    }
     tracing_subscriber::fmt()
         .with_env_filter(tracing_subscriber::EnvFilter::from_default_env())
         .with_writer(std::io::stderr)
@@ -99,6 +109,18 @@ fn main() -> Result<()> {
         RoleArgs::Shadow(args) => Ok(net_uk::shadow::run(&args.spec())?),
         RoleArgs::Driver => Ok(net_uk::driver::run()?),
     }
+    .map(|()| ExitCode::SUCCESS)
+}
+
+/// For the benchmark: a driver without a shadow.
+fn start_driver(spec: &NicSpec) -> Result<LaneDriver, String> {
+    let start = || -> Result<LaneDriver> {
+        let driver = BareDriver::start(spec)?;
+        let (wake_driver, wake_shadow) = (driver.wake_driver.try_clone()?, driver.wake_shadow.try_clone()?);
+        let (lane, pid) = (driver.lane.clone(), driver.pid());
+        Ok(LaneDriver { lane, wake_driver, wake_shadow, pid, life: Box::new(driver) })
+    };
+    start().map_err(|error| format!("{error:#}"))
 }
 
 fn keep(args: KeeperArgs) -> Result<()> {

@@ -8,12 +8,12 @@ use std::path::Path;
 use std::time::Instant;
 
 use etcd_client::Client;
+use figures::Latencies;
 use futures_util::future::try_join_all;
 use xs_etcd::{Connector, EtcdOptions, Tcp};
 
 use crate::args::Args;
 use crate::error::{Error, Result, system};
-use crate::figure::Latencies;
 use crate::limits::{BARE_VALUE, ETCD_SOCKET};
 use crate::lines::{Scale, ops};
 

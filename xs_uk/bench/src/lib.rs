@@ -10,7 +10,6 @@ mod args;
 mod bare;
 mod client;
 mod error;
-mod figure;
 pub mod limits;
 mod lines;
 mod report;

@@ -17,9 +17,6 @@ pub const INBOX_BYTES: usize = 64 * 1024;
 /// Requests in one write of a pipelined client. All answers fit in the socket's buffers.
 pub const PIPELINE: usize = 32;
 
-/// Latencies that one client notes in a measurement; further ones are counted only.
-pub const LATENCIES_MAX: usize = 4 << 20;
-
 /// How often a transaction is tried anew before the measurement fails.
 pub const TRIES_MAX: u32 = 10_000;
 

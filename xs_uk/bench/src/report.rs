@@ -3,11 +3,11 @@
 use std::collections::BTreeMap;
 use std::fmt::Write;
 
+use figures::{Better, Figure, Machine, median, number};
 use serde::Serialize;
 
 use crate::args::Args;
 use crate::error::Error;
-use crate::figure::{Better, Figure, median};
 use crate::lines::Line;
 use crate::stores::Store;
 
@@ -23,14 +23,6 @@ pub struct Report {
     pub arguments: Vec<String>,
     /// What.
     pub lines: Vec<LineReport>,
-}
-
-/// The machine that the figures are of.
-#[derive(Debug, Serialize)]
-pub struct Machine {
-    processors: usize,
-    model: String,
-    kernel: String,
 }
 
 /// A line with its figures.
@@ -87,8 +79,7 @@ impl Report {
 
     /// For people.
     pub fn table(&self) -> String {
-        let Machine { processors, model, kernel } = &self.machine;
-        let mut text = format!("{processors} x {model}, {kernel}\n\n");
+        let mut text = format!("{}\n\n", self.machine);
         let figures = self.lines.iter().flat_map(|line| &line.figures);
         let with_bare = figures.clone().any(|figure| figure.bare_etcd.is_some());
         let mut row = |words: [&str; 9]| {
@@ -211,10 +202,10 @@ impl FigureReport {
         self.best_peer = best.map(|(peer, _)| peer);
         self.ratio = best
             .zip(self.medians.get(Store::Ours.name()))
-            .and_then(|((_, theirs), ours)| ratio(self.figure.better, *ours, theirs));
+            .and_then(|((_, theirs), ours)| self.figure.better.ratio(*ours, theirs));
         let ours = self.medians.get(Store::Ours.name());
         if let (Some(bare), Some(ours)) = (&mut self.bare_etcd, ours) {
-            bare.ratio = ratio(self.figure.better, *ours, bare.median);
+            bare.ratio = self.figure.better.ratio(*ours, bare.median);
         }
     }
 
@@ -226,45 +217,12 @@ impl FigureReport {
     }
 }
 
-/// Over 1 if ours is better.
-fn ratio(better: Better, ours: f64, theirs: f64) -> Option<f64> {
-    let ratio = match better {
-        Better::Higher => ours / theirs,
-        Better::Lower => theirs / ours,
-    };
-    ratio.is_finite().then_some(ratio)
-}
-
-impl Machine {
-    fn this() -> Self {
-        let read = |path: &str| std::fs::read_to_string(path).unwrap_or_default();
-        let info = read("/proc/cpuinfo");
-        let model = info.lines().find_map(|line| line.strip_prefix("model name")?.split_once(": "));
-        Self {
-            processors: std::thread::available_parallelism().map_or(1, usize::from),
-            model: model.map_or("unknown processor", |(_, name)| name).to_owned(),
-            kernel: format!("Linux {}", read("/proc/sys/kernel/osrelease").trim()),
-        }
-    }
-}
-
 /// The lines' names and what they do.
 pub fn list(lines: &[&'static Line]) -> String {
     lines.iter().fold(String::new(), |mut text, line| {
         let _ = writeln!(text, "{:<15} {}", line.name, line.about);
         text
     })
-}
-
-/// Three digits where they matter, whole numbers else.
-fn number(value: f64) -> String {
-    if value.abs() < 10.0 {
-        format!("{value:.2}")
-    } else if value.abs() < 100.0 {
-        format!("{value:.1}")
-    } else {
-        format!("{value:.0}")
-    }
 }
 
 #[cfg(test)]

@@ -77,6 +77,9 @@ struct Arguments {
     /// Where chance begins.
     #[arg(long, default_value_t = 1)]
     seed: u64,
+    /// Send everything that comes back to where it came from.
+    #[arg(long)]
+    echo: bool,
     /// How to misbehave.
     #[arg(long, value_enum)]
     hostile: Option<Hostile>,
@@ -109,7 +112,7 @@ impl Arguments {
             seed: self.seed,
             ..NetOptions::new(self.hv_socket.clone(), self.domid())
         };
-        RunnerOptions { net, sender, hostile: self.hostile }
+        RunnerOptions { net, sender, echo: self.echo, hostile: self.hostile }
     }
 
     fn domid(&self) -> DomId {

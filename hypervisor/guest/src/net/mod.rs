@@ -3,6 +3,7 @@
 
 mod broken;
 mod driver;
+mod echo;
 mod hostile;
 mod keys;
 mod netfront;
@@ -18,6 +19,7 @@ pub mod wire;
 
 pub use broken::{BadFrame, Broken};
 pub use driver::{NetDriver, Seen};
+pub use echo::EchoReport;
 pub use hostile::Hostile;
 pub use keys::{Mac, Offered};
 pub use netfront::{NetOptions, NetStats, Netfront, Sent};

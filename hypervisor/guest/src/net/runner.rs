@@ -9,6 +9,7 @@ use rustix::io::Errno;
 use serde::Serialize;
 
 use super::driver::{NetDriver, Seen};
+use super::echo::{Echo, EchoReport};
 use super::hostile::Hostile;
 use super::netfront::{NetOptions, NetStats};
 use super::traffic::{ReceiveReport, Receiver, SendReport, Sender, SenderOptions, now_ns};
@@ -21,6 +22,8 @@ pub struct RunnerOptions {
     pub net: NetOptions,
     /// What to send, if anything.
     pub sender: Option<SenderOptions>,
+    /// Everything that comes is sent back.
+    pub echo: bool,
     /// How to misbehave, if at all.
     pub hostile: Option<Hostile>,
 }
@@ -32,6 +35,8 @@ pub struct Report {
     pub domid: u16,
     /// How long it ran, in milliseconds.
     pub ran_ms: u64,
+    /// When this was so, by the clock that all processes of a machine share, in nanoseconds.
+    pub at_ns: u64,
     /// It sends still.
     pub is_sending: bool,
     /// What was sent.
@@ -40,6 +45,8 @@ pub struct Report {
     pub received: ReceiveReport,
     /// Rings and events, by the path of the interface.
     pub interfaces: BTreeMap<String, InterfaceReport>,
+    /// Frames that were sent back, and those that were not because too many waited.
+    pub echoed: EchoReport,
     /// How it misbehaved.
     pub hostile: Option<Hostile>,
 }
@@ -71,6 +78,7 @@ pub struct Runner {
     sender: Option<Sender>,
     is_sending: bool,
     receiver: Receiver,
+    echo: Echo,
     random: fastrand::Rng,
     start_ns: u64,
 }
@@ -95,6 +103,7 @@ impl Runner {
             sender: None,
             is_sending: false,
             receiver: Receiver::default(),
+            echo: Echo::default(),
             start_ns: now_ns(),
         })
     }
@@ -131,9 +140,16 @@ impl Runner {
     /// # Errors
     /// As [`Self::step`].
     pub fn traffic(&mut self) -> Result<bool> {
-        let Self { driver, receiver, sender, .. } = self;
+        let Self { driver, receiver, sender, echo, .. } = self;
         let Some(front) = driver.first() else { return Ok(false) };
-        front.handle_events(&mut |_, frame| receiver.take(frame.bytes, now_ns()))?;
+        let sends_back = self.options.echo;
+        front.handle_events(&mut |queue, frame| {
+            receiver.take(frame.bytes, now_ns());
+            if sends_back {
+                echo.take(queue, frame.bytes);
+            }
+        })?;
+        echo.send(front)?;
         let mut busy = false;
         if let Some(sender) = sender.as_mut().filter(|_| self.is_sending) {
             busy |= sender.step(front)?;
@@ -188,10 +204,12 @@ impl Runner {
         Report {
             domid: self.options.net.domid.0,
             ran_ms: now_ns().saturating_sub(self.start_ns) / 1_000_000,
+            at_ns: now_ns(),
             is_sending: self.is_sending,
             sent: sent.unwrap_or_default(),
             received: self.receiver.report(),
             interfaces: self.driver.stats().map(interface).collect(),
+            echoed: self.echo.report(),
             hostile: self.options.hostile,
         }
     }

@@ -1,10 +1,10 @@
 //! Faults of the network backend, and when they were noticed and mended.
 
+use net_stand::Told;
 use net_uk::fate::Step;
 use rustix::process::Signal;
 
 use super::args::{NetArgs, NetTarget};
-use super::backend::Told;
 
 /// What is done.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]

@@ -7,11 +7,9 @@
 //! what was sent is compared with what came: sent = came once + counted as overflow.
 
 mod args;
-mod backend;
 mod faults;
-mod guests;
-mod peer;
 mod report;
+mod stand;
 
 use std::time::{Duration, Instant};
 
@@ -19,11 +17,10 @@ use anyhow::{Context, ensure};
 use tests::Stand;
 
 pub use args::NetArgs;
-use backend::Backend;
 use faults::{Deed, Fault, Outcome};
-use guests::Guests;
-use peer::Peer;
+use net_stand::{Keeper, Veth};
 pub use report::NetReport;
+use stand::{Guests, Peer, harm, start_keeper};
 
 /// How long everything may take to be whole again.
 const WHOLE_WAIT: Duration = Duration::from_secs(20);
@@ -37,10 +34,10 @@ pub fn run(args: &NetArgs) -> anyhow::Result<NetReport> {
     let seed = args.seed.unwrap_or_else(|| fastrand::u64(..));
     let mut rng = fastrand::Rng::with_seed(seed);
     let stand = Stand::start(&[]);
-    let veth = peer::Veth::create().context("a pair of virtual interfaces (root is needed)")?;
-    let mut backend = Backend::start(&stand, &veth, args.guests)?;
-    let guests = Guests::start(&stand, args, &veth)?;
-    let peer = Peer::start(&veth, args, guests.macs())?;
+    let veth = Veth::create().context("a pair of virtual interfaces (root is needed)")?;
+    let mut backend = start_keeper(&stand, &veth, args.guests)?;
+    let mut guests = Guests::start(&stand, args, &veth)?;
+    let peer = Peer::start(&veth, args, &guests)?;
     wait_until("frames of all guests", || guests.all_connected() && peer.hears_from_all())?;
     peer.set_sending(true);
     let began = Instant::now();
@@ -65,11 +62,11 @@ pub fn run(args: &NetArgs) -> anyhow::Result<NetReport> {
 }
 
 /// One fault, and the wait until frames flow both ways again.
-fn inject(backend: &mut Backend, peer: &Peer, fault: Fault) -> anyhow::Result<Outcome> {
+fn inject(backend: &mut Keeper, peer: &Peer, fault: Fault) -> anyhow::Result<Outcome> {
     backend.hear()?;
     let pid = backend.pid_of(fault.part()).context("the process to be harmed")?;
     let at_ns = net_uk::events::monotonic_ns();
-    backend.harm(fault, pid)?;
+    harm(backend, fault, pid)?;
     let before = peer.received();
     let mut outcome = Outcome::new(fault);
     let began = Instant::now();
@@ -79,7 +76,7 @@ fn inject(backend: &mut Backend, peer: &Peer, fault: Fault) -> anyhow::Result<Ou
         let flows = peer.received() > before + 2;
         if fault.deed == Deed::Die && began.elapsed() > PLACE_WAIT && !outcome.is_noticed() {
             // It does not come to that place: nothing waits in backlogs.
-            backend.harm(Fault { deed: Deed::Kill, ..fault }, pid)?;
+            harm(backend, Fault { deed: Deed::Kill, ..fault }, pid)?;
         }
         if outcome.is_whole() && flows {
             outcome.served_us = u64::try_from(began.elapsed().as_micros()).ok();
@@ -89,7 +86,7 @@ fn inject(backend: &mut Backend, peer: &Peer, fault: Fault) -> anyhow::Result<Ou
             began.elapsed() < WHOLE_WAIT,
             "{fault:?}: not whole after {} s: {:?}",
             WHOLE_WAIT.as_secs(),
-            backend.last_events()
+            backend.events().iter().rev().take(12).collect::<Vec<_>>()
         );
         std::thread::sleep(Duration::from_micros(200));
     }

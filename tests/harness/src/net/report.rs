@@ -2,13 +2,11 @@
 
 use std::collections::BTreeMap;
 
+use net_stand::{Counts, EndpointReport, GuestReport};
 use serde::Serialize;
 use sim_guest::net::traffic::FlowReport;
 
-use super::backend::Counts;
 use super::faults::Outcome;
-use super::guests::GuestReport;
-use super::peer::PeerReport;
 use crate::report::Spread;
 
 /// One direction.
@@ -68,7 +66,7 @@ impl NetReport {
         seconds: f64,
         outcomes: &[Outcome],
         guests: &[GuestReport],
-        peer: &PeerReport,
+        peer: &EndpointReport,
         counts: &Counts,
     ) -> Self {
         let sum = |of: fn(&GuestReport) -> u64| guests.iter().map(of).sum::<u64>();

@@ -3,13 +3,13 @@
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
+use figures::Latencies;
 use peers::Daemon;
 use xs_protocol::MessageType as T;
 
 use super::Scale;
 use crate::client::Client;
 use crate::error::{Error, Result};
-use crate::figure::Latencies;
 use crate::limits::{PIPELINE, VALUE};
 
 /// How long the other client goes on: what is freed late counts too.

@@ -2,6 +2,7 @@
 
 use std::time::{Duration, Instant};
 
+use figures::{Better, Figure, Latencies};
 use hypervisor::DomId;
 use peers::Daemon;
 use sim_guest::Guest;
@@ -10,7 +11,6 @@ use xs_protocol::MessageType as T;
 use super::{Scale, ops, per_second, pss_mib, repeat};
 use crate::client::Client;
 use crate::error::{Error, Result};
-use crate::figure::{Better, Figure, Latencies};
 use crate::limits::{ANSWER_WAIT, VALUE};
 
 /// The figures of [`memory`].

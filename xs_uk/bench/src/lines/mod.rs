@@ -11,12 +11,12 @@ use std::path::Path;
 use std::sync::Barrier;
 use std::time::{Duration, Instant};
 
+use figures::{Better, Figure, Latencies};
 use peers::Daemon;
 
 use crate::bare::Bare;
 use crate::client::Client;
 use crate::error::{Error, Result};
-use crate::figure::{Better, Figure, Latencies};
 use crate::limits::PIPELINE;
 
 /// How much is done.

@@ -3,13 +3,13 @@
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Instant;
 
+use figures::{Better, Figure};
 use peers::Daemon;
 use xs_protocol::MessageType as T;
 
 use super::{Scale, ops, per_second, repeat, together};
 use crate::client::Client;
 use crate::error::Result;
-use crate::figure::{Better, Figure};
 use crate::limits::VALUE;
 
 /// The figures of [`siblings`].

@@ -100,19 +100,32 @@ pub struct Receiver {
 }
 
 impl Receiver {
-    /// Takes a frame that came at `now_ns`.
-    pub fn take(&mut self, bytes: &[u8], now_ns: u64) {
+    /// Takes a frame that came at `now_ns`. Gives what it says of itself, if it is a numbered one that nobody changed.
+    pub fn take(&mut self, bytes: &[u8], now_ns: u64) -> Option<Numbered> {
         let numbered = match Numbered::read(bytes) {
             Reading::Right(numbered) => numbered,
-            Reading::Corrupt => return self.corrupt += 1,
-            Reading::Foreign => return self.foreign += 1,
+            Reading::Corrupt => {
+                self.corrupt += 1;
+                return None;
+            }
+            Reading::Foreign => {
+                self.foreign += 1;
+                return None;
+            }
         };
         self.bytes += bytes.len() as u64;
         self.latency.add(now_ns.saturating_sub(numbered.stamp_ns));
         if self.flows.len() >= FLOWS_MAX && !self.flows.contains_key(&numbered.flow) {
-            return self.unaccounted += 1;
+            self.unaccounted += 1;
+        } else {
+            self.flows.entry(numbered.flow).or_default().note(numbered, now_ns);
         }
-        self.flows.entry(numbered.flow).or_default().note(numbered, now_ns);
+        Some(numbered)
+    }
+
+    /// Different frames that came, and their flows, without the rest of the account.
+    pub fn progress(&self) -> (u64, usize) {
+        (self.flows.values().map(|flow| flow.report.received).sum(), self.flows.len())
     }
 
     /// The account so far.

@@ -16,6 +16,17 @@ pub enum Better {
     Lower,
 }
 
+impl Better {
+    /// Ours to theirs, over 1 if ours is better. `None` if there is no such number.
+    pub fn ratio(self, ours: f64, theirs: f64) -> Option<f64> {
+        let ratio = match self {
+            Self::Higher => ours / theirs,
+            Self::Lower => theirs / ours,
+        };
+        ratio.is_finite().then_some(ratio)
+    }
+}
+
 /// A figure that a line gives.
 #[derive(Clone, Copy, Debug, Serialize)]
 pub struct Figure {
@@ -89,9 +100,28 @@ pub fn median(values: &[f64]) -> Option<f64> {
     Some(f64::midpoint(*low, *high))
 }
 
+/// A value for people: three digits where they matter, whole numbers else.
+pub fn number(value: f64) -> String {
+    if value.abs() < 10.0 {
+        format!("{value:.2}")
+    } else if value.abs() < 100.0 {
+        format!("{value:.1}")
+    } else {
+        format!("{value:.0}")
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn ratios_are_over_one_for_the_better() {
+        assert_eq!(Better::Higher.ratio(2.0, 1.0), Some(2.0));
+        assert_eq!(Better::Lower.ratio(2.0, 1.0), Some(0.5));
+        assert_eq!(Better::Lower.ratio(0.0, 0.0), None);
+        assert_eq!([1.234, 12.34, 123.4].map(number), ["1.23", "12.3", "123"]);
+    }
 
     #[test]
     fn percentiles_of_many_clients() {

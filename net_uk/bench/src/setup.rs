@@ -1,0 +1,228 @@
+//! A contender between its two ends.
+
+use std::path::{Path, PathBuf};
+use std::time::Instant;
+
+use net_stand::{
+    Endpoint, EndpointOptions, Guest, GuestOptions, Keeper, KeeperOptions, LaneWire, Look, PacketWire, Role,
+    Veth, Wire, process_cpu_ns,
+};
+use peers::{Binaries, Daemon, Ours};
+use sim_guest::net::Mac;
+
+use crate::LaneDriver;
+use crate::StartDriver;
+use crate::contender::Contender;
+use crate::error::{Error, Result, system};
+use crate::limits::{PEER_LOOK, PEER_SLOTS, START_WAIT};
+use crate::lines::{Line, Load, Way};
+
+/// Address of the near end.
+const NEAR_MAC: Mac = Mac([0x00, 0x16, 0x3e, 0x77, 0, 1]);
+/// Flow of the near end.
+const NEAR_FLOW: u64 = 1;
+/// Flow of the far end.
+const FAR_FLOW: u64 = 1 << 40;
+
+/// What a measurement is of.
+#[derive(Clone, Copy)]
+pub struct Order<'a> {
+    /// The line.
+    pub line: &'a Line,
+    /// Who.
+    pub contender: Contender,
+    /// Frames a second where the load is fixed.
+    pub rate: u64,
+    /// Where files go.
+    pub dir: &'a Path,
+    /// Starts a driver alone.
+    pub start_driver: StartDriver,
+}
+
+/// The near end.
+pub enum Near {
+    /// A guest, with all that serves it.
+    Guest {
+        /// The guest.
+        guest: Box<Guest>,
+        /// The backend.
+        keeper: Box<Keeper>,
+        /// The store.
+        _store: Box<Ours>,
+    },
+    /// A thread of this process; with a driver between it and the wire, or without.
+    Endpoint {
+        /// The thread.
+        endpoint: Endpoint,
+        /// The driver.
+        driver: Option<LaneDriver>,
+    },
+}
+
+/// Everything that runs.
+pub struct Setup {
+    /// The near end, where the guest is.
+    pub near: Near,
+    /// The far end of the wire.
+    pub far: Endpoint,
+    _veth: Veth,
+}
+
+/// Processor time that each party took so far, in nanoseconds.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Usage {
+    /// The shadow.
+    pub shadow: u64,
+    /// The driver.
+    pub driver: u64,
+    /// The keeper.
+    pub keeper: u64,
+    /// Both ends: who makes and checks frames.
+    pub ends: u64,
+}
+
+impl Setup {
+    /// Starts it, and waits until frames can go.
+    pub fn start(order: Order<'_>) -> Result<Self> {
+        let veth = Veth::create()?;
+        let near = match order.contender {
+            Contender::NetUk => start_guest(order, &veth)?,
+            Contender::Driver => start_lane_end(order, &veth)?,
+            Contender::Veth => {
+                let wire = packet_wire(order, veth.ours())?;
+                Near::Endpoint { endpoint: near_endpoint(order, wire, &veth), driver: None }
+            }
+        };
+        let role = match (order.line.way, order.line.load) {
+            (Way::FromWire, Load::Saturating) => Role::Send { rate: 0 },
+            (_, Load::Window(window)) => Role::Ping { window },
+            _ => Role::Send { rate: order.rate },
+        };
+        let options = EndpointOptions {
+            from: veth.peer_mac(),
+            to: vec![NEAR_MAC],
+            flow: FAR_FLOW,
+            sizes: (order.line.bytes, order.line.bytes),
+            role,
+        };
+        let far = Endpoint::start(packet_wire(order, veth.theirs())?, options);
+        Ok(Self { near, far, _veth: veth })
+    }
+
+    /// Whoever sends does so from now on, or no more.
+    pub fn set_sending(&mut self, line: &Line, sending: bool) -> Result<()> {
+        match (&mut self.near, line.way) {
+            (_, Way::FromWire | Way::RoundTrip) => self.far.set_sending(sending),
+            (Near::Endpoint { endpoint, .. }, Way::ToWire) => endpoint.set_sending(sending),
+            (Near::Guest { guest, .. }, Way::ToWire) => {
+                guest.command(if sending { "start" } else { "stop" })?
+            }
+        }
+        Ok(())
+    }
+
+    /// What everybody ran.
+    pub fn usage(&self) -> Usage {
+        let far = self.far.cpu_ns();
+        match &self.near {
+            Near::Guest { guest, keeper, .. } => {
+                let of = |part| keeper.pid_of(part).map_or(0, process_cpu_ns);
+                Usage {
+                    shadow: of("shadow"),
+                    driver: of("driver.0"),
+                    keeper: process_cpu_ns(keeper.pid()),
+                    ends: far + process_cpu_ns(guest.pid()),
+                }
+            }
+            Near::Endpoint { endpoint, driver } => Usage {
+                driver: driver.as_ref().map_or(0, |driver| process_cpu_ns(driver.pid)),
+                ends: far + endpoint.cpu_ns(),
+                ..Usage::default()
+            },
+        }
+    }
+}
+
+fn packet_wire(order: Order<'_>, interface: &str) -> Result<Box<dyn Wire>> {
+    let spec = format!("packet:{interface},rx={PEER_SLOTS}").parse()?;
+    let look = match order.line.way {
+        Way::RoundTrip => Look::AtOnce,
+        Way::ToWire | Way::FromWire => Look::Every(PEER_LOOK),
+    };
+    Ok(Box::new(PacketWire::open(&spec, look)?))
+}
+
+fn near_endpoint(order: Order<'_>, wire: Box<dyn Wire>, veth: &Veth) -> Endpoint {
+    let role = match (order.line.way, order.line.load) {
+        (Way::RoundTrip, _) => Role::Echo,
+        (_, Load::Saturating) => Role::Send { rate: 0 },
+        _ => Role::Send { rate: order.rate },
+    };
+    let bytes = order.line.bytes;
+    let to = vec![veth.peer_mac()];
+    Endpoint::start(
+        wire,
+        EndpointOptions { from: NEAR_MAC, to, flow: NEAR_FLOW, sizes: (bytes, bytes), role },
+    )
+}
+
+fn start_lane_end(order: Order<'_>, veth: &Veth) -> Result<Near> {
+    let spec = format!("packet:{}", veth.ours()).parse()?;
+    let mut driver = (order.start_driver)(&spec).map_err(Error::Driver)?;
+    let clone = |fd: &std::os::fd::OwnedFd| fd.try_clone().map_err(system("duplicate an eventfd"));
+    let (wake_driver, wake_shadow) = (clone(&driver.wake_driver)?, clone(&driver.wake_shadow)?);
+    let wire = LaneWire::attach(&driver.lane, wake_driver, wake_shadow)?;
+    driver.wake_driver = clone(&driver.wake_driver)?;
+    Ok(Near::Endpoint { endpoint: near_endpoint(order, Box::new(wire), veth), driver: Some(driver) })
+}
+
+fn start_guest(order: Order<'_>, veth: &Veth) -> Result<Near> {
+    let store = Ours::start(&Binaries::beside_us()?, order.dir, &[])?;
+    let hv_socket = order.dir.join(hypervisor_socket());
+    let mut keeper = Keeper::start(KeeperOptions {
+        program: &beside_us("net_uk")?,
+        hv_socket: &hv_socket,
+        store: &store.socket(),
+        nic: &format!("packet:{}", veth.ours()),
+        log: &order.dir.join("net_uk.log"),
+        injection: false,
+        guests: u16::MAX,
+    })?;
+    let echo: &[&str] = if order.line.way == Way::RoundTrip { &["--echo"] } else { &[] };
+    let guest = Guest::start(GuestOptions {
+        program: &beside_us("sim-net-guest")?,
+        hv_socket: &hv_socket,
+        store: &store.socket(),
+        mac: NEAR_MAC,
+        peer_mac: veth.peer_mac(),
+        rate: if order.line.load == Load::Fixed { order.rate } else { 0 },
+        flow: NEAR_FLOW,
+        sizes: (order.line.bytes, order.line.bytes),
+        more: &[&["--wait"], echo].concat(),
+    })?;
+    let began = Instant::now();
+    while !(guest.is_connected() && is_ready(&mut keeper)?) {
+        if began.elapsed() > START_WAIT {
+            return Err(Error::Late("the guest's interface"));
+        }
+        std::thread::sleep(std::time::Duration::from_millis(2));
+    }
+    Ok(Near::Guest { guest: Box::new(guest), keeper: Box::new(keeper), _store: Box::new(store) })
+}
+
+fn is_ready(keeper: &mut Keeper) -> Result<bool> {
+    keeper.hear()?;
+    let told = |part: &str| keeper.events().iter().any(|told| told.part == part && told.kind == "ready");
+    Ok(told("shadow") && told("driver.0"))
+}
+
+fn hypervisor_socket() -> &'static str {
+    "ppvmm-hv.sock"
+}
+
+fn beside_us(name: &str) -> Result<PathBuf> {
+    let mut path = std::env::current_exe().map_err(system("this program's path"))?;
+    path.pop();
+    path.push(name);
+    if path.exists() { Ok(path) } else { Err(Error::NotBuilt(path)) }
+}

@@ -1,0 +1,9 @@
+//! Figures of measurements: medians, ratios, and the machine that they are of.
+#![forbid(unsafe_code)]
+
+mod figure;
+pub mod limits;
+mod machine;
+
+pub use figure::{Better, Figure, Latencies, median, number};
+pub use machine::Machine;

@@ -1,0 +1,211 @@
+//! The network backend as a process, and what it tells.
+
+use std::collections::BTreeMap;
+use std::io::{BufRead, BufReader, Write};
+use std::path::Path;
+use std::process::{Child, ChildStdin, Command, Stdio};
+use std::sync::mpsc::{Receiver, TryRecvError};
+use std::time::{Duration, Instant};
+
+use rustix::process::{Pid, Signal, kill_process};
+use serde::Deserialize;
+
+use crate::error::{Error, Result, system};
+use crate::limits::{ANSWER_WAIT, EVENTS_MAX};
+
+/// What to start.
+#[derive(Clone, Copy, Debug)]
+pub struct KeeperOptions<'a> {
+    /// The program `net_uk`.
+    pub program: &'a Path,
+    /// The hypervisor's stand-in.
+    pub hv_socket: &'a Path,
+    /// The store.
+    pub store: &'a Path,
+    /// The network card, as `packet:eth0`.
+    pub nic: &'a str,
+    /// Where it logs.
+    pub log: &'a Path,
+    /// Drivers can be told to misbehave.
+    pub injection: bool,
+    /// Interfaces of domains up to this number are counted.
+    pub guests: u16,
+}
+
+/// An event of the keeper.
+#[derive(Clone, Debug, Deserialize)]
+pub struct Told {
+    /// When, by `CLOCK_MONOTONIC`.
+    pub at_monotonic_ns: u64,
+    /// About whom.
+    pub part: String,
+    /// What.
+    pub kind: String,
+    /// More of it.
+    pub detail: String,
+    /// The process that it is about.
+    pub pid: Option<u32>,
+}
+
+/// What the backend counted, summed over all queues.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Counts(pub BTreeMap<String, u64>);
+
+impl Counts {
+    /// A count by name.
+    pub fn of(&self, name: &str) -> u64 {
+        self.0.get(name).copied().unwrap_or(0)
+    }
+
+    fn add(&mut self, detail: &str) {
+        for (name, value) in detail.split_ascii_whitespace().filter_map(|word| word.split_once('=')) {
+            *self.0.entry(name.to_owned()).or_default() += value.parse().unwrap_or(0);
+        }
+    }
+}
+
+/// The keeper with all that it starts; told to end with the value.
+pub struct Keeper {
+    process: Child,
+    commands: ChildStdin,
+    news: Receiver<Told>,
+    events: Vec<Told>,
+    pids: BTreeMap<String, u32>,
+    guests: u16,
+}
+
+impl Keeper {
+    /// Starts it with one network card.
+    ///
+    /// # Errors
+    /// [`Error::System`].
+    pub fn start(options: KeeperOptions<'_>) -> Result<Self> {
+        let log = std::fs::File::create(options.log).map_err(system("make the keeper's log"))?;
+        let mut process = Command::new(options.program)
+            .args(["keeper", "--profile", "local", "-o", "json"])
+            .args(options.injection.then_some("--enable-injection"))
+            .arg("--hv-socket")
+            .arg(options.hv_socket)
+            .arg("--store")
+            .arg(options.store)
+            .args(["--nic", options.nic])
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(log)
+            .spawn()
+            .map_err(system("start net_uk"))?;
+        let (Some(commands), Some(output)) = (process.stdin.take(), process.stdout.take()) else {
+            return Err(Error::Keeper { what: "has no pipes", events: vec![] });
+        };
+        let (sender, news) = std::sync::mpsc::channel();
+        std::thread::spawn(move || {
+            let lines = BufReader::new(output).lines().map_while(std::result::Result::ok);
+            for told in lines.filter_map(|line| serde_json::from_str(&line).ok()) {
+                if sender.send(told).is_err() {
+                    return;
+                }
+            }
+        });
+        Ok(Self { process, commands, news, events: vec![], pids: BTreeMap::new(), guests: options.guests })
+    }
+
+    /// Takes what the keeper told meanwhile.
+    ///
+    /// # Errors
+    /// [`Error::Keeper`] if it is gone.
+    pub fn hear(&mut self) -> Result<()> {
+        loop {
+            match self.news.try_recv() {
+                Ok(told) => self.note(told),
+                Err(TryRecvError::Empty) => return Ok(()),
+                Err(TryRecvError::Disconnected) => return Err(self.fault("is gone")),
+            }
+        }
+    }
+
+    fn note(&mut self, told: Told) {
+        if told.kind == "started"
+            && let Some(pid) = told.pid
+        {
+            self.pids.insert(told.part.clone(), pid);
+        }
+        if self.events.len() >= EVENTS_MAX {
+            self.events.drain(..EVENTS_MAX / 2);
+        }
+        self.events.push(told);
+    }
+
+    fn fault(&self, what: &'static str) -> Error {
+        let last = self.events.iter().rev().take(12);
+        let events = last.map(|told| format!("{} {} {}", told.part, told.kind, told.detail)).collect();
+        Error::Keeper { what, events }
+    }
+
+    /// The last events.
+    pub fn events(&self) -> &[Told] {
+        // Those of one fault are at the end.
+        &self.events[self.events.len().saturating_sub(200)..]
+    }
+
+    /// Its process.
+    pub fn pid(&self) -> u32 {
+        self.process.id()
+    }
+
+    /// The present process of a part.
+    pub fn pid_of(&self, part: &str) -> Option<u32> {
+        self.pids.get(part).copied()
+    }
+
+    /// Gives it a command.
+    ///
+    /// # Errors
+    /// [`Error::System`].
+    pub fn command(&mut self, command: &str) -> Result<()> {
+        writeln!(self.commands, "{command}").map_err(system("command the keeper"))
+    }
+
+    /// Is it about an interface of one of the first domains? What is counted of others is nobody's loss.
+    fn is_counted(&self, detail: &str) -> bool {
+        let domid = detail.strip_prefix("vif").and_then(|rest| rest.split('.').next()?.parse::<u16>().ok());
+        domid.is_some_and(|domid| domid <= self.guests)
+    }
+
+    /// What was counted.
+    ///
+    /// # Errors
+    /// [`Error::Keeper`] if it does not answer.
+    pub fn counts(&mut self) -> Result<Counts> {
+        self.hear()?;
+        let asked_ns = sim_guest::net::traffic::now_ns();
+        self.command("counts")?;
+        let began = Instant::now();
+        loop {
+            self.hear()?;
+            let told = || {
+                self.events.iter().filter(|told| told.kind == "counts" && told.at_monotonic_ns >= asked_ns)
+            };
+            // Drivers come last.
+            if told().any(|told| told.part == "driver.0") {
+                let mut counts = Counts::default();
+                let of_guests = |told: &&Told| told.part == "shadow" && self.is_counted(&told.detail);
+                told().filter(of_guests).for_each(|told| counts.add(&told.detail));
+                return Ok(counts);
+            }
+            if began.elapsed() > ANSWER_WAIT {
+                return Err(self.fault("does not answer"));
+            }
+            std::thread::sleep(Duration::from_millis(1));
+        }
+    }
+}
+
+impl Drop for Keeper {
+    fn drop(&mut self) {
+        if let Some(pid) = i32::try_from(self.process.id()).ok().and_then(Pid::from_raw) {
+            // It may have ended by itself.
+            let _ = kill_process(pid, Signal::TERM);
+        }
+        let _ = self.process.wait();
+    }
+}
