@@ -175,7 +175,7 @@ fn harm(
             overlapped = overlapping;
         }
         bar.set_position(done.faults.len() as u64);
-        if bar.is_hidden() && done.faults.len() as u64 % PROGRESS_EACH == 0 {
+        if bar.is_hidden() && (done.faults.len() as u64).is_multiple_of(PROGRESS_EACH) {
             eprintln!(
                 "{} of {} faults, {:.0} s",
                 done.faults.len(),

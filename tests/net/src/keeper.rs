@@ -57,8 +57,9 @@ impl Counts {
         self.0.get(name).copied().unwrap_or(0)
     }
 
-    fn add(&mut self, detail: &str) {
-        for (name, value) in detail.split_ascii_whitespace().filter_map(|word| word.split_once('=')) {
+    fn add(&mut self, detail: &str, wanted: impl Fn(&str) -> bool) {
+        let pairs = detail.split_ascii_whitespace().filter_map(|word| word.split_once('='));
+        for (name, value) in pairs.filter(|(name, _)| wanted(name)) {
             *self.0.entry(name.to_owned()).or_default() += value.parse().unwrap_or(0);
         }
     }
@@ -189,7 +190,9 @@ impl Keeper {
             if told().any(|told| told.part == "driver.0") {
                 let mut counts = Counts::default();
                 let of_guests = |told: &&Told| told.part == "shadow" && self.is_counted(&told.detail);
-                told().filter(of_guests).for_each(|told| counts.add(&told.detail));
+                told().filter(of_guests).for_each(|told| counts.add(&told.detail, |_| true));
+                let of_drivers = told().filter(|told| told.part != "shadow");
+                of_drivers.for_each(|told| counts.add(&told.detail, |name| name.ends_with("_damaged")));
                 return Ok(counts);
             }
             if began.elapsed() > ANSWER_WAIT {

@@ -36,6 +36,14 @@ impl Veth {
         Ok(veth)
     }
 
+    /// Switches the first end off or on: neither end has a carrier without it.
+    ///
+    /// # Errors
+    /// [`Error::Ip`].
+    pub fn set_up(&self, up: bool) -> Result<()> {
+        ip(&["link", "set", "dev", &self.ours, if up { "up" } else { "down" }])
+    }
+
     /// The end of who is measured or tested.
     pub fn ours(&self) -> &str {
         &self.ours

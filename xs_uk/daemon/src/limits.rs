@@ -134,6 +134,11 @@ pub const HEIR_SEND_WAIT: Duration = Duration::from_secs(1);
 /// How long etcd may take from its start to its first answer. It may have to read a long log. Less than the warden waits.
 pub const MEMBER_START_WAIT: Duration = Duration::from_secs(25);
 
+/// Entries of etcd's own log after which it makes a snapshot and may drop what came before. An entry of ours is a batch of up
+/// to tens of kilobytes; with etcd's default of 100,000 its log grew to more than a gigabyte, on tmpfs and again in its
+/// memory, and each member that was started again read all of it.
+pub const MEMBER_SNAPSHOT_ENTRIES: u32 = 1000;
+
 /// How long etcd gets to end when it is asked to.
 pub const MEMBER_STOP_WAIT: Duration = Duration::from_secs(2);
 

@@ -16,7 +16,9 @@ use control::{Ready, Role, from_service, to_service};
 use rustix::process::{Pid, PidfdFlags, Signal};
 
 use crate::error::Error;
-use crate::limits::{MEMBER_PROBE, MEMBER_PROBE_PAUSE, MEMBER_START_WAIT, MEMBER_STOP_WAIT};
+use crate::limits::{
+    MEMBER_PROBE, MEMBER_PROBE_PAUSE, MEMBER_SNAPSHOT_ENTRIES, MEMBER_START_WAIT, MEMBER_STOP_WAIT,
+};
 use crate::poller::{Interest, Poller};
 use crate::service::{Service, report};
 
@@ -178,6 +180,7 @@ fn etcd_args(options: &MemberOptions, number: u32) -> Vec<String> {
         ("--heartbeat-interval", options.heartbeat.as_millis().to_string()),
         ("--election-timeout", options.election.as_millis().to_string()),
         ("--quota-backend-bytes", options.quota_bytes.to_string()),
+        ("--snapshot-count", MEMBER_SNAPSHOT_ENTRIES.to_string()),
         ("--logger", "zap".into()),
         ("--log-outputs", "stderr".into()),
         ("--log-level", "warn".into()),

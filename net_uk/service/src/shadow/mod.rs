@@ -136,6 +136,8 @@ impl Shadow {
             let last = record.queues.iter().map(|queue| queue.source).max().unwrap_or(0);
             self.next_source = self.next_source.max(last.saturating_add(1));
             let domid = DomId(record.domid);
+            // A copy of it may be damaged.
+            self.state.commit(place, &record);
             if let Err(error) = self.attach(place, &record, true) {
                 tracing::warn!(%domid, handle = record.handle, %error, "an interface cannot be taken over");
                 self.note("vif_lost", format!("vif{domid}.{}: {error}", record.handle));

@@ -1,4 +1,5 @@
-//! What a shadow's successor needs to know, in shared memory that the keeper holds. Version 1.
+//! What a shadow's successor needs to know, in shared memory that the keeper holds. Version 2 (the record twice,
+//! checked backlogs).
 //!
 //! ```text
 //! page 0: magic u64, version u32, places u32, the heartbeat at 64
@@ -26,7 +27,7 @@ use crate::error::Error;
 use crate::limits::{BACKLOG_SLOTS, QUEUES_MAX, VIFS_MAX};
 
 const MAGIC: u64 = u64::from_le_bytes(*b"ppvmmnet");
-const VERSION: u32 = 1;
+const VERSION: u32 = 2;
 const HEADER_BYTES: usize = 4096;
 const RECORD_BYTES: usize = 4096;
 /// Bytes of one log of answers.
@@ -106,7 +107,7 @@ impl State {
 
     /// A place that nobody uses.
     pub fn free_place(&self) -> Option<Place> {
-        (0..VIFS_MAX).map(Place).find(|place| record::stage(&self.region, base(*place)) == record::FREE)
+        (0..VIFS_MAX).map(Place).find(|place| record::is_free(&self.region, base(*place)))
     }
 
     /// The record of a connected interface.
@@ -195,6 +196,21 @@ mod tests {
         next.free(place).unwrap();
         assert_eq!(state.connected().count(), 0);
         assert_eq!(state.free_place(), Some(place));
+    }
+
+    #[test]
+    fn a_flipped_bit_costs_no_interface() {
+        let state = State::create().unwrap();
+        let place = state.free_place().unwrap();
+        for bit in 0..2 * 1024 * 8 {
+            state.commit(place, &record(7));
+            let at = base(place) + bit / 64 * 8;
+            state.region().u64(at).fetch_xor(1 << (bit % 64), Ordering::Relaxed);
+            assert_eq!(state.record(place), Some(record(7)), "bit {bit}");
+            assert_ne!(state.free_place(), Some(place));
+        }
+        state.free(place).unwrap();
+        assert_eq!((state.record(place), state.free_place()), (None, Some(place)));
     }
 
     #[test]

@@ -4,6 +4,7 @@
 //!  0 stage u32   4 domid u32   8 handle u32   12 flags u32   16 queues u32   20 mac   32 checksum u64
 //! 64 + 32 q: tx_gref, rx_gref, tx_port, rx_port, source (u32 each)
 //! ```
+//! It lies there twice, so that a flipped bit costs no guest its interface.
 
 use std::sync::atomic::Ordering;
 
@@ -12,12 +13,16 @@ use twox_hash::XxHash3_64;
 
 use crate::limits::QUEUES_MAX;
 
-pub(super) const FREE: u32 = 0;
+const FREE: u32 = 0;
 const CONNECTED: u32 = 1;
 const CHECKSUM: usize = 32;
 const QUEUES: usize = 64;
 const QUEUE_BYTES: usize = 32;
 const WORDS: usize = 5;
+/// Where the second copy is.
+const COPY: usize = 1024;
+
+const _: () = assert!(QUEUES + QUEUES_MAX * QUEUE_BYTES <= COPY);
 
 /// One queue of an interface.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -51,7 +56,11 @@ pub struct VifRecord {
 
 impl VifRecord {
     pub(super) fn load(region: &Region, base: usize) -> Option<Self> {
-        if stage(region, base) != CONNECTED {
+        Self::load_copy(region, base).or_else(|| Self::load_copy(region, base + COPY))
+    }
+
+    fn load_copy(region: &Region, base: usize) -> Option<Self> {
+        if region.u32(base).load(Ordering::Acquire) != CONNECTED {
             return None;
         }
         let word = |at: usize| region.u32(base + at).load(Ordering::Relaxed);
@@ -72,6 +81,11 @@ impl VifRecord {
     }
 
     pub(super) fn store(&self, region: &Region, base: usize) {
+        self.store_copy(region, base);
+        self.store_copy(region, base + COPY);
+    }
+
+    fn store_copy(&self, region: &Region, base: usize) {
         assert!((1..=QUEUES_MAX).contains(&self.queues.len()), "queues were counted before");
         let set = |at: usize, value: u32| region.u32(base + at).store(value, Ordering::Relaxed);
         for (at, value) in [(4, self.domid.into()), (8, self.handle), (12, self.flags)] {
@@ -102,10 +116,13 @@ impl QueueRecord {
     }
 }
 
-pub(super) fn stage(region: &Region, base: usize) -> u32 {
-    region.u32(base).load(Ordering::Acquire)
+pub(super) fn is_free(region: &Region, base: usize) -> bool {
+    [base, base + COPY].into_iter().all(|copy| region.u32(copy).load(Ordering::Acquire) == FREE)
 }
 
+/// The first copy last: it is the one that was written first.
 pub(super) fn set_free(region: &Region, base: usize) {
-    region.u32(base).store(FREE, Ordering::Release);
+    for copy in [base + COPY, base] {
+        region.u32(copy).store(FREE, Ordering::Release);
+    }
 }

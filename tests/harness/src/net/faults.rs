@@ -25,11 +25,40 @@ pub enum Deed {
     Panic,
     /// The shadow dies at one of the places around its commits.
     Die,
+    /// The driver says again and again that it took more frames than there were.
+    Taken,
+    /// The driver says again and again that it published more frames than fit.
+    Published,
+    /// The driver publishes again and again what is no frame.
+    Garbage,
+    /// A bit flips in memory that the process shares with others.
+    Flip,
+    /// The network card is switched off, and on again.
+    LinkDown,
+    /// It is killed, and its successors before they serve.
+    Storm,
 }
 
 impl Deed {
-    const ALL: [Self; 8] =
-        [Self::Kill, Self::Stop, Self::Loop, Self::Livelock, Self::Slow, Self::Exit, Self::Panic, Self::Die];
+    const ALL: [Self; 14] = [
+        Self::Kill,
+        Self::Stop,
+        Self::Loop,
+        Self::Livelock,
+        Self::Slow,
+        Self::Exit,
+        Self::Panic,
+        Self::Die,
+        Self::Taken,
+        Self::Published,
+        Self::Garbage,
+        Self::Flip,
+        Self::LinkDown,
+        Self::Storm,
+    ];
+    /// Only in runs that ask for them. A driver that is only late does all its work at a low rate; and a card that is
+    /// switched off loses what its queues hold.
+    const UNUSUAL: [Self; 2] = [Self::Slow, Self::LinkDown];
 
     /// Its name, for people and for the driver.
     pub fn name(self) -> &'static str {
@@ -42,14 +71,27 @@ impl Deed {
             Self::Exit => "exit",
             Self::Panic => "panic",
             Self::Die => "die",
+            Self::Taken => "taken",
+            Self::Published => "published",
+            Self::Garbage => "garbage",
+            Self::Flip => "flip",
+            Self::LinkDown => "link-down",
+            Self::Storm => "storm",
         }
     }
 
     fn fits(self, target: NetTarget) -> bool {
         match target {
             NetTarget::Driver => self != Self::Die,
-            NetTarget::Shadow => self == Self::Die || self.signal().is_some(),
+            NetTarget::Shadow => {
+                matches!(self, Self::Die | Self::Flip | Self::Storm) || self.signal().is_some()
+            }
         }
+    }
+
+    /// Whether somebody has to notice: some flipped bits mean nothing, and a card that is switched off is nobody's fault.
+    pub fn must_be_noticed(self) -> bool {
+        !matches!(self, Self::Flip | Self::LinkDown)
     }
 
     /// The signal that does it from outside.
@@ -83,8 +125,7 @@ impl Fault {
         };
         let target = targets[rng.usize(0..targets.len())];
         let fits = |deed: &Deed| {
-            // A driver that is only late does all its work at a low rate: only a run that asks for it finds it condemned.
-            let usual = args.deeds.is_empty() && *deed != Deed::Slow;
+            let usual = args.deeds.is_empty() && !Deed::UNUSUAL.contains(deed);
             let wanted = usual || args.deeds.iter().any(|name| name == deed.name());
             wanted && deed.fits(target)
         };
@@ -155,6 +196,11 @@ impl Outcome {
     /// Did the keeper notice?
     pub fn is_noticed(&self) -> bool {
         self.detected_us.is_some()
+    }
+
+    /// Is everything as before, whether somebody noticed or not?
+    pub fn is_settled(&self) -> bool {
+        self.detected_us.is_none() || self.ready_us.is_some()
     }
 
     /// Is a successor there?

@@ -8,6 +8,7 @@
 
 mod args;
 mod faults;
+mod flip;
 mod report;
 mod stand;
 
@@ -20,12 +21,21 @@ pub use args::NetArgs;
 use faults::{Deed, Fault, Outcome};
 use net_stand::{Keeper, Veth};
 pub use report::NetReport;
+use rustix::process::Signal;
 use stand::{Guests, Peer, harm, start_keeper};
+
+use crate::faults::send;
 
 /// How long everything may take to be whole again.
 const WHOLE_WAIT: Duration = Duration::from_secs(20);
 /// How long a shadow may take to a place where it is to die.
 const PLACE_WAIT: Duration = Duration::from_millis(500);
+/// How long a fault that nobody need notice is waited for.
+const UNNOTICED_WAIT: Duration = Duration::from_millis(60);
+/// How long a network card is switched off at most.
+const OFF_MS_MAX: u64 = 300;
+/// Deaths of one storm.
+const STORM: u32 = 4;
 /// How long after the end of sending frames may arrive.
 const DRAIN: Duration = Duration::from_secs(2);
 
@@ -47,7 +57,7 @@ pub fn run(args: &NetArgs) -> anyhow::Result<NetReport> {
         let fault = Fault::draw(&mut rng, args);
         let jitter = Duration::from_micros(rng.u64(0..args.jitter_ms.max(1) * 1000));
         std::thread::sleep(Duration::from_millis(args.pause_ms) + jitter);
-        outcomes.push(inject(&mut backend, &peer, fault)?);
+        outcomes.push(inject(&mut backend, &peer, &veth, fault, &mut rng)?);
         bar.inc(1);
     }
     bar.finish_and_clear();
@@ -62,11 +72,28 @@ pub fn run(args: &NetArgs) -> anyhow::Result<NetReport> {
 }
 
 /// One fault, and the wait until frames flow both ways again.
-fn inject(backend: &mut Keeper, peer: &Peer, fault: Fault) -> anyhow::Result<Outcome> {
+fn inject(
+    backend: &mut Keeper,
+    peer: &Peer,
+    veth: &Veth,
+    fault: Fault,
+    rng: &mut fastrand::Rng,
+) -> anyhow::Result<Outcome> {
     backend.hear()?;
-    let pid = backend.pid_of(fault.part()).context("the process to be harmed")?;
-    let at_ns = net_uk::events::monotonic_ns();
-    harm(backend, fault, pid)?;
+    let mut pid = backend.pid_of(fault.part()).context("the process to be harmed")?;
+    let mut at_ns = net_uk::events::monotonic_ns();
+    match fault.deed {
+        Deed::Flip => flip::flip(fault, pid, rng)?,
+        Deed::LinkDown => switch_off(veth, rng)?,
+        Deed::Storm => {
+            for _ in 1..STORM {
+                pid = kill_and_meet_the_next(backend, fault, pid, rng)?;
+            }
+            at_ns = net_uk::events::monotonic_ns();
+            send(pid, Signal::KILL);
+        }
+        _ => harm(backend, fault, pid)?,
+    }
     let before = peer.received();
     let mut outcome = Outcome::new(fault);
     let began = Instant::now();
@@ -78,7 +105,9 @@ fn inject(backend: &mut Keeper, peer: &Peer, fault: Fault) -> anyhow::Result<Out
             // It does not come to that place: nothing waits in backlogs.
             harm(backend, Fault { deed: Deed::Kill, ..fault }, pid)?;
         }
-        if outcome.is_whole() && flows {
+        let unnoticed =
+            !fault.deed.must_be_noticed() && outcome.is_settled() && began.elapsed() > UNNOTICED_WAIT;
+        if (outcome.is_whole() || unnoticed) && flows {
             outcome.served_us = u64::try_from(began.elapsed().as_micros()).ok();
             return Ok(outcome);
         }
@@ -89,6 +118,33 @@ fn inject(backend: &mut Keeper, peer: &Peer, fault: Fault) -> anyhow::Result<Out
             backend.events().iter().rev().take(12).collect::<Vec<_>>()
         );
         std::thread::sleep(Duration::from_micros(200));
+    }
+}
+
+/// A driver's card without a carrier for a while.
+fn switch_off(veth: &Veth, rng: &mut fastrand::Rng) -> anyhow::Result<()> {
+    veth.set_up(false)?;
+    std::thread::sleep(Duration::from_millis(rng.u64(1..OFF_MS_MAX)));
+    Ok(veth.set_up(true)?)
+}
+
+/// Kills a process and gives its successor, which is just being started.
+fn kill_and_meet_the_next(
+    backend: &mut Keeper,
+    fault: Fault,
+    pid: u32,
+    rng: &mut fastrand::Rng,
+) -> anyhow::Result<u32> {
+    send(pid, Signal::KILL);
+    let began = Instant::now();
+    loop {
+        backend.hear()?;
+        if let Some(next) = backend.pid_of(fault.part()).filter(|next| *next != pid) {
+            std::thread::sleep(Duration::from_micros(rng.u64(0..3000)));
+            return Ok(next);
+        }
+        ensure!(began.elapsed() < WHOLE_WAIT, "{fault:?}: no successor");
+        std::thread::sleep(Duration::from_micros(100));
     }
 }
 

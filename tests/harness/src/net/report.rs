@@ -76,7 +76,7 @@ impl NetReport {
         let to_wire = Ledger {
             sent: sum(|guest| guest.sent.frames - guest.sent.dropped),
             received: came(|flow| flow.received),
-            counted: counts.of("tx_errors") + peer.dropped,
+            counted: counts.of("tx_errors") + counts.of("tx_damaged") + peer.dropped,
             lost: 0,
             duplicated: came(|flow| flow.duplicated),
             reordered: came(|flow| flow.reordered),
@@ -94,7 +94,7 @@ impl NetReport {
         let from_wire = Ledger {
             sent: peer.sent,
             received: sum(|guest| guest.received.received),
-            counted: counts.of("rx_overflow") + counts.of("rx_errors"),
+            counted: counts.of("rx_overflow") + counts.of("rx_errors") + counts.of("rx_damaged"),
             lost: 0,
             duplicated: sum(|guest| guest.received.duplicated),
             reordered: sum(|guest| guest.received.reordered),
