@@ -2,7 +2,7 @@
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
-use lane::{Consumer, DriverWords, Producer};
+use lane::{Consumer, DriverWords, Lane, Producer};
 
 use crate::error::{NicError, Result};
 use crate::nic::Nic;
@@ -56,6 +56,18 @@ impl Held {
         match self {
             Self::Packet(held) => held.spec(),
             Self::Tap(held) => held.spec(),
+        }
+    }
+
+    /// Takes over what `old`, whose device is gone, was handed and never sent: how many frames. To be called on new
+    /// descriptors, once, while no driver runs. (What a TAP device was handed is sent or lost.)
+    ///
+    /// # Errors
+    /// [`NicError::Used`], or what the kernel reports.
+    pub fn carry_over(&self, old: &Self, lane: &Lane) -> Result<u32> {
+        match (self, old) {
+            (Self::Packet(new), Self::Packet(old)) => new.carry_over(old, lane),
+            _ => Ok(0),
         }
     }
 

@@ -6,6 +6,13 @@ use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd};
 use crate::error::{NicError, Result, last_error};
 use crate::nic::Link;
 
+/// Commands of `linux/ethtool.h`, each with a number.
+const ETHTOOL_GFLAGS: u32 = 0x25;
+const ETHTOOL_SFLAGS: u32 = 0x26;
+const ETHTOOL_SGRO: u32 = 0x2c;
+/// The device itself joins frames.
+const ETH_FLAG_LRO: u32 = 1 << 15;
+
 /// A packet socket that receives nothing until it is bound.
 pub(crate) fn packet_socket() -> Result<OwnedFd> {
     let kind = libc::SOCK_RAW | libc::SOCK_CLOEXEC | libc::SOCK_NONBLOCK;
@@ -180,6 +187,23 @@ impl Interface {
         Ok(usize::try_from(unsafe { request.ifr_ifru.ifru_mtu }).unwrap_or(0))
     }
 
+    /// Has the kernel hand on frames as they came, and not join those of a flow to what fits into no slot. (A packet socket
+    /// gets them after that.) A device that cannot join any is fine.
+    pub(crate) fn join_no_frames(self, fd: impl AsFd) -> Result<()> {
+        self.ethtool(&fd, &mut [ETHTOOL_SGRO, 0])?;
+        let mut flags = [ETHTOOL_GFLAGS, 0];
+        self.ethtool(&fd, &mut flags)?;
+        self.ethtool(&fd, &mut [ETHTOOL_SFLAGS, flags[1] & !ETH_FLAG_LRO])
+    }
+
+    /// A command with a number (`struct ethtool_value`).
+    fn ethtool(self, fd: impl AsFd, value: &mut [u32; 2]) -> Result<()> {
+        let mut request = request_for(self.0);
+        request.ifr_ifru.ifru_data = value.as_mut_ptr().cast();
+        let done = interface_request(fd, libc::SIOCETHTOOL, "SIOCETHTOOL", &mut request);
+        known(done, libc::EOPNOTSUPP).map(drop)
+    }
+
     /// Sets how many frames wait for whoever sends them on, at most.
     pub(crate) fn set_queue_frames(self, fd: impl AsFd, frames: u32) -> Result<()> {
         let mut request = request_for(self.0);
@@ -216,7 +240,7 @@ fn interface_request(
     call: &'static str,
     argument: &mut libc::ifreq,
 ) -> Result<()> {
-    // SAFETY: these requests read and write an `ifreq`.
+    // SAFETY: these requests read and write an `ifreq`, and one of them the two numbers that it points to.
     match unsafe { libc::ioctl(fd.as_fd().as_raw_fd(), request, std::ptr::from_mut(argument)) } {
         0 => Ok(()),
         _ => Err(last_error(call)),

@@ -10,6 +10,8 @@ use lane::{FrameFlags, FrameMeta};
 use nic::packet::PacketPort;
 use nic::{Held, Kick, Link, Nic, NicError, Step};
 
+const ETHTOOL_GGRO: u32 = 0x2b;
+
 fn port_of(stand: &Stand) -> (PacketPort, lane::Consumer, lane::Producer) {
     let (mut tx, mut rx) = (stand.lane.tx().consumer().unwrap(), stand.lane.rx().producer().unwrap());
     let Held::Packet(held) = &stand.held else { panic!("another kind") };
@@ -193,6 +195,90 @@ fn a_device_that_is_down_keeps_its_frames() {
     assert_eq!(port.kick().unwrap(), Kick::Down);
 }
 
+/// A device that is taken away and comes back is another one: what waited for the old one goes over the new one, once and
+/// in order, before what comes later.
+#[test]
+fn frames_that_waited_for_a_device_that_is_gone_go_over_the_next_one() {
+    if !enter_namespace() {
+        return;
+    }
+    for spec in ["packet:near,rx=16,tx=48", "packet:near,rx=30,tx=45,offload"] {
+        let mut stand = Stand::new(spec, 512);
+        let peer = Peer::new("far");
+        let (mut port, mut tx, mut rx) = port_of(&stand);
+        let (mut there, mut here) = (Ledger::default(), Ledger::default());
+        for seq in 0..20 {
+            assert!(stand.send(seq));
+        }
+        wait_for("the first frames", || {
+            port.transmit(&mut tx).unwrap();
+            port.kick().unwrap();
+            drain(&peer, &mut there);
+            there.received == 20
+        });
+        for seq in 0..10 {
+            peer.send(&frame_of(seq));
+        }
+        wait_for("frames in the kernel's ring", || wakes(&port));
+        assert!(ip("link del near"));
+        // What had arrived can still be taken.
+        wait_for("what had arrived", || {
+            port.receive(&mut rx).unwrap();
+            stand.receive(&mut here);
+            here.received == 10
+        });
+        for seq in 20..80 {
+            assert!(stand.send(seq));
+        }
+        // Fills the ring across its end, and leaves some in the lane.
+        let handed = port.transmit(&mut tx).unwrap().frames;
+        assert!((40..60).contains(&handed), "{handed}");
+        assert_eq!(port.kick().unwrap(), Kick::Down);
+        drop(port);
+        assert!(ip("link add near type veth peer name far") && ip("link set near up") && ip("link set far up"));
+        common::wait_until_up("near");
+        common::wait_until_up("far");
+        let peer = Peer::new("far");
+        let new = Held::open(stand.held.spec()).unwrap();
+        assert_eq!(new.carry_over(&stand.held, &stand.lane).unwrap(), handed);
+        stand.held = new;
+        let (mut port, mut tx, mut rx) = port_of(&stand);
+        peer.send(&frame_of(10));
+        wait_for("all frames", || {
+            port.transmit(&mut tx).unwrap();
+            port.kick().unwrap();
+            port.receive(&mut rx).unwrap();
+            stand.receive(&mut here);
+            drain(&peer, &mut there);
+            there.received == 80 && here.received == 11
+        });
+        there.assert_perfect(80, spec);
+        here.assert_perfect(11, spec);
+    }
+}
+
+/// Or else whoever waits for its frames would be woken up for ever.
+#[test]
+fn a_device_that_is_gone_wakes_nobody_once_it_was_looked_at() {
+    if !enter_namespace() {
+        return;
+    }
+    let stand = Stand::new("packet:near", 64);
+    let (mut port, _tx, _rx) = port_of(&stand);
+    assert!(!wakes(&port));
+    assert!(ip("link del near"));
+    assert!(wakes(&port), "its end is told");
+    assert_eq!(port.kick().unwrap(), Kick::Down);
+    assert!(!wakes(&port));
+}
+
+/// Would whoever waits for frames be woken up?
+fn wakes(port: &PacketPort) -> bool {
+    let mut polled = [rustix::event::PollFd::from_borrowed_fd(port.poll_fd(), rustix::event::PollFlags::IN)];
+    let now = rustix::event::Timespec { tv_sec: 0, tv_nsec: 0 };
+    rustix::event::poll(&mut polled, Some(&now)).unwrap() == 1
+}
+
 /// Frames that the queueing discipline refuses stay in the ring.
 #[test]
 fn a_congested_device_loses_nothing() {
@@ -236,6 +322,20 @@ fn a_socket_that_served_another_lane_is_refused() {
     let Held::Packet(held) = &stand.held else { panic!("another kind") };
     let attached = PacketPort::attach(held, &mut tx, &mut rx, other.lane.words());
     assert!(matches!(attached, Err(NicError::Used)));
+}
+
+/// Joined frames fit into no slot without offload, and would be lost: TCP hardly gets on then.
+#[test]
+fn the_kernel_joins_frames_only_for_offload() {
+    if !enter_namespace() {
+        return;
+    }
+    let joins = || common::ethtool("near", ETHTOOL_GGRO, 0) != 0;
+    assert!(joins(), "it does before");
+    let _offload = Stand::new("packet:near,rx=30,tx=30,offload", 64);
+    assert!(joins());
+    let _plain = Stand::new("packet:near", 64);
+    assert!(!joins());
 }
 
 /// A tag that the kernel took out is put back.

@@ -31,11 +31,13 @@ pub enum Step {
     LaneCommitted,
     /// They are off the backlog.
     BacklogCommitted,
+    /// A guest's event channels are bound, and no record names them.
+    Bound,
 }
 
 impl Step {
-    /// All places, with their names.
-    pub const ALL: [(&'static str, Self); 12] = [
+    /// Places that a shadow comes by while it moves frames, with their names.
+    pub const MOVING: [(&'static str, Self); 12] = [
         ("tx-copied", Self::TxCopied),
         ("tx-staged", Self::TxStaged),
         ("held-published", Self::HeldPublished),
@@ -49,6 +51,13 @@ impl Step {
         ("lane-committed", Self::LaneCommitted),
         ("backlog-committed", Self::BacklogCommitted),
     ];
+    /// Places that it comes by when a guest is connected.
+    pub const CONNECTING: [(&'static str, Self); 1] = [("bound", Self::Bound)];
+
+    /// All places.
+    pub fn all() -> impl Iterator<Item = (&'static str, Self)> {
+        Self::MOVING.into_iter().chain(Self::CONNECTING)
+    }
 }
 
 /// When the process is to die, if it is.
@@ -93,7 +102,7 @@ impl FromStr for Order {
         let bad = || format!("not a place to die: {text}");
         let (name, count) =
             text.strip_prefix("die:").and_then(|rest| rest.split_once(':')).ok_or_else(bad)?;
-        let step = Step::ALL.into_iter().find(|(known, _)| *known == name).ok_or_else(bad)?.1;
+        let step = Step::all().find(|(known, _)| *known == name).ok_or_else(bad)?.1;
         let count = count.parse().ok().filter(|count| *count > 0).ok_or_else(bad)?;
         Ok(Self((step, count)))
     }
@@ -106,7 +115,7 @@ mod tests {
     #[test]
     fn places_have_names_and_others_are_refused() {
         let mut fate = Fate::default();
-        for (name, step) in Step::ALL {
+        for (name, step) in Step::all() {
             fate.arm(&format!("die:{name}:7")).unwrap();
             assert_eq!(fate.armed, Some((step, 7)));
         }

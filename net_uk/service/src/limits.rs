@@ -93,3 +93,6 @@ pub const STOP_WAIT: Duration = Duration::from_secs(1);
 
 /// A line of commands.
 pub const COMMAND_BYTES_MAX: usize = 4096;
+
+/// How long frames that came from a device which is gone may wait for room in the lane before its successor is opened.
+pub const OLD_RING_WAIT: Duration = Duration::from_secs(1);

@@ -157,11 +157,11 @@ leader_pid() {
 
 # ---------------------------------------------------------------- guests
 
-# guest_config NAME TYPE MEMORY_MIB [KERNEL_ARGUMENTS]: prints the path of a new configuration.
+# guest_config NAME TYPE MEMORY_MIB [KERNEL_ARGUMENTS [VIF]]: prints the path of a new configuration.
 guest_config() {
   local file=/run/$1.cfg
   {
-    printf 'name = "%s"\ntype = "%s"\nmemory = %d\nvcpus = 1\nvif = []\n' "$1" "$2" "$3"
+    printf 'name = "%s"\ntype = "%s"\nmemory = %d\nvcpus = 1\nvif = [%s]\n' "$1" "$2" "$3" "${5:+\"$5\"}"
     printf 'kernel = "/lab/vmlinux"\nramdisk = "/lab/guest.gz"\nextra = "console=hvc0 %s"\n' "${4:-}"
     # A guest that died is to stay dead, not to come back under another domid.
     printf 'on_reboot = "destroy"\non_crash = "destroy"\n'

@@ -37,6 +37,11 @@ impl PacketHeld {
         sys::set_option(&socket, libc::SOL_PACKET, libc::PACKET_TX_RING, &tx.request())?;
         receive_all(&socket, ifindex)?;
         sys::bind_packet(&socket, ifindex)?;
+        if !spec.offload
+            && let Some(interface) = sys::Interface::bound(&socket)?
+        {
+            interface.join_no_frames(&socket)?;
+        }
         Ok(Self { socket, spec: spec.clone() })
     }
 

@@ -15,9 +15,9 @@ use crate::step::{Step, Steps, Straight};
 use crate::sys::{self, Interface};
 
 /// Driver words: which socket the others are about, where its rings stand, and what was counted.
-const COOKIE_WORD: usize = 0;
-const TX_PLACE_WORD: usize = 1;
-const RX_PLACE_WORD: usize = 2;
+pub(super) const COOKIE_WORD: usize = 0;
+pub(super) const TX_PLACE_WORD: usize = 1;
+pub(super) const RX_PLACE_WORD: usize = 2;
 const RX_DROPPED_WORD: usize = 3;
 const RX_REFUSED_WORD: usize = 4;
 const TX_REFUSED_WORD: usize = 5;
@@ -73,7 +73,7 @@ impl<S: Steps> PacketPort<S> {
 
     fn find_place(&mut self, tx_lane: &Consumer, rx_lane: &Producer) -> Result<()> {
         let (rx_slots, tx_slots) = (self.rings.rx.slots(), self.rings.tx.slots());
-        let cookie = sys::get_option(&self.socket, libc::SOL_SOCKET, libc::SO_COOKIE, 0u64)?;
+        let cookie = cookie_of(self.socket.as_fd())?;
         if self.words.nic(COOKIE_WORD) == cookie {
             let place = |word, slots| Place::from_word(self.words.nic(word), slots).ok_or(NicError::Used);
             self.rings.rx_place = place(RX_PLACE_WORD, rx_slots)?;
@@ -134,6 +134,11 @@ impl<S: Steps> PacketPort<S> {
             self.words.set_nic(word, self.words.nic(word).wrapping_add(u64::from(amount)));
         }
     }
+}
+
+/// A number that no other socket has.
+pub(super) fn cookie_of(socket: BorrowedFd<'_>) -> Result<u64> {
+    sys::get_option(socket, libc::SOL_SOCKET, libc::SO_COOKIE, 0u64)
 }
 
 impl<S: Steps> Nic for PacketPort<S> {
@@ -202,6 +207,8 @@ impl<S: Steps> Nic for PacketPort<S> {
     /// Without a carrier the kernel would drop the frames and call that a success, so they wait here instead.
     fn kick(&mut self) -> Result<Kick> {
         if self.link()? != Link::Up {
+            // The kernel keeps an error for who asks, and as long as nobody does, nobody can wait for the socket.
+            sys::get_option(&self.socket, libc::SOL_SOCKET, libc::SO_ERROR, 0)?;
             return Ok(Kick::Down);
         }
         let kick = match sys::send_ring(&self.socket) {

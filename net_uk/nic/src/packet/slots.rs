@@ -112,6 +112,11 @@ impl<'a> Slot<'a> {
         self.mapping.u32(self.at + 4).store(length, Ordering::Relaxed);
     }
 
+    /// Bytes of the frame that was put here to be sent.
+    pub(crate) fn sent_length(self) -> usize {
+        self.mapping.u32(self.at + 4).load(Ordering::Relaxed) as usize
+    }
+
     /// The driver's own word in the header.
     pub(crate) fn mark(self) -> u32 {
         self.mapping.u32(self.at + 28).load(Ordering::Relaxed)
@@ -142,6 +147,16 @@ impl<'a> Slot<'a> {
         let end = at.checked_add(length_bytes)?;
         // SAFETY: the caller's promise.
         (end <= self.bytes).then(|| unsafe { self.mapping.bytes(self.at + at, length_bytes) })
+    }
+
+    /// Bytes of a frame that was put here to be sent, if it lies within the slot.
+    ///
+    /// # Safety
+    /// Neither the kernel nor a driver writes to the slot as long as the reference lives.
+    pub(crate) unsafe fn to_be_sent(self, length_bytes: usize) -> Option<&'a [u8]> {
+        let end = TX_DATA_AT.checked_add(length_bytes)?;
+        // SAFETY: the caller's promise.
+        (end <= self.bytes).then(|| unsafe { self.mapping.bytes(self.at + TX_DATA_AT, length_bytes) })
     }
 
     /// Room for a frame to be sent.

@@ -62,8 +62,13 @@ pub fn run(program: &str, words: &str) -> bool {
 /// Has the kernel compute checksums, and so cut segments, before frames reach an interface.
 pub fn without_checksums(interface: &str) {
     const ETHTOOL_STXCSUM: u32 = 0x17;
+    ethtool(interface, ETHTOOL_STXCSUM, 0);
+}
+
+/// A command of ethtool with a number; gives the number that it leaves.
+pub fn ethtool(interface: &str, command: u32, value: u32) -> u32 {
     let peer = Peer::new(interface);
-    let mut value = [ETHTOOL_STXCSUM, 0];
+    let mut value = [command, value];
     let mut request = libc::ifreq {
         ifr_name: [0; libc::IFNAMSIZ],
         ifr_ifru: libc::__c_anonymous_ifr_ifru { ifru_data: value.as_mut_ptr().cast() },
@@ -72,8 +77,10 @@ pub fn without_checksums(interface: &str) {
         *to = from.cast_signed();
     }
     // SAFETY: the request and the value it points to live until the call returns.
-    let set = unsafe { libc::ioctl(peer.socket.as_raw_fd(), libc::SIOCETHTOOL, &raw mut request) };
-    assert_eq!(set, 0, "{}", std::io::Error::last_os_error());
+    let done = unsafe { libc::ioctl(peer.socket.as_raw_fd(), libc::SIOCETHTOOL, &raw mut request) };
+    assert_eq!(done, 0, "{}", std::io::Error::last_os_error());
+    // SAFETY: the kernel wrote to it behind the compiler's back.
+    unsafe { (&raw const value[1]).read_volatile() }
 }
 
 pub fn wait_for(what: &str, mut condition: impl FnMut() -> bool) {

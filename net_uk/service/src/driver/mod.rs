@@ -38,6 +38,8 @@ struct Driver {
     /// What the card is watched for.
     interest: Interest,
     kick: Kick,
+    /// The card woke this driver.
+    woken: bool,
     fault: Option<Fault>,
     lane: Lane,
     /// How often in a row an index of the shadow's made no sense.
@@ -95,6 +97,7 @@ impl Driver {
             poller,
             interest: Interest::READ,
             kick: Kick::Congested,
+            woken: false,
             fault: None,
             lane,
             doubts: 0,
@@ -119,6 +122,7 @@ impl Driver {
                     self.doubts = 0;
                 }
             }
+            self.woken = ready.contains(&NIC);
             if ready.contains(&WAKE) {
                 drain(&self.wake_driver);
             }
@@ -154,7 +158,8 @@ impl Driver {
     /// Moves what there is in both directions, and tells the shadow.
     fn turn(&mut self) -> Result<(Done, Done), Error> {
         self.words.count_poll();
-        let sent = self.nic.transmit(&mut self.tx)?;
+        // What cannot be sent stays in the lane, and fills no ring of a device that may never come back.
+        let sent = if self.kick == Kick::Down { Done::default() } else { self.nic.transmit(&mut self.tx)? };
         if sent.taken() > 0 || self.kick != Kick::Clear {
             self.kick = self.nic.kick()?;
         }
@@ -165,6 +170,10 @@ impl Driver {
         };
         self.words.set_nic(DEVICE_WORD, device);
         let received = self.nic.receive(&mut self.rx)?;
+        if std::mem::take(&mut self.woken) && received.taken() == 0 && self.kick == Kick::Clear {
+            // Woken up for nothing: the card may be gone.
+            self.kick = self.nic.kick()?;
+        }
         self.words.add_tx(sent.frames.into(), sent.bytes);
         self.words.add_rx(received.frames.into(), received.bytes);
         let wanted = sent.taken() > 0 && self.tx.needs_wake();

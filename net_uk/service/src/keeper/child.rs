@@ -39,6 +39,8 @@ pub struct Child {
     pub detector: Detector,
     /// It was found dead.
     pub condemned: bool,
+    /// Its device is gone, and another one is there.
+    pub device_replaced: bool,
     /// Since when there is work towards the wire, and from it, and room for the latter.
     pub send_work: Since,
     /// See [`Self::send_work`].
@@ -85,6 +87,7 @@ impl Child {
             link: ours,
             detector: Detector::new(Promise { heartbeat_ns }, now),
             condemned: false,
+            device_replaced: false,
             send_work: Since::default(),
             receive_work: Since::default(),
             receive_room: Since::default(),

@@ -5,12 +5,13 @@ use std::sync::Arc;
 
 use hypervisor::{Host, Region};
 use lane::Lane;
+use net_watch::TimeNs;
 use net_watch::ladder::{Incarnation, Part};
 use nic::Held;
 
 use super::Options;
 use crate::error::Error;
-use crate::limits::LANE_SLOTS;
+use crate::limits::{LANE_SLOTS, OLD_RING_WAIT};
 use crate::poller::{Interest, Poller};
 use crate::shadow::uplink::{drain, eventfd};
 use crate::state::State;
@@ -24,6 +25,8 @@ pub struct Card {
     pub lane: Lane,
     /// The kernel's number of the interface: another one is another device.
     index: Option<u32>,
+    /// Since when another one is there.
+    replaced_since: Option<TimeNs>,
     wake_driver: OwnedFd,
     wake_shadow: OwnedFd,
 }
@@ -121,16 +124,36 @@ impl Kept {
         Ok(())
     }
 
-    /// A device that was taken away and came back needs new descriptors.
-    pub fn open_again_if_gone(&mut self, number: usize, options: &Options) -> Result<(), Error> {
+    /// Is another device of the same name there, and nothing left to be read of the old one, or too long unread?
+    pub fn is_replaced(&mut self, number: usize, now: TimeNs) -> bool {
         let card = &mut self.cards[number];
-        let spec = &options.nics[number];
-        let index = interface_index(&spec.interface);
-        if index.is_some() && index != card.index {
-            card.held = Held::open(spec)?;
-            card.index = index;
+        let index = interface_index(&card.held.spec().interface);
+        if index.is_none() || index == card.index {
+            card.replaced_since = None;
+            return false;
         }
-        Ok(())
+        let since = *card.replaced_since.get_or_insert(now);
+        let unread = card.held.fds().first().is_some_and(super::look::is_readable);
+        !unread || now.since_ns(since) > u64::try_from(OLD_RING_WAIT.as_nanos()).unwrap_or(u64::MAX)
+    }
+
+    /// Opens a device that came in the place of another. What waited for the old one goes over it. No driver runs. Tells how
+    /// many frames waited.
+    ///
+    /// # Errors
+    /// What the kernel reports; then the old one is kept.
+    pub fn replace(&mut self, number: usize, poller: &mut Poller) -> Result<u32, Error> {
+        // The poller must not go on waiting for what is closed here.
+        self.wake_up(poller)?;
+        // Looked up first: should it be replaced once more meanwhile, that is found out.
+        let card = &mut self.cards[number];
+        let spec = card.held.spec().clone();
+        let index = interface_index(&spec.interface);
+        super::reset::link_up(&spec.interface)?;
+        let held = Held::open(&spec)?;
+        let carried = held.carry_over(&card.held, &card.lane)?;
+        (card.held, card.index, card.replaced_since) = (held, index, None);
+        Ok(carried)
     }
 }
 
@@ -140,7 +163,9 @@ impl Card {
         let lane = Lane::create(region, LANE_SLOTS, LANE_SLOTS)?;
         let index = interface_index(&spec.interface);
         let held = Held::open(spec)?;
-        Ok(Self { held, lane, index, wake_driver: eventfd()?, wake_shadow: eventfd()? })
+        // A TAP device may have been made just now.
+        let index = index.or_else(|| interface_index(&spec.interface));
+        Ok(Self { held, lane, index, replaced_since: None, wake_driver: eventfd()?, wake_shadow: eventfd()? })
     }
 }
 

@@ -77,7 +77,7 @@ fn received(card: &Card, child: &mut Child, now: TimeNs) -> Flow {
     Flow { taken, offered: None, refused: 0, work_since, room_since }
 }
 
-fn is_readable(descriptor: &std::os::fd::BorrowedFd<'_>) -> bool {
+pub(super) fn is_readable(descriptor: &std::os::fd::BorrowedFd<'_>) -> bool {
     let mut polled = [PollFd::from_borrowed_fd(*descriptor, PollFlags::IN)];
     let now = Timespec { tv_sec: 0, tv_nsec: 0 };
     matches!(poll(&mut polled, Some(&now)), Ok(1)) && polled[0].revents().contains(PollFlags::IN)

@@ -170,7 +170,7 @@ impl Keeper {
         match action {
             Action::Kill { part, incarnation } => self.kill(part, incarnation),
             Action::Start { part, incarnation } => self.start(part, incarnation)?,
-            Action::Reset { nic, attempt } => self.reset(nic, attempt)?,
+            Action::Reset { nic, attempt } => self.reset(nic, attempt),
             Action::Report(report) => self.report(&report),
         }
         Ok(())
@@ -222,7 +222,16 @@ impl Keeper {
         arguments
     }
 
-    fn reset(&mut self, nic: NicId, attempt: Attempt) -> Result<(), Error> {
+    /// No driver of it runs. What goes wrong is told; it is tried again when the next driver finds its device gone.
+    fn replace_card(&mut self, nic: NicId) {
+        let event = match self.kept.replace(usize::from(nic.0), &mut self.poller) {
+            Ok(frames) => ("replaced", format!("another device is there; {frames} frames waited for it")),
+            Err(error) => ("not_replaced", error.to_string()),
+        };
+        self.events.tell(Event::of(Part::Driver(nic), event.0, &event.1));
+    }
+
+    fn reset(&mut self, nic: NicId, attempt: Attempt) {
         let succeeded = match reset::reset(&self.options.nics[usize::from(nic.0)]) {
             Ok(()) => true,
             Err(error) => {
@@ -230,9 +239,7 @@ impl Keeper {
                 false
             }
         };
-        self.kept.open_again_if_gone(usize::from(nic.0), &self.options)?;
         self.inputs.push_back(Input::ResetDone { nic, attempt, succeeded });
-        Ok(())
     }
 
     /// Reads what a child says.
@@ -270,6 +277,11 @@ impl Keeper {
         let Some(child) = self.children.remove(&part) else { return Ok(()) };
         self.poller.remove(&child.pidfd)?;
         self.events.tell(Event::of(part, "ended", &format!("{status:?}")).with_pid(child.pid));
+        if let Part::Driver(nic) = part
+            && child.device_replaced
+        {
+            self.replace_card(nic);
+        }
         self.step(Input::Ended { part, incarnation: child.incarnation, cause: Cause::Exited(status) })
     }
 
@@ -285,7 +297,12 @@ impl Keeper {
         for (part, child) in &mut self.children {
             let (sample, busy) = self.kept.sample(*part, child, now, gap_ns);
             worked |= busy;
-            let verdict = child.detector.judge(&sample);
+            let mut verdict = child.detector.judge(&sample);
+            if let (Part::Driver(nic), DeviceReport::LinkDown) = (*part, sample.device)
+                && self.kept.is_replaced(usize::from(nic.0), now)
+            {
+                verdict = Verdict::Dead { since: now, cause: Cause::DeviceReplaced };
+            }
             if let Part::Driver(nic) = *part {
                 self.inputs.push_back(if sample.device == DeviceReport::Fine {
                     Input::DeviceFine { nic }
@@ -298,6 +315,7 @@ impl Keeper {
                 && !matches!(cause, Cause::Exited(_))
             {
                 child.condemned = true;
+                child.device_replaced = cause == Cause::DeviceReplaced;
                 verdicts.push((*part, child.incarnation, since, cause));
             }
         }

@@ -24,6 +24,14 @@ pub fn reset(spec: &NicSpec) -> Result<(), Error> {
     } else {
         link(name, "down")?;
     }
+    link_up(name)
+}
+
+/// Switches a link on.
+///
+/// # Errors
+/// [`Error::Reset`].
+pub fn link_up(name: &str) -> Result<(), Error> {
     link(name, "up")
 }
 

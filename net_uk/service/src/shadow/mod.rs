@@ -3,6 +3,7 @@
 //! One thread moves frames ([`fabric`]); another one speaks with the store ([`xenbus`]) and tells the first what to connect.
 //! So a store that is slow or gone holds up no frame.
 
+mod connect;
 pub mod fabric;
 mod frame;
 mod queue;
@@ -12,7 +13,7 @@ mod vif;
 mod wants;
 mod xenbus;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, TryRecvError};
@@ -22,16 +23,15 @@ use hypervisor::{DomId, Host, HostSpec, Port, Region};
 use lane::Lane;
 use net_switch::limits::AGEING_DEFAULT_NS;
 use net_switch::{MacAddress, PortConfig, Switch};
-use netif::features::{Events, FrontendConfig, QueueConfig};
 use tokio::sync::mpsc::UnboundedSender;
 
 pub use wants::Wants;
 use xenbus::{Command, DeviceKey};
 
 use crate::error::Error;
-use crate::limits::{BEAT, EVENTS_PER_TURN_MAX, LANE_LOOK, LANE_SLOTS, SOURCES};
+use crate::limits::{BEAT, EVENTS_PER_TURN_MAX, LANE_LOOK, LANE_SLOTS};
 use crate::poller::{Interest, Poller};
-use crate::state::{Heartbeat, Place, QueueRecord, State, VifRecord};
+use crate::state::{Heartbeat, Place, State, VifRecord};
 use crate::wire::{self, Accused, Begun, Boss, Order, Said, names};
 use fabric::{Fabric, Side};
 use queue::Queue;
@@ -62,6 +62,8 @@ pub struct Shadow {
     heartbeat: Heartbeat,
     /// Devices that were taken down without an order.
     lost: UnboundedSender<DeviceKey>,
+    /// See [`Self::close_strays`].
+    strays_closed: bool,
     /// Lanes that may hold more frames.
     lanes_pending: Vec<bool>,
     /// Wakes the keeper.
@@ -114,6 +116,7 @@ impl Shadow {
             began: Instant::now(),
             heartbeat,
             lost,
+            strays_closed: false,
             lanes_pending,
             busy,
         };
@@ -131,6 +134,7 @@ impl Shadow {
     /// Takes over the interfaces of a former shadow. One that cannot be taken over is given up, and closed in the store by
     /// and by.
     fn take_over(&mut self) {
+        self.take_stale_events();
         let records: Vec<_> = self.state.connected().collect();
         for (place, record) in records {
             let last = record.queues.iter().map(|queue| queue.source).max().unwrap_or(0);
@@ -142,6 +146,17 @@ impl Shadow {
                 tracing::warn!(%domid, handle = record.handle, %error, "an interface cannot be taken over");
                 self.note("vif_lost", format!("vif{domid}.{}: {error}", record.handle));
                 let _ = self.state.free(place);
+            }
+        }
+    }
+
+    /// Empties the handle of events that a former shadow was not given. All are looked at anyway, and their ports unmasked:
+    /// one that was unmasked before its event is taken could fill the handle with a second one, and a handle that ran over
+    /// is of no use any more.
+    fn take_stale_events(&mut self) {
+        for _ in 0..hypervisor::limits::PORTS_MAX {
+            if !matches!(self.fabric.events.pending(), Ok(Some(_))) {
+                return;
             }
         }
     }
@@ -392,76 +407,6 @@ impl Shadow {
         }
     }
 
-    fn connect(&mut self, key: DeviceKey, config: &FrontendConfig, mac: [u8; 6]) -> Result<(), Error> {
-        if self.devices.contains_key(&key) {
-            return Ok(());
-        }
-        let place = self.state.free_place().ok_or(Error::Full { what: "interface" })?;
-        self.state.prepare(place, config.queues.len())?;
-        let flags = wants(config).bits();
-        let mut record = VifRecord { domid: key.domid.0, handle: key.handle, flags, mac, queues: vec![] };
-        for queue in &config.queues {
-            match self.bind(key.domid, queue) {
-                Ok(queue) => record.queues.push(queue),
-                Err(error) => {
-                    self.unbind(&record);
-                    return Err(error);
-                }
-            }
-        }
-        // Recorded first: a successor that finds it can only take over what is bound.
-        self.state.commit(place, &record);
-        let attached = self.attach(place, &record, false);
-        if attached.is_err() {
-            self.unbind(&record);
-            self.state.free(place)?;
-        }
-        attached
-    }
-
-    fn bind(&mut self, domid: DomId, queue: &QueueConfig) -> Result<QueueRecord, Error> {
-        let events = &mut self.fabric.events;
-        let (tx_port, rx_port) = match queue.events {
-            Events::Shared(port) => {
-                let port = events.bind_interdomain(domid, port)?;
-                (port, port)
-            }
-            Events::Split { tx, rx } => {
-                (events.bind_interdomain(domid, tx)?, events.bind_interdomain(domid, rx)?)
-            }
-        };
-        let source = self.next_source;
-        self.next_source = if source + 1 < SOURCES { source + 1 } else { FIRST_QUEUE_SOURCE };
-        let (tx_gref, rx_gref) = (queue.tx_ring.0, queue.rx_ring.0);
-        Ok(QueueRecord { tx_gref, rx_gref, tx_port: tx_port.0, rx_port: rx_port.0, source })
-    }
-
-    fn unbind(&mut self, record: &VifRecord) {
-        let ports: BTreeSet<u32> =
-            record.queues.iter().flat_map(|queue| [queue.tx_port, queue.rx_port]).collect();
-        for port in ports {
-            self.ports.remove(&port);
-            if let Err(error) = self.fabric.events.unbind(Port(port)) {
-                tracing::debug!(port, %error, "unbind");
-            }
-        }
-    }
-
-    fn disconnect(&mut self, key: DeviceKey) {
-        let Some(id) = self.devices.remove(&key) else { return };
-        if let Some(vif) = self.fabric.vifs.remove(&id) {
-            self.fabric.sides.remove(&vif.port);
-            let _ = self.fabric.switch.remove_port(vif.port);
-        }
-        let place = id.place();
-        if let Some(record) = self.state.record(place) {
-            self.unbind(&record);
-        }
-        if let Err(error) = self.state.free(place) {
-            tracing::warn!(%error, "memory of an interface stays");
-        }
-    }
-
     /// True if it is to stop. Without a keeper it goes on.
     fn take_orders(&mut self) -> Result<bool, Error> {
         while let Some(order) = wire::next_order(&mut self.boss, &self.poller)? {
@@ -498,16 +443,4 @@ fn take_uplinks(begun: &mut Begun, switch: &mut Switch) -> Result<Vec<Uplink>, E
         Ok(Uplink::attach(number, port, lane, wake_driver, wake_shadow))
     };
     nics.into_iter().map(uplink).collect()
-}
-
-fn wants(config: &FrontendConfig) -> Wants {
-    Wants {
-        sg: config.scatter_gather,
-        gso_v4: config.gso_tcpv4,
-        gso_v6: config.gso_tcpv6,
-        csum_v4: config.ipv4_checksum,
-        csum_v6: config.ipv6_checksum,
-        rx_notify: config.rx_notify,
-        multicast_control: config.multicast_control,
-    }
 }

@@ -65,6 +65,8 @@ pub enum Cause {
     SlowedDown,
     /// Its words cannot be true.
     Lying(Lie),
+    /// Its device is gone, and another one of the same name is there. Not its fault: only that it has to begin anew.
+    DeviceReplaced,
 }
 
 /// What cannot be true.

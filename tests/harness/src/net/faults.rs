@@ -133,7 +133,7 @@ impl Fault {
         // Half of all are kills, as far as they are wanted.
         let kill = deeds.contains(&Deed::Kill) && rng.bool();
         let deed = if kill || deeds.is_empty() { Deed::Kill } else { deeds[rng.usize(0..deeds.len())] };
-        let (name, _) = Step::ALL[rng.usize(0..Step::ALL.len())];
+        let (name, _) = Step::MOVING[rng.usize(0..Step::MOVING.len())];
         Self { target, deed, place: (name, rng.u32(1..40)) }
     }
 

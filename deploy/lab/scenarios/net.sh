@@ -1,0 +1,143 @@
+#!/bin/bash
+# summary: guests' stock netfronts through net_uk to an emulated NIC while driver, shadow and the NIC die; then the kernel's netback
+# limit-seconds: 1200
+# memory-mib: 4096
+# nics: 2
+# option: --guests LIST      of pv and pvh, with a comma between (default pv,pvh)
+# option: --seconds N        how long processes are killed while each guest works (default 40)
+# option: --driver-kill S    seconds between two kills of the driver (default 1)
+# option: --shadow-kill S    seconds between two kills of the shadow (default 10)
+# option: --iperf N          seconds of each iperf3 run without faults (default 8)
+# option: --netback 0|1      1: the same work through the kernel's netback, and what its removal does (default 1)
+# option: --nic OPTIONS      of the NIC in net_uk's words (default offload,rx=255,tx=255)
+# shellcheck source=lib/common.sh
+. /payload/scenarios/lib/common.sh
+# shellcheck source=lib/net.sh
+. /payload/scenarios/lib/net.sh
+option_guests=pv,pvh option_seconds=40 option_driver_kill=1 option_shadow_kill=10 option_iperf=8 option_netback=1
+option_nic=offload,rx=255,tx=255
+parse_options "$@"
+
+main() {
+  local guest guests
+  IFS=, read -ra guests <<<"$option_guests"
+  must 'store answers' start_store "$store"
+  must 'dom0 set up' start_dom0_services
+  must 'two NICs on a wire, the peer behind one of them' wire
+  must 'net_uk serves' start_net_uk "packet:eth0,$option_nic"
+  for guest in "${guests[@]}"; do through_net_uk "$guest"; done
+  item 'net_uk: told to stop, stops' stop_net_uk
+  if [[ $option_netback == 1 ]]; then
+    must "the kernel's netback, and a bridge with the NIC" start_netback
+    for guest in "${guests[@]}"; do through_netback "$guest"; done
+    report_ratio "${guests[@]}"
+  fi
+  item 'xl list: dom0 alone' running_are Domain-0
+  item 'dom0 kernel has no complaint' kernel_calm
+  finish
+}
+
+# ---------------------------------------------------------------- net_uk
+
+through_net_uk() {
+  local guest=$1 domid
+  note "$guest: through net_uk"
+  item "$guest: xl create with script=vif-ppvmm" create_net_guest "$guest" script=vif-ppvmm
+  item "$guest: up, with its network" net_guest_up "$guest"
+  domid=$(guest_domid "$guest") || return 0
+  item "$guest: both ends are Connected" is_connected "$domid"
+  item "$guest: the kernel's netback is not loaded" netback_is_not_loaded
+  calm_work "$guest" net_uk
+  item "$guest: both states are watched" start_state_watch "$domid"
+  work_under_kills "$guest"
+  work_without_nic "$guest"
+  item "$guest: nobody wrote a state in the store meanwhile" states_unwritten "$domid"
+  item "$guest: its kernel has no complaint" guest_calm "$guest"
+  item "$guest: TCP of the guest" guest_tcp "$guest"
+  item "$guest: xl destroy, nothing left" destroy_guest "$guest"
+}
+
+# What is done without faults, by either backend.
+calm_work() {
+  item "$1, $2: ping from the peer" ping_guest "$1" 5
+  item "$1, $2: ping from the guest" ping_peer "$1"
+  item "$1, $2: iperf3 to the guest" iperf "$1" "$2.to" "$option_iperf"
+  item "$1, $2: iperf3 from the guest" iperf "$1" "$2.from" "$option_iperf" -R
+}
+
+# One long TCP connection and pings all the time, iperf3 in both directions one after the other.
+work_under_kills() {
+  local half=$((option_seconds / 2))
+  start_stream "$1" kills $((option_seconds + 5)) 512
+  start_ping "$1" "$option_seconds"
+  start_killing "$option_seconds" "driver.0=$option_driver_kill" "shadow=$option_shadow_kill"
+  item "$1: iperf3 to the guest, under kills" iperf "$1" kills.to "$half"
+  item "$1: iperf3 from the guest, under kills" iperf "$1" kills.from "$half" -R
+  item "$1: driver and shadow were killed and served again" killed_enough "$1"
+  item "$1: a long TCP transfer, whole and without reset" stream_whole "$1" kills
+  item "$1: no ping lost under kills" no_ping_lost "$1"
+}
+
+# The kernel takes the NIC from under net_uk, and gives it back as another one.
+work_without_nic() {
+  start_stream "$1" unbound 25 512
+  sleep 4
+  item "$1: the NIC's kernel driver unbound for 3 s, bound again" unbind_and_bind 3
+  item "$1: net_uk goes on with the new NIC" eventually 20 nic_serves_again
+  item "$1: a TCP transfer across that, whole and without reset" stream_whole "$1" unbound
+  item "$1: ping after it" ping_guest "$1" 5
+}
+
+# ---------------------------------------------------------------- netback
+
+through_netback() {
+  note "$1: through the kernel's netback"
+  item "$1: xl create with vif-bridge" create_net_guest "$1" bridge=br0
+  item "$1: up, with its network" net_guest_up "$1"
+  guest_domid "$1" >/dev/null || return 0
+  calm_work "$1" netback
+  removal "$1"
+  item "$1: xl destroy, nothing left" destroy_guest "$1"
+}
+
+# What becomes of a TCP connection when the kernel's backend goes and comes back. Told, not judged: it is not ours.
+removal() {
+  local vif
+  vif=vif$(guest_domid "$1").0
+  start_stream "$1" removed 40 512
+  sleep 4
+  item "$1: netback removed under a TCP transfer" modprobe -r xen-netback
+  sleep 3
+  modprobe xen-netback
+  sleep 8
+  figure "${1}_netback_back_in_its_bridge" "$(in_bridge "$vif" && echo true || echo false)"
+  figure "${1}_netback_ping_after_reload" "$(ping_guest "$1" 3 >/dev/null 2>&1 && echo true || echo false)"
+  ip link set dev "$vif" master br0 up || true
+  figure "${1}_netback_ping_after_bridging_by_hand" "$(ping_guest "$1" 3 >/dev/null 2>&1 && echo true || echo false)"
+  stream_whole "$1" removed || true
+  figure "${1}_netback_removal" "$(stream_result "$1" removed)"
+}
+
+in_bridge() {
+  [[ -e /sys/class/net/br0/brif/$1 ]]
+}
+
+report_ratio() {
+  local guest way ours theirs
+  for guest in "$@"; do
+    for way in to from; do
+      ours=$(iperf_mbits "$guest" "net_uk.$way") || continue
+      theirs=$(iperf_mbits "$guest" "netback.$way") || continue
+      figure "${guest}_ratio_$way" "$(jq -n "$ours / $theirs * 1000 | round / 1000")"
+    done
+  done
+}
+
+kernel_calm() {
+  local lines
+  lines=$(dmesg | grep -E 'BUG:|Oops|Call Trace|WARNING:|hung_task|blocked for more' || true)
+  echo "${lines:-no complaint}"
+  [[ -z $lines ]]
+}
+
+main
