@@ -43,6 +43,12 @@ pub struct NetArgs {
     /// event-storm, huge-chains. They must cost nobody a frame and cause no restart.
     #[arg(long, value_delimiter = ',')]
     pub hostile: Vec<String>,
+    /// Seconds of traffic without any fault after the last one. Whatever the keeper condemns then is a false alarm.
+    #[arg(long, default_value_t = 0)]
+    pub calm_s: u64,
+    /// Threads that burn all the processor time they get, all the while.
+    #[arg(long, default_value_t = 0)]
+    pub hogs: u16,
     /// For people or for programs.
     #[arg(short, long, default_value = "table")]
     pub output: Output,

@@ -7,6 +7,7 @@
 //! what was sent is compared with what came: sent = came once + counted as overflow.
 
 mod args;
+mod calm;
 mod faults;
 mod flip;
 mod report;
@@ -50,6 +51,7 @@ pub fn run(args: &NetArgs) -> anyhow::Result<NetReport> {
     let peer = Peer::start(&veth, args, &guests)?;
     wait_until("frames of all guests", || guests.all_connected() && peer.hears_from_all())?;
     peer.set_sending(true);
+    let hogs = calm::Hogs::start(args.hogs);
     let began = Instant::now();
     let mut outcomes = Vec::new();
     let bar = indicatif::ProgressBar::new(args.faults);
@@ -62,13 +64,15 @@ pub fn run(args: &NetArgs) -> anyhow::Result<NetReport> {
     }
     bar.finish_and_clear();
     let seconds = began.elapsed().as_secs_f64();
+    let calm = calm::wait(&mut backend, Duration::from_secs(args.calm_s))?;
+    drop(hogs);
     guests.stop_sending()?;
     peer.set_sending(false);
     std::thread::sleep(DRAIN);
     let counts = backend.counts()?;
     let peer = peer.end()?;
     let guests = guests.end()?;
-    Ok(NetReport::of(seed, seconds, &outcomes, &guests, &peer, &counts))
+    Ok(NetReport::of(seed, seconds, &outcomes, calm, &guests, &peer, &counts))
 }
 
 /// One fault, and the wait until frames flow both ways again.

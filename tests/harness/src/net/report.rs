@@ -6,6 +6,7 @@ use net_stand::{Counts, EndpointReport, GuestReport};
 use serde::Serialize;
 use sim_guest::net::traffic::FlowReport;
 
+use super::calm::Calm;
 use super::faults::Outcome;
 use crate::report::Spread;
 
@@ -49,6 +50,8 @@ pub struct NetReport {
     pub state_changes: u64,
     /// Failures of parts that nobody had harmed.
     pub false_alarms: u64,
+    /// Time without faults after them.
+    pub calm: Calm,
     /// From the fault to the first sign that it was noticed, in microseconds.
     pub detected: BTreeMap<String, Spread>,
     /// From the fault until a successor serves.
@@ -65,6 +68,7 @@ impl NetReport {
         seed: u64,
         seconds: f64,
         outcomes: &[Outcome],
+        calm: Calm,
         guests: &[GuestReport],
         peer: &EndpointReport,
         counts: &Counts,
@@ -107,7 +111,7 @@ impl NetReport {
         }
         .balanced();
         let state_changes = sum(GuestReport::state_changes);
-        let false_alarms = outcomes.iter().map(|outcome| outcome.others).sum();
+        let false_alarms = calm.alarms + outcomes.iter().map(|outcome| outcome.others).sum::<u64>();
         let mut faults = BTreeMap::new();
         for outcome in outcomes {
             *faults.entry(outcome.fault.name()).or_default() += 1;
@@ -128,6 +132,7 @@ impl NetReport {
             from_wire,
             state_changes,
             false_alarms,
+            calm,
             passed,
         }
     }
@@ -155,6 +160,12 @@ impl NetReport {
             "changes of state that guests saw {}, false alarms {}",
             self.state_changes, self.false_alarms
         ));
+        if self.calm.seconds > 1.0 {
+            lines.push(format!(
+                "{:.0} s without faults: {} false alarms",
+                self.calm.seconds, self.calm.alarms
+            ));
+        }
         for (what, times) in [("detected", &self.detected), ("ready", &self.ready), ("served", &self.served)]
         {
             lines
