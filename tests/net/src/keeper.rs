@@ -125,6 +125,7 @@ impl Keeper {
     }
 
     fn note(&mut self, told: Told) {
+        tracing_line(&told);
         if told.kind == "started"
             && let Some(pid) = told.pid
         {
@@ -200,6 +201,13 @@ impl Keeper {
             }
             std::thread::sleep(Duration::from_millis(1));
         }
+    }
+}
+
+/// With PPVMM_EVENTS set, shows what happens.
+fn tracing_line(told: &Told) {
+    if std::env::var_os("PPVMM_EVENTS").is_some() {
+        eprintln!("{:>12} {} {} {}", told.at_monotonic_ns / 1000, told.part, told.kind, told.detail);
     }
 }
 

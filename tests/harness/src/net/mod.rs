@@ -147,7 +147,11 @@ fn kill_and_meet_the_next(
             std::thread::sleep(Duration::from_micros(rng.u64(0..3000)));
             return Ok(next);
         }
-        ensure!(began.elapsed() < WHOLE_WAIT, "{fault:?}: no successor");
+        ensure!(
+            began.elapsed() < WHOLE_WAIT,
+            "{fault:?}: no successor of {pid}: {:?}",
+            backend.events().iter().rev().take(12).collect::<Vec<_>>()
+        );
         std::thread::sleep(Duration::from_micros(100));
     }
 }
