@@ -65,7 +65,11 @@ fn moment(setup: &mut Setup, line: &Line) -> Result<Moment> {
         (_, Way::RoundTrip) => moment(far.sent, far.received),
         (Near::Endpoint { endpoint, .. }, Way::ToWire) => moment(endpoint.seen().sent, far.received),
         (Near::Endpoint { endpoint, .. }, Way::FromWire) => moment(far.sent, endpoint.seen().received),
-        (Near::Guest { .. }, Way::ToWire) => moment(0, far.received),
+        (Near::Guest { guest, .. }, Way::ToWire) => {
+            let sent = guest.report()?.sent.frames;
+            let received = setup.far.seen().received;
+            Moment { at_ns: now_ns(), ..moment(sent, received) }
+        }
         (Near::Guest { guest, .. }, Way::FromWire) => {
             let report = guest.report()?;
             Moment { at_ns: report.at_ns, ..moment(far.sent, report.received.received) }
