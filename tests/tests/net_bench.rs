@@ -36,9 +36,14 @@ fn quick_lines_have_figures_of_all_and_lose_nothing() {
             match figure["name"].as_str().unwrap() {
                 "lost" | "doubled" | "reordered" => assert_eq!(of("net_uk"), Some(0.0), "{line}"),
                 "rate" | "median" | "p99" => {
-                    assert!(["net_uk", "driver", "veth"].iter().all(|who| of(who).is_some_and(|v| v > 0.0)), "{line}");
+                    assert!(
+                        ["net_uk", "driver", "veth"].iter().all(|who| of(who).is_some_and(|v| v > 0.0)),
+                        "{line}"
+                    );
                 }
-                "CPU shadow" | "CPU keeper" => assert!(of("net_uk").is_some() && of("driver").is_none(), "{line}"),
+                "CPU shadow" | "CPU keeper" => {
+                    assert!(of("net_uk").is_some() && of("driver").is_none(), "{line}")
+                }
                 "CPU driver" => assert!(of("driver").is_some() && of("veth").is_none(), "{line}"),
                 _ => {}
             }
