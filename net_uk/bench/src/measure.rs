@@ -6,8 +6,8 @@ use std::time::{Duration, Instant};
 use net_stand::Endpoint;
 use sim_guest::net::traffic::now_ns;
 
-use crate::error::Result;
-use crate::limits::{DRAIN_MAX, DRAINED, WARM_UP};
+use crate::error::{Error, Result};
+use crate::limits::{DRAIN_MAX, DRAINED, START_WAIT, WARM_UP};
 use crate::lines::{Line, Way, names};
 use crate::setup::{Near, Order, Setup, Usage};
 
@@ -38,6 +38,7 @@ pub fn measure(order: Order<'_>, time: Duration) -> Result<Values> {
     let line = order.line;
     let mut setup = Setup::start(order)?;
     setup.set_sending(line, true)?;
+    wait_for_frames(&mut setup, line)?;
     std::thread::sleep(WARM_UP);
     setup.far.take_latencies();
     let before = moment(&mut setup, line)?;
@@ -57,6 +58,18 @@ pub fn measure(order: Order<'_>, time: Duration) -> Result<Values> {
     Ok(values)
 }
 
+/// An interface that was just made carries nothing at first.
+fn wait_for_frames(setup: &mut Setup, line: &Line) -> Result<()> {
+    let began = Instant::now();
+    while moment(setup, line)?.received == 0 {
+        if began.elapsed() > START_WAIT {
+            return Err(Error::Late("the first frame"));
+        }
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    Ok(())
+}
+
 fn moment(setup: &mut Setup, line: &Line) -> Result<Moment> {
     let usage = setup.usage();
     let far = setup.far.seen();
@@ -65,7 +78,11 @@ fn moment(setup: &mut Setup, line: &Line) -> Result<Moment> {
         (_, Way::RoundTrip) => moment(far.sent, far.received),
         (Near::Endpoint { endpoint, .. }, Way::ToWire) => moment(endpoint.seen().sent, far.received),
         (Near::Endpoint { endpoint, .. }, Way::FromWire) => moment(far.sent, endpoint.seen().received),
-        (Near::Guest { .. }, Way::ToWire) => moment(0, far.received),
+        (Near::Guest { guest, .. }, Way::ToWire) => {
+            let sent = guest.report()?.sent.frames;
+            let received = setup.far.seen().received;
+            Moment { at_ns: now_ns(), ..moment(sent, received) }
+        }
         (Near::Guest { guest, .. }, Way::FromWire) => {
             let report = guest.report()?;
             Moment { at_ns: report.at_ns, ..moment(far.sent, report.received.received) }

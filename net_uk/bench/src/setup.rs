@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
+use hypervisor::HostSpec;
 use net_stand::{
     Endpoint, EndpointOptions, Guest, GuestOptions, Keeper, KeeperOptions, LaneWire, Look, PacketWire, Role,
     Veth, Wire, process_cpu_ns,
@@ -178,7 +179,7 @@ fn start_lane_end(order: Order<'_>, veth: &Veth) -> Result<Near> {
 
 fn start_guest(order: Order<'_>, veth: &Veth) -> Result<Near> {
     let store = Ours::start(&Binaries::beside_us()?, order.dir, &[])?;
-    let hv_socket = order.dir.join(hypervisor_socket());
+    let hv_socket = order.dir.join(HostSpec::LOCAL_SOCKET_NAME);
     let mut keeper = Keeper::start(KeeperOptions {
         program: &beside_us("net_uk")?,
         hv_socket: &hv_socket,
@@ -214,10 +215,6 @@ fn is_ready(keeper: &mut Keeper) -> Result<bool> {
     keeper.hear()?;
     let told = |part: &str| keeper.events().iter().any(|told| told.part == part && told.kind == "ready");
     Ok(told("shadow") && told("driver.0"))
-}
-
-fn hypervisor_socket() -> &'static str {
-    "ppvmm-hv.sock"
 }
 
 fn beside_us(name: &str) -> Result<PathBuf> {

@@ -208,7 +208,7 @@ impl Worker {
                     self.returned = self.sent;
                     self.last_return_ns = now;
                 }
-                window.saturating_sub(self.sent - self.returned).min(BATCH)
+                window.saturating_sub(self.sent.saturating_sub(self.returned)).min(BATCH)
             }
             _ => {
                 self.paced = false;
