@@ -142,6 +142,9 @@ fn of_endpoint(endpoint: Endpoint) -> Result<(u64, Ledger)> {
     Ok((report.sent, account))
 }
 
+/// One party's part of what was used.
+type Share = fn(&Usage) -> u64;
+
 #[expect(clippy::cast_precision_loss, reason = "counts are far below 2^52")]
 fn rates(line: &Line, before: Moment, after: Moment) -> Values {
     let seconds = (after.at_ns - before.at_ns) as f64 / 1e9;
@@ -154,7 +157,7 @@ fn rates(line: &Line, before: Moment, after: Moment) -> Values {
     values.insert(names::RATE, frames / seconds / 1e3);
     values.insert(names::BITS, frames * line.bytes as f64 * 8.0 / seconds / 1e6);
     values.insert(names::OFFERED, (after.sent - before.sent) as f64 / seconds / 1e3);
-    let parties: [(&str, fn(&Usage) -> u64); 5] = [
+    let parties: [(&str, Share); 5] = [
         (names::BACKEND, |usage| usage.shadow + usage.driver + usage.keeper),
         (names::SHADOW, |usage| usage.shadow),
         (names::DRIVER, |usage| usage.driver),

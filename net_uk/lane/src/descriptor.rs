@@ -33,6 +33,11 @@ impl RawDescriptor {
         Self([first, second, third, number & u64::from(u32::MAX) | sum << SUM_SHIFT])
     }
 
+    /// The position that it was written for.
+    pub(crate) fn position(self) -> u32 {
+        (self.0[1] >> 32) as u32
+    }
+
     /// Is its sum that of these bytes?
     pub(crate) fn is_right(self, index: u32, bytes: &[u8]) -> bool {
         self.0[3] >> SUM_SHIFT == u64::from(self.sum(index, bytes))

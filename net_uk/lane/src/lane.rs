@@ -26,6 +26,9 @@ const RX_SLOTS_AT: usize = 16;
 const BROKEN_AT: usize = 1024;
 const SEEN_CONSUMED_AT: usize = 1032;
 const RX_DAMAGED_AT: usize = 1040;
+const DOUBTED_AT: usize = 1048;
+/// How often a driver mended the lane: the driver's word.
+const MENDS_AT: usize = 1152;
 
 /// Both directions between the shadow and one driver, and the driver's words.
 #[derive(Debug, Clone)]
@@ -77,16 +80,41 @@ impl Lane {
         self.word(BROKEN_AT).load(Ordering::Acquire) != 0
     }
 
-    /// A new driver sets its predecessor's indices to what the shadow knows, if the shadow gave the lane up. The
-    /// predecessor must be dead. Says whether that was so.
-    pub fn mend(&self) -> bool {
+    /// The shadow says whether it leaves the lane alone, because something there makes no sense.
+    pub fn set_doubted(&self, doubted: bool) {
+        self.word(DOUBTED_AT).store(doubted.into(), Ordering::Release);
+    }
+
+    /// Whether the shadow leaves the lane alone.
+    pub fn is_doubted(&self) -> bool {
+        self.word(DOUBTED_AT).load(Ordering::Acquire) != 0 || self.is_given_up()
+    }
+
+    /// A new driver sets its predecessor's indices, if the shadow gave the lane up, and says whether that was so. The
+    /// predecessor must be dead. `handed` says of each direction (towards the wire, from it) which frame comes next, if the
+    /// network card's rings tell; else what the shadow knows must do.
+    pub fn mend(&self, handed: [Option<u32>; 2]) -> bool {
         if !self.is_given_up() {
             return false;
         }
-        self.rx.publish(self.rx.consumed());
-        self.tx.take_off(Cursor::from_word(self.word(SEEN_CONSUMED_AT).load(Ordering::Relaxed)));
+        let [tx, rx] = handed;
+        let seen = Cursor::from_word(self.word(SEEN_CONSUMED_AT).load(Ordering::Relaxed));
+        let sane =
+            |produced, consumed, ring: &FrameRing| Cursor::used(produced, consumed, ring.slots()).is_ok();
+        let consumed = tx.and_then(|next| self.tx.before(next));
+        let consumed = consumed.filter(|consumed| sane(self.tx.produced(), *consumed, &self.tx));
+        self.tx.take_off(consumed.unwrap_or(seen));
+        let produced = rx.and_then(|next| self.rx.before(next));
+        let produced = produced.filter(|produced| sane(*produced, self.rx.consumed(), &self.rx));
+        self.rx.publish(produced.unwrap_or_else(|| self.rx.consumed()));
+        self.word(MENDS_AT).fetch_add(1, Ordering::Relaxed);
         self.word(BROKEN_AT).store(0, Ordering::Release);
         true
+    }
+
+    /// How often the lane was mended.
+    pub fn mends(&self) -> u64 {
+        self.word(MENDS_AT).load(Ordering::Relaxed)
     }
 
     /// The shadow counts frames from the wire that were not what the driver had written.
@@ -201,14 +229,38 @@ mod tests {
         lane.tx().damage(Damage::TakenTooMuch);
         lane.rx().damage(Damage::PublishedTooMuch);
         assert!(shadow_tx.room_slots().is_err() && lane.rx().consumer().is_err());
-        assert!(!lane.mend());
+        assert!(!lane.mend([None; 2]));
         lane.give_up(shadow_tx.seen_consumed());
         // Another shadow, to which the same happens, knows less.
         lane.give_up(Cursor::default());
-        assert!(lane.mend() && !lane.is_given_up());
+        assert!(lane.is_doubted() && lane.mend([None; 2]) && !lane.is_doubted());
+        assert_eq!(lane.mends(), 1);
         let frame = lane.tx().consumer().unwrap().peek().unwrap().unwrap();
         assert_eq!(frame.meta().seq, 1);
         assert_eq!(lane.rx().producer().unwrap().published(), shadow_rx.committed());
+    }
+
+    #[test]
+    fn a_lane_is_mended_to_where_the_network_card_says_that_it_is() {
+        let lane = Lane::create(memory(Lane::bytes(64, 64)), 64, 64).unwrap();
+        let mut shadow_tx = lane.tx().producer().unwrap();
+        let mut rx = lane.rx().producer().unwrap();
+        for seq in 0..5 {
+            shadow_tx.push(&[1; 5000], &label(1, seq)).unwrap();
+            rx.push(&[2; 3000], &label(2, seq)).unwrap();
+        }
+        lane.give_up(Cursor::default());
+        lane.tx().damage(Damage::TakenTooMuch);
+        lane.rx().damage(Damage::PublishedTooMuch);
+        assert!(lane.mend([Some(2), Some(4)]));
+        assert_eq!(lane.tx().consumed(), Cursor { frames: 2, slots: 6 });
+        assert_eq!(lane.rx().produced(), Cursor { frames: 4, slots: 8 });
+        // What the card says and the ring does not bear out does not count.
+        lane.give_up(Cursor { frames: 2, slots: 6 });
+        lane.rx().consumer().unwrap();
+        assert!(lane.mend([Some(9), Some(77)]));
+        assert_eq!(lane.tx().consumed(), Cursor { frames: 2, slots: 6 });
+        assert_eq!(lane.rx().produced(), lane.rx().consumed());
     }
 
     #[test]

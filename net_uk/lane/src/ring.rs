@@ -137,6 +137,18 @@ impl FrameRing {
         }
     }
 
+    /// Where the frame of this number begins: behind the last slot of the one before it, which has to be there yet.
+    pub(crate) fn before(&self, number: u32) -> Option<Cursor> {
+        let of_last = |slot: u32| {
+            let raw = self.read_descriptor(slot);
+            let position = raw.position();
+            let descriptor = Descriptor::decode(raw, position).ok()?;
+            let last = descriptor.number == number.wrapping_sub(1) && !descriptor.more;
+            (last && position & (self.slots - 1) == slot).then(|| position.wrapping_add(1))
+        };
+        (0..self.slots).find_map(of_last).map(|slots| Cursor { frames: number, slots })
+    }
+
     /// Slots of the ring.
     pub fn slots(&self) -> u32 {
         self.slots

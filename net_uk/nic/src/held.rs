@@ -71,6 +71,17 @@ impl Held {
         }
     }
 
+    /// How far drivers have come, towards the wire and from it, as the kernel's rings tell.
+    ///
+    /// # Errors
+    /// What the kernel reports.
+    pub fn handed(&self, lane: &Lane) -> Result<[Option<u32>; 2]> {
+        match self {
+            Self::Packet(held) => held.handed(lane),
+            Self::Tap(_) => Ok([None; 2]),
+        }
+    }
+
     /// What a driver does first: it finishes what its predecessor, which must be dead, left undone.
     ///
     /// # Errors

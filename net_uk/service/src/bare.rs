@@ -44,7 +44,7 @@ impl BareDriver {
             .stdin(Stdio::from(theirs.into_fd()))
             .process_group(0)
             .spawn()?;
-        let driver = Self { lane, wake_driver, wake_shadow, process, link, held: held };
+        let driver = Self { lane, wake_driver, wake_shadow, process, link, held };
         driver.begin(spec)?;
         Ok(driver)
     }

@@ -86,7 +86,7 @@ pub const LANE_LOOK: Duration = Duration::from_millis(1);
 pub const LANE_LOOKS_DRIVER: u32 = 250;
 
 /// Frames from the wire that were not what the driver wrote, after which it is taken for a liar rather than the memory for bad.
-pub const DAMAGED_MAX: u32 = 16;
+pub const DAMAGED_MAX: u32 = 4;
 
 /// How long a process that was told to stop may take.
 pub const STOP_WAIT: Duration = Duration::from_secs(1);

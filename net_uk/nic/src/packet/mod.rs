@@ -16,6 +16,7 @@
 //! With offload, a `virtio_net_hdr` stands before each frame in both rings (`PACKET_VNET_HDR`, Linux 4.6 and later).
 
 mod carry;
+mod handed;
 mod held;
 mod port;
 mod rings;

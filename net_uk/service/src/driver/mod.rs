@@ -68,14 +68,11 @@ impl Driver {
         let words = lane.words();
         words.set_epoch(begun.begin.epoch);
         words.set_state(DriverState::Starting);
-        if lane.mend() {
-            boss.note("lane_mended", described.spec.clone());
-        }
         let (wake_driver, wake_shadow) = (
             begun.take_first(names::WAKE_DRIVER, "eventfd")?,
             begun.take_first(names::WAKE_SHADOW, "eventfd")?,
         );
-        let (mut tx, mut rx) = attach_ends(&lane, &wake_shadow)?;
+        let (mut tx, mut rx) = attach_ends(&lane, &held, &boss, &wake_shadow)?;
         let nic = held.attach(&mut tx, &mut rx, words.clone())?;
         let poller = Poller::new()?;
         poller.add(&boss, BOSS, Interest::READ)?;
@@ -247,9 +244,18 @@ impl Driver {
 }
 
 /// Both ends of the lane. The shadow is given time to write an index again that something else changed.
-fn attach_ends(lane: &Lane, wake_shadow: &OwnedFd) -> Result<(Consumer, Producer), Error> {
+fn attach_ends(
+    lane: &Lane,
+    held: &Held,
+    boss: &Boss,
+    wake_shadow: &OwnedFd,
+) -> Result<(Consumer, Producer), Error> {
     let mut left = LANE_LOOKS_DRIVER;
     loop {
+        if lane.is_given_up() && lane.mend(held.handed(lane)?) {
+            let (tx, rx) = (lane.tx().consumed(), lane.rx().produced());
+            boss.note("lane_mended", format!("to the wire {tx}, from the wire {rx}"));
+        }
         match (lane.tx().consumer(), lane.rx().producer()) {
             (Ok(tx), Ok(rx)) => return Ok((tx, rx)),
             (Err(error), _) | (_, Err(error)) if left == 0 => return Err(error.into()),

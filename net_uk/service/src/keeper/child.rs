@@ -15,6 +15,10 @@ use crate::error::Error;
 use crate::limits::{BEAT, STOP_WAIT};
 use crate::wire::{Begin, FromChild, Order, Said, ToChild};
 
+/// How often every process shows itself alive.
+#[expect(clippy::cast_possible_truncation, reason = "a fraction of a second")]
+const PROMISE: Promise = Promise { heartbeat_ns: BEAT.as_nanos() as u64 };
+
 /// What came from a child.
 pub enum Heard {
     /// This.
@@ -52,6 +56,7 @@ pub struct Child {
     /// Slots that it filled from the wire, or of a shadow: took off.
     pub received: Widened,
     process: std::process::Child,
+    mends: Option<u64>,
 }
 
 impl Child {
@@ -79,13 +84,12 @@ impl Child {
             rustix::process::pidfd_open(pid, PidfdFlags::empty()).map_err(Error::system("pidfd_open"))?;
         ours.send(&ToChild { order: Some(Order::Begin(begin)) }, descriptors)?;
         tracing::debug!(?part, ?incarnation, pid = process.id(), "started");
-        let heartbeat_ns = u64::try_from(BEAT.as_nanos()).unwrap_or(u64::MAX);
         Ok(Self {
             incarnation,
             pid: process.id(),
             pidfd,
             link: ours,
-            detector: Detector::new(Promise { heartbeat_ns }, now),
+            detector: Detector::new(PROMISE, now),
             condemned: false,
             device_replaced: false,
             send_work: Since::default(),
@@ -94,6 +98,7 @@ impl Child {
             sent: Widened::default(),
             received: Widened::default(),
             process,
+            mends: None,
         })
     }
 
@@ -134,6 +139,14 @@ impl Child {
             self.kill();
         }
         let _ = self.process.wait();
+    }
+
+    /// Indices of a lane that was mended may have gone back, and that is no lie.
+    pub fn note_mends(&mut self, mends: u64, now: TimeNs) {
+        if self.mends.replace(mends).is_some_and(|before| before != mends) {
+            (self.sent, self.received) = (Widened::default(), Widened::default());
+            self.detector = Detector::new(PROMISE, now);
+        }
     }
 
     /// Whether it lives, and what it uses of the processors.

@@ -14,6 +14,7 @@ impl Kept {
     /// Looks at a process, and whether anybody has work for it.
     pub fn sample(&self, part: Part, child: &mut Child, now: TimeNs, gap_ns: u64) -> (Sample, bool) {
         let (process, processor) = child.look();
+        child.note_mends(part.nic().map_or(0, |nic| self.cards[usize::from(nic.0)].lane.mends()), now);
         let (heartbeat, send, receive, device) = match part {
             Part::Shadow => self.of_shadow(child, now),
             Part::Driver(nic) => of_driver(&self.cards[usize::from(nic.0)], child, now),
@@ -35,12 +36,14 @@ impl Kept {
 
     /// What a shadow has to do is what drivers received. What guests send lies in memory of theirs: not looked at.
     fn of_shadow(&self, child: &mut Child, now: TimeNs) -> (u64, Flow, Flow, DeviceReport) {
-        let (mut taken, mut offered) = (0u32, 0u32);
+        let (mut taken, mut work) = (0u32, false);
         for card in &self.cards {
-            taken = taken.wrapping_add(card.lane.rx().consumed().slots);
-            offered = offered.wrapping_add(card.lane.rx().produced().slots);
+            let (consumed, produced) = (card.lane.rx().consumed().slots, card.lane.rx().produced().slots);
+            taken = taken.wrapping_add(consumed);
+            // What it leaves alone is no work.
+            work |= produced != consumed && !card.lane.is_doubted();
         }
-        let work_since = child.receive_work.look(now, offered != taken, false);
+        let work_since = child.receive_work.look(now, work, false);
         let taken = child.received.take(taken);
         let receive = Flow { taken, offered: None, refused: 0, work_since, room_since: Some(TimeNs(0)) };
         (self.state.heartbeat().beats(), Flow::default(), receive, DeviceReport::Fine)

@@ -347,6 +347,7 @@ impl Shadow {
         for number in 0..self.fabric.uplinks.len() {
             let uplink = &mut self.fabric.uplinks[number];
             let (news, damaged, epoch) = (uplink.look_after(now), uplink.take_damaged(), uplink.epoch());
+            let accused = uplink.accused_epoch();
             if let Some((frames, too_many)) = damaged {
                 self.note("lane_damaged", format!("network card {number}: {frames} frames"));
                 if too_many {
@@ -354,7 +355,7 @@ impl Shadow {
                 }
             }
             match news {
-                Some(News::Accuse) => self.accuse(number, epoch, "an index that makes no sense"),
+                Some(News::Accuse) => self.accuse(number, accused, "an index that makes no sense"),
                 Some(News::Healed) => self.note("lane_healed", format!("network card {number}")),
                 Some(News::Mended) => self.note("lane_mended", format!("network card {number}")),
                 None => continue,

@@ -53,6 +53,7 @@ pub struct Uplink {
     damaged: u32,
     /// Which driver that is.
     epoch: u64,
+    accused_epoch: u64,
 }
 
 impl Uplink {
@@ -71,12 +72,14 @@ impl Uplink {
             blind: false,
             damaged: 0,
             epoch: lane.words().epoch(),
+            accused_epoch: lane.words().epoch(),
             lane,
         };
         if uplink.lane.is_given_up() || !uplink.attach_ends() {
             uplink.blind = true;
             uplink.trust.doubt();
         }
+        uplink.lane.set_doubted(!uplink.is_trusted());
         // A former shadow may have died before it could.
         uplink.wake();
         uplink
@@ -102,7 +105,11 @@ impl Uplink {
     /// An index of the driver makes no sense. It is asked to write it again.
     pub fn doubt(&mut self, error: &LaneError) {
         tracing::debug!(nic = self.number, %error, "a lane makes no sense");
+        if self.is_trusted() {
+            self.accused_epoch = self.epoch();
+        }
         self.trust.doubt();
+        self.lane.set_doubted(true);
         self.wake();
     }
 
@@ -130,7 +137,13 @@ impl Uplink {
             }
             _ => {}
         }
+        self.lane.set_doubted(!self.is_trusted());
         news
+    }
+
+    /// The driver whose index made no sense.
+    pub fn accused_epoch(&self) -> u64 {
+        self.accused_epoch
     }
 
     /// Tells the driver to wake us for what comes from now on, and for room if a guest waits for it. What is there

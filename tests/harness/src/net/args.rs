@@ -33,7 +33,7 @@ pub struct NetArgs {
     /// Which processes are harmed: all if left out.
     #[arg(long, value_delimiter = ',')]
     pub targets: Vec<NetTarget>,
-    /// Which faults, all but slow and link-down if left out. Of a driver: kill, stop, loop, livelock, slow, exit, panic; taken,
+    /// Which faults, all but slow, link-down and garbage if left out. Of a driver: kill, stop, loop, livelock, slow, exit, panic; taken,
     /// published, garbage (it writes nonsense into its lane again and again); storm (it is killed four times, each time
     /// before it serves); link-down (its network card is switched off for a while). Of a shadow: kill, stop, storm, and die (at one of
     /// the places around its commits). Of both: flip (a bit in the memory that it shares with others).

@@ -56,9 +56,9 @@ impl Deed {
         Self::LinkDown,
         Self::Storm,
     ];
-    /// Only in runs that ask for them. A driver that is only late does all its work at a low rate; and a card that is
-    /// switched off loses what its queues hold.
-    const UNUSUAL: [Self; 2] = [Self::Slow, Self::LinkDown];
+    /// Only in runs that ask for them. A driver that is only late does all its work at a low rate; a card that is switched
+    /// off loses what its queues hold; and garbage is counted as frames that were damaged, though they never were.
+    const UNUSUAL: [Self; 3] = [Self::Slow, Self::LinkDown, Self::Garbage];
 
     /// Its name, for people and for the driver.
     pub fn name(self) -> &'static str {
