@@ -50,6 +50,11 @@ impl Consumer {
         self.committed
     }
 
+    /// How far frames were passed; not all of it needs to be committed.
+    pub fn passed(&self) -> Cursor {
+        self.passed
+    }
+
     /// The ring.
     pub fn ring(&self) -> &FrameRing {
         &self.ring

@@ -13,6 +13,16 @@ pub enum NicError {
         /// Its error.
         source: std::io::Error,
     },
+    /// The kernel has no `AF_XDP`, or does not let this process use it for this device.
+    #[error("AF_XDP cannot be used here: {what} ({call}: {source})")]
+    Xdp {
+        /// What is missing.
+        what: &'static str,
+        /// The call.
+        call: &'static str,
+        /// Its error.
+        source: std::io::Error,
+    },
     /// A specification is out of bounds or contradicts itself.
     #[error("network card {text:?}: {reason}")]
     Spec {

@@ -53,6 +53,32 @@ pub fn complete_checksum(frame: &mut [u8]) -> bool {
     true
 }
 
+/// Whether the checksum of a frame holds the sum of the pseudo header and is still to be completed: such frames come from
+/// neighbours that are no wire, such as the other end of a pair of virtual interfaces, over a way that does not say so.
+///
+/// The field must be equal to that sum and the frame must not add up as it is. A frame from a wire that was damaged and not
+/// noticed by the device is taken for one with a probability of 2^-16.
+pub fn is_checksum_blank(frame: &[u8]) -> bool {
+    blank_checksum(frame).unwrap_or(false)
+}
+
+fn blank_checksum(frame: &[u8]) -> Option<bool> {
+    let transport = Transport::find(frame)?;
+    let (ethertype, ip) = network(frame)?;
+    // The packet may be padded to the least length of a frame.
+    let (end, addresses) = match ethertype {
+        // A fragment has a part of what the checksum covers.
+        ETHERTYPE_IPV4 if be16(frame, ip + 6)? & 0x2000 != 0 => return None,
+        ETHERTYPE_IPV4 => (ip + usize::from(be16(frame, ip + 2)?), ip + 12..ip + 20),
+        _ => (ip + 40 + usize::from(be16(frame, ip + 4)?), ip + 8..ip + 40),
+    };
+    let segment = frame.get(transport.start..end)?;
+    let protocol = if transport.checksum_offset == 6 { PROTOCOL_UDP } else { PROTOCOL_TCP };
+    let pseudo = sum(frame.get(addresses)?) + u64::from(protocol) + segment.len() as u64;
+    let field = be16(segment, transport.checksum_offset)?;
+    Some(field == fold(pseudo) && fold(pseudo + sum(segment)) != 0xffff)
+}
+
 fn network(frame: &[u8]) -> Option<(u16, usize)> {
     let mut at = 12;
     // Two tags at most.
@@ -147,6 +173,30 @@ mod tests {
             let ip = &frame[14..];
             let pseudo = sum(&ip[12..20]) + u64::from(PROTOCOL_UDP) + sum(&ip[24..26]);
             assert_eq!(fold(pseudo + sum(&ip[20..])), 0xffff);
+        }
+    }
+
+    #[test]
+    fn a_blank_checksum_is_told_from_a_complete_one() {
+        for payload in [&b"x"[..], b"four", &[0xff; 1400]] {
+            let mut frame = ethernet(&[0x8100, ETHERTYPE_IPV4], &udp_v4(payload));
+            let total = u16::try_from(28 + payload.len()).unwrap();
+            frame[20..22].copy_from_slice(&total.to_be_bytes());
+            // What pads it does not matter.
+            frame.extend([7; 3]);
+            assert!(is_checksum_blank(&frame), "{} bytes", payload.len());
+            let mut fragment = frame.clone();
+            fragment[24] = 0x20;
+            assert!(!is_checksum_blank(&fragment));
+            let mut other = frame.clone();
+            other[44] ^= 1;
+            assert!(!is_checksum_blank(&other));
+            frame.truncate(frame.len() - 3);
+            assert!(complete_checksum(&mut frame));
+            assert!(!is_checksum_blank(&frame));
+            for length in 0..frame.len() {
+                assert!(!is_checksum_blank(&frame[..length]));
+            }
         }
     }
 

@@ -10,6 +10,7 @@ use crate::packet::{PacketHeld, PacketPort};
 use crate::spec::{NicKind, NicSpec};
 use crate::step::{Steps, Straight};
 use crate::tap::{TapHeld, TapPort};
+use crate::xdp::{XdpHeld, XdpPort};
 
 /// The descriptors of a network card. As long as someone holds them, the kernel keeps the queues behind them.
 #[derive(Debug)]
@@ -18,6 +19,8 @@ pub enum Held {
     Packet(PacketHeld),
     /// A TAP device.
     Tap(TapHeld),
+    /// Sockets of `AF_XDP`.
+    Xdp(XdpHeld),
 }
 
 impl Held {
@@ -29,6 +32,7 @@ impl Held {
         match spec.kind {
             NicKind::Packet => PacketHeld::open(spec).map(Self::Packet),
             NicKind::Tap => TapHeld::open(spec).map(Self::Tap),
+            NicKind::Xdp => XdpHeld::open(spec).map(Self::Xdp),
         }
     }
 
@@ -40,14 +44,16 @@ impl Held {
         match spec.kind {
             NicKind::Packet => PacketHeld::from_fds(spec, fds).map(Self::Packet),
             NicKind::Tap => TapHeld::from_fds(spec, fds).map(Self::Tap),
+            NicKind::Xdp => XdpHeld::from_fds(spec, fds).map(Self::Xdp),
         }
     }
 
-    /// The descriptors.
+    /// The descriptors. The first one is readable when a driver has something to receive.
     pub fn fds(&self) -> Vec<BorrowedFd<'_>> {
         match self {
             Self::Packet(held) => vec![held.as_fd()],
             Self::Tap(held) => held.fds().to_vec(),
+            Self::Xdp(held) => held.fds(),
         }
     }
 
@@ -56,6 +62,7 @@ impl Held {
         match self {
             Self::Packet(held) => held.spec(),
             Self::Tap(held) => held.spec(),
+            Self::Xdp(held) => held.spec(),
         }
     }
 
@@ -109,6 +116,7 @@ impl Held {
         Ok(match self {
             Self::Packet(held) => Box::new(PacketPort::attach_with(held, tx_lane, rx_lane, words, steps)?),
             Self::Tap(held) => Box::new(TapPort::attach_with(held, words, steps)?),
+            Self::Xdp(held) => Box::new(XdpPort::attach_with(held, tx_lane, rx_lane, words, steps)?),
         })
     }
 }

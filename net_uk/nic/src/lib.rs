@@ -24,9 +24,10 @@ mod step;
 mod sys;
 pub mod tap;
 mod vnet;
+pub mod xdp;
 
 pub use error::{NicError, Result};
 pub use held::Held;
 pub use nic::{Counters, Done, Kick, Link, Nic};
-pub use spec::{NicKind, NicSpec};
+pub use spec::{NicKind, NicSpec, XdpMode, XdpOptions, ZeroCopy};
 pub use step::{Step, Steps, Straight};

@@ -2,7 +2,7 @@
 
 use std::os::fd::AsFd;
 use std::ptr::NonNull;
-use std::sync::atomic::AtomicU32;
+use std::sync::atomic::{AtomicU32, AtomicU64};
 
 use rustix::mm::{MapFlags, ProtFlags};
 
@@ -36,6 +36,19 @@ impl Mapping {
         assert!(pointer.is_aligned(), "offset {offset} is not a multiple of 4");
         // SAFETY: in bounds and aligned by the checks above; mapped as long as `self`; only ever used as an atomic.
         unsafe { pointer.as_ref() }
+    }
+
+    /// The shared word at `offset`, which must be a multiple of 8.
+    pub(crate) fn u64(&self, offset: usize) -> &AtomicU64 {
+        let pointer = self.pointer(offset, 8).cast::<AtomicU64>();
+        assert!(pointer.is_aligned(), "offset {offset} is not a multiple of 8");
+        // SAFETY: in bounds and aligned by the checks above; mapped as long as `self`; only ever used as an atomic.
+        unsafe { pointer.as_ref() }
+    }
+
+    /// Where it lies in this process, and its length.
+    pub(crate) fn place(&self) -> (u64, u64) {
+        (self.base.addr().get() as u64, self.length_bytes as u64)
     }
 
     /// Bytes that nobody else writes.

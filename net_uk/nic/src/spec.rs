@@ -6,6 +6,7 @@ use std::str::FromStr;
 use crate::error::{NicError, Result};
 use crate::limits::{
     INTERFACE_BYTES_MAX, MTU_BYTES_MAX, MTU_BYTES_MIN, RING_SLOTS_DEFAULT, RING_SLOTS_MAX, RING_SLOTS_MIN,
+    XDP_MTU_BYTES_MAX, XDP_QUEUES_MAX,
 };
 
 /// How frames get to the device.
@@ -15,10 +16,48 @@ pub enum NicKind {
     Packet,
     /// A TAP device: the frames of an interface of this host. It may lose or double one frame for each death.
     Tap,
+    /// Rings shared with the kernel's driver of the device (`AF_XDP`). The host itself has no part in the device then.
+    Xdp,
 }
 
-/// Which network card to open, and how. As text: `packet:eth0` or `tap:tap0`, followed by options that differ from the default, in any
-/// order: `,rx=SLOTS`, `,tx=SLOTS`, `,mtu=BYTES`, `,offload`, `,bypass`.
+/// Where in the kernel the program that gives frames to `AF_XDP` runs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum XdpMode {
+    /// In the device's driver if it can, else behind it.
+    #[default]
+    Auto,
+    /// In the device's driver.
+    Native,
+    /// Behind the device's driver; for any device.
+    Generic,
+}
+
+/// Whether the device itself reads and writes the frames of `AF_XDP`, without a copy.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum ZeroCopy {
+    /// If its driver can.
+    #[default]
+    Auto,
+    /// It must.
+    On,
+    /// The kernel copies.
+    Off,
+}
+
+/// What is said of a network card that is reached over `AF_XDP`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct XdpOptions {
+    /// How many of the device's queues are served, the first ones; 0: all. Frames of others go to the host.
+    pub queues: u32,
+    /// Where the program runs.
+    pub mode: XdpMode,
+    /// Whether frames are copied.
+    pub zero_copy: ZeroCopy,
+}
+
+/// Which network card to open, and how. As text: `packet:eth0`, `tap:tap0` or `xdp:eth0`, followed by options that differ
+/// from the default, in any order: `,rx=SLOTS`, `,tx=SLOTS`, `,mtu=BYTES`, `,offload`, `,bypass`; with `xdp` not the last
+/// two, but `,queues=COUNT`, `,mode=native` or `generic`, `,zerocopy=on` or `off`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct NicSpec {
     /// How frames get to the device.
@@ -36,6 +75,8 @@ pub struct NicSpec {
     /// Frames go past the queueing discipline of the device. Not together with `offload`: the kernel would drop what the
     /// device cannot cut itself.
     pub bypass: bool,
+    /// For `AF_XDP` alone.
+    pub xdp: XdpOptions,
 }
 
 impl NicSpec {
@@ -49,6 +90,11 @@ impl NicSpec {
         Self::new(NicKind::Tap, interface)
     }
 
+    /// The default for an interface that exists, over `AF_XDP`.
+    pub fn xdp(interface: &str) -> Self {
+        Self::new(NicKind::Xdp, interface)
+    }
+
     fn new(kind: NicKind, interface: &str) -> Self {
         Self {
             kind,
@@ -58,6 +104,7 @@ impl NicSpec {
             mtu_bytes: 1500,
             offload: false,
             bypass: false,
+            xdp: XdpOptions::default(),
         }
     }
 
@@ -77,10 +124,29 @@ impl NicSpec {
             "the largest packet has 68 to 9,216 bytes"
         } else if self.offload && self.bypass {
             "offload and bypass exclude each other"
+        } else if let Some(reason) = self.wrong_with_xdp() {
+            reason
         } else {
             return Ok(());
         };
         Err(NicError::Spec { text: self.to_string(), reason })
+    }
+
+    fn wrong_with_xdp(&self) -> Option<&'static str> {
+        if self.kind != NicKind::Xdp {
+            return (self.xdp != XdpOptions::default()).then_some("queues, mode and zerocopy are for xdp");
+        }
+        if self.offload || self.bypass {
+            Some("xdp knows no offload, and always goes past the queueing discipline")
+        } else if self.xdp.queues as usize > XDP_QUEUES_MAX {
+            Some("xdp serves 16 queues at most")
+        } else if self.mtu_bytes > XDP_MTU_BYTES_MAX {
+            Some("the largest packet of xdp has 3,822 bytes")
+        } else if self.xdp.mode == XdpMode::Generic && self.xdp.zero_copy == ZeroCopy::On {
+            Some("the generic mode copies")
+        } else {
+            None
+        }
     }
 }
 
@@ -90,12 +156,14 @@ impl fmt::Display for NicSpec {
         let kind = match self.kind {
             NicKind::Packet => "packet",
             NicKind::Tap => "tap",
+            NicKind::Xdp => "xdp",
         };
         write!(f, "{kind}:{}", self.interface)?;
         for (name, value, default) in [
             ("rx", self.rx_slots, default.rx_slots),
             ("tx", self.tx_slots, default.tx_slots),
             ("mtu", self.mtu_bytes, default.mtu_bytes),
+            ("queues", self.xdp.queues, 0),
         ] {
             if value != default {
                 write!(f, ",{name}={value}")?;
@@ -106,7 +174,16 @@ impl fmt::Display for NicSpec {
                 write!(f, ",{name}")?;
             }
         }
-        Ok(())
+        f.write_str(match self.xdp.mode {
+            XdpMode::Auto => "",
+            XdpMode::Native => ",mode=native",
+            XdpMode::Generic => ",mode=generic",
+        })?;
+        f.write_str(match self.xdp.zero_copy {
+            ZeroCopy::Auto => "",
+            ZeroCopy::On => ",zerocopy=on",
+            ZeroCopy::Off => ",zerocopy=off",
+        })
     }
 }
 
@@ -119,7 +196,8 @@ impl FromStr for NicSpec {
         let mut spec = match words.next().and_then(|word| word.split_once(':')) {
             Some(("packet", interface)) => Self::packet(interface),
             Some(("tap", interface)) => Self::tap(interface),
-            _ => return Err(wrong("it begins with packet:NAME or tap:NAME")),
+            Some(("xdp", interface)) => Self::xdp(interface),
+            _ => return Err(wrong("it begins with packet:NAME, tap:NAME or xdp:NAME")),
         };
         for word in words {
             let (name, value) = word.split_once('=').unwrap_or((word, ""));
@@ -130,12 +208,36 @@ impl FromStr for NicSpec {
                 "mtu" => spec.mtu_bytes = number()?,
                 "offload" if word == name => spec.offload = true,
                 "bypass" if word == name => spec.bypass = true,
+                "queues" => spec.xdp.queues = number()?,
+                "mode" => spec.xdp.mode = mode_of(value).ok_or_else(|| wrong("no such mode"))?,
+                "zerocopy" => {
+                    spec.xdp.zero_copy =
+                        zero_copy_of(value).ok_or_else(|| wrong("zerocopy is on, off or auto"))?;
+                }
                 _ => return Err(wrong("unknown option")),
             }
         }
         spec.check()?;
         Ok(spec)
     }
+}
+
+fn mode_of(name: &str) -> Option<XdpMode> {
+    Some(match name {
+        "auto" => XdpMode::Auto,
+        "native" => XdpMode::Native,
+        "generic" => XdpMode::Generic,
+        _ => return None,
+    })
+}
+
+fn zero_copy_of(name: &str) -> Option<ZeroCopy> {
+    Some(match name {
+        "auto" => ZeroCopy::Auto,
+        "on" => ZeroCopy::On,
+        "off" => ZeroCopy::Off,
+        _ => return None,
+    })
 }
 
 #[cfg(test)]
@@ -149,6 +251,9 @@ mod tests {
             "packet:a.1,rx=64,tx=65536,mtu=9216,offload",
             "packet:fifteen-letters,bypass",
             "tap:tap0,rx=64",
+            "xdp:eth0",
+            "xdp:eth0,rx=64,mtu=3822,queues=16,mode=native,zerocopy=on",
+            "xdp:eth0,mode=generic,zerocopy=off",
         ] {
             assert_eq!(text.parse::<NicSpec>().unwrap().to_string(), text);
         }
@@ -171,10 +276,22 @@ mod tests {
             "packet:a,offload,bypass",
             "packet:a,offload=1",
             "packet:a,fast",
+            "packet:a,queues=1",
+            "packet:a,mode=native",
+            "packet:a,zerocopy=off",
+            "xdp:a,offload",
+            "xdp:a,bypass",
+            "xdp:a,queues=17",
+            "xdp:a,mtu=3823",
+            "xdp:a,mode=fast",
+            "xdp:a,zerocopy",
+            "xdp:a,mode=generic,zerocopy=on",
         ] {
             assert!(matches!(text.parse::<NicSpec>(), Err(NicError::Spec { .. })), "{text}");
         }
-        for text in ["packet:a,rx=16,tx=16,mtu=68", "packet:a,rx=65536,mtu=9216"] {
+        for text in
+            ["packet:a,rx=16,tx=16,mtu=68", "packet:a,rx=65536,mtu=9216", "xdp:a,mode=auto,zerocopy=auto"]
+        {
             assert!(text.parse::<NicSpec>().is_ok(), "{text}");
         }
     }

@@ -5,20 +5,26 @@
 pub enum Step {
     /// A frame's bytes lie in the device's slot.
     TxFilled,
-    /// A frame was handed to the device: the effect.
+    /// What is about to be handed over was noted down, and then once more, that its memory is in use.
+    TxNoted,
+    /// A frame, or a batch of them, was handed to the device: the effect.
     TxMarked,
     /// The lane's frames were taken off: the commit.
     TxCommitted,
     /// The kernel was told.
     TxKicked,
+    /// What the device has sent was taken note of.
+    TxCompleted,
     /// A frame's bytes and descriptors lie in the lane.
     RxStaged,
-    /// A frame's slot carries its number.
+    /// A frame's slot carries its number, or what is about to be published was noted down.
     RxMarked,
     /// The frames were published: the commit.
     RxPublished,
-    /// One slot was given back.
+    /// One slot was given back, or a batch of them.
     RxGivenBack,
+    /// The frames were taken off the device's ring.
+    RxReleased,
     /// A successor found its place.
     Placed,
     /// A successor committed what its predecessor had handed to the device.
@@ -28,8 +34,26 @@ pub enum Step {
 }
 
 impl Step {
-    /// All places.
-    pub const ALL: [Self; 11] = [
+    /// All places. Not every kind of network card has each of them.
+    pub const ALL: [Self; 14] = [
+        Self::TxFilled,
+        Self::TxNoted,
+        Self::TxMarked,
+        Self::TxCommitted,
+        Self::TxKicked,
+        Self::TxCompleted,
+        Self::RxStaged,
+        Self::RxMarked,
+        Self::RxPublished,
+        Self::RxGivenBack,
+        Self::RxReleased,
+        Self::Placed,
+        Self::TxRecovered,
+        Self::RxRecovered,
+    ];
+
+    /// The places of a packet socket.
+    pub const PACKET: [Self; 11] = [
         Self::TxFilled,
         Self::TxMarked,
         Self::TxCommitted,

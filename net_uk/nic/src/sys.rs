@@ -7,8 +7,8 @@ use crate::error::{NicError, Result, last_error};
 use crate::nic::Link;
 
 /// Commands of `linux/ethtool.h`, each with a number.
-const ETHTOOL_GFLAGS: u32 = 0x25;
-const ETHTOOL_SFLAGS: u32 = 0x26;
+pub(crate) const ETHTOOL_GFLAGS: u32 = 0x25;
+pub(crate) const ETHTOOL_SFLAGS: u32 = 0x26;
 const ETHTOOL_SGRO: u32 = 0x2c;
 /// The device itself joins frames.
 const ETH_FLAG_LRO: u32 = 1 << 15;
@@ -65,14 +65,38 @@ pub(crate) fn get_option<T: Plain>(fd: impl AsFd, level: c_int, name: c_int, mut
 
 /// Binds a packet socket to an interface; from then on it receives everything.
 pub(crate) fn bind_packet(fd: impl AsFd, ifindex: c_int) -> Result<()> {
-    let address = packet_address(ifindex);
-    let length = length_of::<libc::sockaddr_ll>();
-    let pointer = std::ptr::from_ref(&address).cast();
+    bind(fd, &packet_address(ifindex))
+}
+
+/// Gives a socket its address.
+pub(crate) fn bind<T: Plain>(fd: impl AsFd, address: &T) -> Result<()> {
+    let length = length_of::<T>();
+    let pointer = std::ptr::from_ref(address).cast();
     // SAFETY: the pointer is valid for `length` bytes.
     match unsafe { libc::bind(fd.as_fd().as_raw_fd(), pointer, length) } {
         0 => Ok(()),
         _ => Err(last_error("bind")),
     }
+}
+
+/// Frames wait in a ring, not for the socket's buffer.
+pub(crate) fn enlarge_send_buffer(socket: impl AsFd, bytes: u32) -> Result<()> {
+    let bytes = c_int::try_from(bytes).unwrap_or(c_int::MAX);
+    set_option(&socket, libc::SOL_SOCKET, libc::SO_SNDBUFFORCE, &bytes)
+        .or_else(|_| set_option(&socket, libc::SOL_SOCKET, libc::SO_SNDBUF, &bytes))
+}
+
+/// Has a packet socket know an interface, and receive nothing.
+pub(crate) fn watch_interface(fd: impl AsFd, ifindex: c_int) -> Result<()> {
+    bind(fd, &libc::sockaddr_ll { sll_protocol: 0, ..packet_address(ifindex) })
+}
+
+/// Has an interface take in all frames, as long as this packet socket is open.
+pub(crate) fn receive_all(fd: impl AsFd, ifindex: c_int) -> Result<()> {
+    #[expect(clippy::cast_possible_truncation, reason = "the constant is 1")]
+    let kind = libc::PACKET_MR_PROMISC as u16;
+    let request = libc::packet_mreq { mr_ifindex: ifindex, mr_type: kind, mr_alen: 0, mr_address: [0; 8] };
+    set_option(fd, libc::SOL_PACKET, libc::PACKET_ADD_MEMBERSHIP, &request)
 }
 
 /// The interface that a packet socket is bound to. Not positive: that is gone.
@@ -159,6 +183,11 @@ impl Interface {
         Ok(known(found, libc::ENODEV)?.then_some(Self(request.ifr_name)))
     }
 
+    /// The one of this name.
+    pub(crate) fn named(name: &str) -> Self {
+        Self(named(name))
+    }
+
     /// The one of a TAP device. None: that is gone.
     pub(crate) fn of_tap(tap: impl AsFd) -> Result<Option<Self>> {
         let mut request = request_for(named(""));
@@ -197,7 +226,7 @@ impl Interface {
     }
 
     /// A command with a number (`struct ethtool_value`).
-    fn ethtool(self, fd: impl AsFd, value: &mut [u32; 2]) -> Result<()> {
+    pub(crate) fn ethtool(self, fd: impl AsFd, value: &mut [u32; 2]) -> Result<()> {
         let mut request = request_for(self.0);
         request.ifr_ifru.ifru_data = value.as_mut_ptr().cast();
         let done = interface_request(fd, libc::SIOCETHTOOL, "SIOCETHTOOL", &mut request);

@@ -1,7 +1,7 @@
 //! A driver process that is killed again and again while frames go both ways, against a peer that counts them.
 //!
 //! `PPVMM_NIC_KILLS` sets the number of kills, `PPVMM_NIC_RATE` the frames per second and direction,
-//! `PPVMM_NIC_SPEC` the network card (`packet:near,…` or `tap:tap0,…`), and `PPVMM_NIC_AHEAD` how many frames its ring is sure to hold.
+//! `PPVMM_NIC_SPEC` the network card (`packet:near,…`, `xdp:near,…` or `tap:tap0,…`), and `PPVMM_NIC_AHEAD` how many frames its ring is sure to hold.
 
 #![allow(unsafe_code, reason = "system calls of the test bed")]
 #![allow(clippy::unwrap_used, reason = "a test fails by a panic")]
@@ -13,7 +13,9 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use common::{Driver, Ledger, Peer, Stand, enter_namespace, frame_of, ip, wait_until_up};
+use common::{
+    Driver, Ledger, Peer, Stand, enter_namespace, enter_namespace_with_xdp, frame_of, ip, wait_until_up,
+};
 use lane::DriverState;
 
 /// Most frames that the peer is ahead of the shadow by default: fewer than the kernel's ring holds, however long a
@@ -85,13 +87,24 @@ impl Killer {
 
 #[test]
 fn kills_lose_nothing() {
-    if !enter_namespace() {
-        return;
+    if enter_namespace() {
+        kill_drivers_of(
+            &std::env::var("PPVMM_NIC_SPEC").unwrap_or_else(|_| "packet:near,rx=32768".to_owned()),
+        );
     }
+}
+
+#[test]
+fn kills_lose_nothing_over_xdp() {
+    if enter_namespace_with_xdp() {
+        kill_drivers_of("xdp:near,rx=32768");
+    }
+}
+
+fn kill_drivers_of(spec: &str) {
     let kills = setting("PPVMM_NIC_KILLS", 100);
     let rate = setting("PPVMM_NIC_RATE", 20_000);
-    let spec = std::env::var("PPVMM_NIC_SPEC").unwrap_or_else(|_| "packet:near,rx=32768".to_owned());
-    let mut stand = Stand::new(&spec, 8192);
+    let mut stand = Stand::new(spec, 8192);
     let stop = Arc::new(AtomicBool::new(false));
     let taken = Arc::new(AtomicU64::new(0));
     let tap = spec.starts_with("tap:");
@@ -130,7 +143,7 @@ fn kills_lose_nothing() {
     let there = receiver.thread.join().unwrap();
     killer.outages.sort();
     let at = |share: usize| killer.outages[killer.outages.len() * share / 100];
-    println!(
+    eprintln!(
         "{spec}: {kills} kills in {seconds:.1} s; tx {tx} frames ({:.0}/s), rx {from_there} ({:.0}/s); \
          kill to running p50 {:?} p99 {:?}",
         tx as f64 / seconds,
@@ -138,7 +151,7 @@ fn kills_lose_nothing() {
         at(50),
         at(99)
     );
-    println!(
+    eprintln!(
         "lost {} and {}, doubled {} and {}, reordered {} and {}",
         there.lost(tx),
         here.lost(from_there),

@@ -25,13 +25,6 @@ fn stand(spec: &str) -> Option<Stand> {
     Some(stand)
 }
 
-fn drain(peer: &Peer, ledger: &mut Ledger) {
-    let mut bytes = [0; 70_000];
-    while let Some(frame) = peer.receive(&mut bytes) {
-        ledger.take(frame);
-    }
-}
-
 #[test]
 fn frames_go_both_ways() {
     for spec in ["tap:tap0", "tap:tap0,offload"] {
@@ -54,12 +47,12 @@ fn frames_go_both_ways() {
             port.transmit(&mut tx).unwrap();
             port.receive(&mut rx).unwrap();
             stand.receive(&mut here);
-            drain(&peer, &mut there);
+            peer.drain(&mut there);
         }
         wait_for("all frames", || {
             port.receive(&mut rx).unwrap();
             stand.receive(&mut here);
-            drain(&peer, &mut there);
+            peer.drain(&mut there);
             there.received == FRAMES && here.received == FRAMES
         });
         there.assert_perfect(FRAMES, spec);
@@ -115,12 +108,12 @@ fn every_place_to_die_at() {
                 lives += 1;
                 driver = stand.driver(None);
             }
-            drain(&peer, &mut there);
+            peer.drain(&mut there);
             stand.receive(&mut here);
             there.received == FRAMES && here.received + lost == FRAMES && lives == 2
         });
         drop(driver);
-        drain(&peer, &mut there);
+        peer.drain(&mut there);
         assert_eq!(
             (there.lost(FRAMES), there.duplicates, there.reordered, there.damaged),
             (0, doubled, 0, 0)

@@ -39,7 +39,8 @@ enum RoleArgs {
 
 #[derive(Args)]
 struct KeeperArgs {
-    /// A network card: packet:INTERFACE, with options as in packet:eth0,rx=1024,mtu=9000. Can be given again
+    /// A network card: packet:INTERFACE, xdp:INTERFACE or tap:INTERFACE, with options as in packet:eth0,rx=1024,mtu=9000 or
+    /// xdp:eth0,mode=native,zerocopy=on. Can be given again
     #[arg(long = "nic", value_name = "NIC")]
     nics: Vec<NicSpec>,
     /// Drivers can be told to misbehave

@@ -36,6 +36,19 @@ impl Veth {
         Ok(veth)
     }
 
+    /// A TAP device, whose other end is the interface itself.
+    ///
+    /// # Errors
+    /// [`Error::Ip`].
+    pub fn create_tap() -> Result<Self> {
+        let name = format!("pcn{}t", std::process::id() % 100_000);
+        ip(&["tuntap", "add", "dev", &name, "mode", "tap"])?;
+        let tap = Self { ours: name.clone(), theirs: name };
+        let _ = std::fs::write(format!("/proc/sys/net/ipv6/conf/{}/disable_ipv6", tap.ours), "1");
+        ip(&["link", "set", "dev", &tap.ours, "up"])?;
+        Ok(tap)
+    }
+
     /// Switches the first end off or on: neither end has a carrier without it.
     ///
     /// # Errors

@@ -32,10 +32,10 @@ impl PacketHeld {
         set(libc::PACKET_IGNORE_OUTGOING, 1)?;
         set(libc::PACKET_QDISC_BYPASS, c_int::from(spec.bypass))?;
         set(libc::PACKET_VNET_HDR, c_int::from(spec.offload))?;
-        enlarge_send_buffer(&socket)?;
+        sys::enlarge_send_buffer(&socket, SEND_BUFFER_BYTES)?;
         sys::set_option(&socket, libc::SOL_PACKET, libc::PACKET_RX_RING, &rx.request())?;
         sys::set_option(&socket, libc::SOL_PACKET, libc::PACKET_TX_RING, &tx.request())?;
-        receive_all(&socket, ifindex)?;
+        sys::receive_all(&socket, ifindex)?;
         sys::bind_packet(&socket, ifindex)?;
         if !spec.offload
             && let Some(interface) = sys::Interface::bound(&socket)?
@@ -66,18 +66,4 @@ impl AsFd for PacketHeld {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.socket.as_fd()
     }
-}
-
-/// Frames wait in the ring, not for the socket's buffer.
-fn enlarge_send_buffer(socket: &OwnedFd) -> Result<()> {
-    let bytes = c_int::try_from(SEND_BUFFER_BYTES).unwrap_or(c_int::MAX);
-    sys::set_option(socket, libc::SOL_SOCKET, libc::SO_SNDBUFFORCE, &bytes)
-        .or_else(|_| sys::set_option(socket, libc::SOL_SOCKET, libc::SO_SNDBUF, &bytes))
-}
-
-fn receive_all(socket: &OwnedFd, ifindex: c_int) -> Result<()> {
-    #[expect(clippy::cast_possible_truncation, reason = "the constant is 1")]
-    let kind = libc::PACKET_MR_PROMISC as u16;
-    let request = libc::packet_mreq { mr_ifindex: ifindex, mr_type: kind, mr_alen: 0, mr_address: [0; 8] };
-    sys::set_option(socket, libc::SOL_PACKET, libc::PACKET_ADD_MEMBERSHIP, &request)
 }

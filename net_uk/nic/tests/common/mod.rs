@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 
 use hypervisor::Region;
 use lane::{Consumer, FrameMeta, Lane, Producer};
-use nic::{Held, NicSpec};
+use nic::{Held, NicError, NicSpec};
 
 pub const ETHERTYPE: [u8; 2] = [0x88, 0xb5];
 const HEADER_BYTES: usize = 14;
@@ -36,6 +36,21 @@ pub fn enter_namespace() -> bool {
     wait_until_up("near");
     wait_until_up("far");
     true
+}
+
+/// As [`enter_namespace`]. False also where the kernel has no `AF_XDP`.
+pub fn enter_namespace_with_xdp() -> bool {
+    if !enter_namespace() {
+        return false;
+    }
+    match Held::open(&NicSpec::xdp("near")) {
+        Ok(_) => true,
+        Err(NicError::Xdp { what, .. }) => {
+            eprintln!("SKIPPED: no AF_XDP here: {what}");
+            false
+        }
+        Err(error) => panic!("{error}"),
+    }
 }
 
 /// Until its queue is set up, an interface swallows frames.
@@ -63,6 +78,12 @@ pub fn run(program: &str, words: &str) -> bool {
 pub fn without_checksums(interface: &str) {
     const ETHTOOL_STXCSUM: u32 = 0x17;
     ethtool(interface, ETHTOOL_STXCSUM, 0);
+}
+
+/// Has the kernel put VLAN tags into frames before they reach an interface.
+pub fn without_tags(interface: &str) {
+    const ETHTOOL_SFLAGS: u32 = 0x26;
+    ethtool(interface, ETHTOOL_SFLAGS, 0);
 }
 
 /// A command of ethtool with a number; gives the number that it leaves.
@@ -183,6 +204,18 @@ impl Peer {
         Self { socket }
     }
 
+    /// One whose frames go over the interface's queue with the number of the processor that sends.
+    pub fn by_processor(interface: &str) -> Self {
+        let peer = Self::new(interface);
+        let value: libc::c_int = 1;
+        let pointer = (&raw const value).cast();
+        let (fd, name) = (peer.socket.as_raw_fd(), libc::PACKET_QDISC_BYPASS);
+        // SAFETY: the pointer is valid for four bytes.
+        let set = unsafe { libc::setsockopt(fd, libc::SOL_PACKET, name, pointer, 4) };
+        assert_eq!(set, 0);
+        peer
+    }
+
     pub fn send(&self, frame: &[u8]) {
         loop {
             // SAFETY: the pointer is valid for the length of the frame.
@@ -194,6 +227,14 @@ impl Peer {
             let error = std::io::Error::last_os_error();
             assert_eq!(error.raw_os_error(), Some(libc::ENOBUFS), "{error}");
             std::thread::sleep(Duration::from_micros(50));
+        }
+    }
+
+    /// Takes all frames that came.
+    pub fn drain(&self, ledger: &mut Ledger) {
+        let mut bytes = [0; 70_000];
+        while let Some(frame) = self.receive(&mut bytes) {
+            ledger.take(frame);
         }
     }
 
@@ -213,6 +254,8 @@ pub struct Stand {
     pub lane: Lane,
     pub tx: Producer,
     pub rx: Consumer,
+    /// Where frames came from.
+    pub sources: HashSet<u16>,
 }
 
 impl Stand {
@@ -222,7 +265,7 @@ impl Stand {
         let region = Arc::new(Region::create("lane", Lane::bytes(slots, slots)).unwrap());
         let lane = Lane::create(region, slots, slots).unwrap();
         let (tx, rx) = (lane.tx().producer().unwrap(), lane.rx().consumer().unwrap());
-        Self { held, lane, tx, rx }
+        Self { held, lane, tx, rx, sources: HashSet::new() }
     }
 
     /// Puts frame `seq` into the lane. False: no room.
@@ -234,6 +277,7 @@ impl Stand {
     /// Takes all frames out of the lane.
     pub fn receive(&mut self, ledger: &mut Ledger) {
         while let Some(frame) = self.rx.peek().unwrap() {
+            self.sources.insert(frame.meta().source);
             if !frame.is_void() {
                 ledger.take(&self.rx.bytes_of(&frame));
             }
@@ -242,7 +286,10 @@ impl Stand {
     }
 
     /// Frames for which the kernel's ring had no room, since this was asked last.
-    pub fn dropped(&self) -> u32 {
+    pub fn dropped(&self) -> u64 {
+        if let Held::Xdp(held) = &self.held {
+            return held.fds().into_iter().skip(6).map(dropped_by).sum();
+        }
         let mut stats = libc::tpacket_stats { tp_packets: 0, tp_drops: 0 };
         let mut length = size_of_val(&stats) as u32;
         let fd = self.held.fds()[0].as_raw_fd();
@@ -252,7 +299,7 @@ impl Stand {
             libc::getsockopt(fd, libc::SOL_PACKET, libc::PACKET_STATISTICS, pointer, &raw mut length)
         };
         assert_eq!(got, 0);
-        stats.tp_drops
+        stats.tp_drops.into()
     }
 
     /// Starts a driver process.
@@ -271,6 +318,24 @@ impl Stand {
         }
         Driver(command.spawn().expect("cargo builds the example before the tests"))
     }
+}
+
+/// Frames for which a socket of `AF_XDP` had no room.
+fn dropped_by(socket: std::os::fd::BorrowedFd<'_>) -> u64 {
+    let mut words = [0u64; 6];
+    let mut length = size_of_val(&words) as u32;
+    let (fd, pointer) = (socket.as_raw_fd(), (&raw mut words).cast());
+    // SAFETY: the pointer is valid for `length` bytes.
+    let got = unsafe { libc::getsockopt(fd, libc::SOL_XDP, libc::XDP_STATISTICS, pointer, &raw mut length) };
+    assert_eq!(got, 0);
+    words[0] + words[3]
+}
+
+/// Has this thread run on one processor only.
+pub fn run_on(processor: usize) {
+    let mut set = rustix::thread::CpuSet::new();
+    set.set(processor);
+    rustix::thread::sched_setaffinity(None, &set).unwrap();
 }
 
 fn driver_program() -> std::path::PathBuf {

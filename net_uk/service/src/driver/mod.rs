@@ -157,7 +157,8 @@ impl Driver {
         self.words.count_poll();
         // What cannot be sent stays in the lane, and fills no ring of a device that may never come back.
         let sent = if self.kick == Kick::Down { Done::default() } else { self.nic.transmit(&mut self.tx)? };
-        if sent.taken() > 0 || self.kick != Kick::Clear {
+        // A device without room may have taken everything and not given its room back.
+        if sent.taken() > 0 || sent.blocked || self.kick != Kick::Clear {
             self.kick = self.nic.kick()?;
         }
         let device = match self.kick {

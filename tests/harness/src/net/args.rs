@@ -39,6 +39,9 @@ pub struct NetArgs {
     /// the places around its commits). Of both: flip (a bit in the memory that it shares with others).
     #[arg(long, value_delimiter = ',')]
     pub deeds: Vec<String>,
+    /// How the backend reaches its network card. A TAP device may cost or double one frame for each fault; the others none.
+    #[arg(long, value_enum, default_value_t = NicDriver::Packet)]
+    pub driver: NicDriver,
     /// Guests that misbehave beside the others, each in one way: never-take, corrupt-indices, random-ring, post-nothing,
     /// event-storm, huge-chains. They must cost nobody a frame and cause no restart.
     #[arg(long, value_delimiter = ',')]
@@ -61,4 +64,31 @@ pub enum NetTarget {
     Driver,
     /// The backend that guests see.
     Shadow,
+}
+
+/// A kind of network card.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub enum NicDriver {
+    /// A packet socket.
+    Packet,
+    /// AF_XDP.
+    Xdp,
+    /// A TAP device.
+    Tap,
+}
+
+impl NicDriver {
+    /// As in a specification.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Packet => "packet",
+            Self::Xdp => "xdp",
+            Self::Tap => "tap",
+        }
+    }
+
+    /// Frames that each fault may lose or double.
+    pub fn loses_each(self) -> u64 {
+        u64::from(self == Self::Tap)
+    }
 }

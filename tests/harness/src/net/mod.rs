@@ -45,8 +45,8 @@ pub fn run(args: &NetArgs) -> anyhow::Result<NetReport> {
     let seed = args.seed.unwrap_or_else(|| fastrand::u64(..));
     let mut rng = fastrand::Rng::with_seed(seed);
     let stand = Stand::start(&[]);
-    let veth = Veth::create().context("a pair of virtual interfaces (root is needed)")?;
-    let mut backend = start_keeper(&stand, &veth, args.guests)?;
+    let veth = stand::create_wire(args.driver).context("a pair of virtual interfaces (root is needed)")?;
+    let mut backend = start_keeper(&stand, &veth, args)?;
     let mut guests = Guests::start(&stand, args, &veth)?;
     let peer = Peer::start(&veth, args, &guests)?;
     wait_until("frames of all guests", || guests.all_connected() && peer.hears_from_all())?;
@@ -72,7 +72,7 @@ pub fn run(args: &NetArgs) -> anyhow::Result<NetReport> {
     let counts = backend.counts()?;
     let peer = peer.end()?;
     let guests = guests.end()?;
-    Ok(NetReport::of(seed, seconds, &outcomes, calm, &guests, &peer, &counts))
+    Ok(NetReport::of(seed, seconds, &outcomes, calm, &guests, &peer, &counts, args.driver.loses_each()))
 }
 
 /// One fault, and the wait until frames flow both ways again.

@@ -10,7 +10,7 @@ use net_stand::{
 use sim_guest::net::Mac;
 use tests::{Stand, binary};
 
-use super::args::NetArgs;
+use super::args::{NetArgs, NicDriver};
 use super::faults::Fault;
 use crate::faults::send;
 
@@ -21,17 +21,22 @@ const PEER_SLOTS: u32 = 8192;
 /// The peer looks this often.
 const PEER_LOOK: Duration = Duration::from_micros(100);
 
+/// Makes what a kind of network card needs.
+pub fn create_wire(driver: NicDriver) -> net_stand::Result<Veth> {
+    if driver == NicDriver::Tap { Veth::create_tap() } else { Veth::create() }
+}
+
 /// Starts the backend with one network card.
-pub fn start_keeper(stand: &Stand, veth: &Veth, guests: u16) -> anyhow::Result<Keeper> {
+pub fn start_keeper(stand: &Stand, veth: &Veth, args: &NetArgs) -> anyhow::Result<Keeper> {
     let hv_socket = stand.rundir().join("ppvmm-hv.sock");
     Ok(Keeper::start(KeeperOptions {
         program: &binary("net_uk"),
         hv_socket: &hv_socket,
         store: &stand.socket(),
-        nic: &format!("packet:{}", veth.ours()),
+        nic: &format!("{}:{}", args.driver.name(), veth.ours()),
         log: &stand.rundir().join("net_uk.log"),
         injection: true,
-        guests,
+        guests: args.guests,
     })?)
 }
 
