@@ -85,7 +85,7 @@ impl Held {
     pub fn handed(&self, lane: &Lane) -> Result<[Option<u32>; 2]> {
         match self {
             Self::Packet(held) => held.handed(lane),
-            Self::Tap(_) => Ok([None; 2]),
+            Self::Tap(_) | Self::Xdp(_) => Ok([None; 2]),
         }
     }
 
