@@ -24,6 +24,7 @@ main() {
   must 'store answers' start_store "$store"
   must 'dom0 set up' start_dom0_services
   must 'two NICs on a wire, the peer behind one of them' wire
+  item 'vif-ppvmm: refuses an interface that nobody serves' script_refuses
   must 'net_uk serves' start_net_uk "packet:eth0,$option_nic"
   for guest in "${guests[@]}"; do through_net_uk "$guest"; done
   item 'net_uk: told to stop, stops' stop_net_uk
