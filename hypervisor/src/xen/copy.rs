@@ -79,7 +79,8 @@ mod tests {
     fn a_copy_is_told_as_linux_expects_it() {
         let region = Region::create("copies", PAGE_BYTES).unwrap();
         let ours = (region.pointer(64, 1514).as_ptr() as u64).to_ne_bytes();
-        let theirs = if cfg!(target_endian = "little") { [1, 2, 3, 4, 5, 6, 7, 0] } else { [4, 3, 2, 1, 6, 5, 0, 7] };
+        let theirs =
+            if cfg!(target_endian = "little") { [1, 2, 3, 4, 5, 6, 7, 0] } else { [4, 3, 2, 1, 6, 5, 0, 7] };
         let from = segment(DomId(7), &copy(&region, CopyDirection::FromGuest));
         assert_eq!((from.source, from.destination, from.flags), (theirs, ours, 1));
         let to = segment(DomId(7), &copy(&region, CopyDirection::ToGuest));

@@ -236,7 +236,9 @@ fn frames_that_waited_for_a_device_that_is_gone_go_over_the_next_one() {
         assert!((40..60).contains(&handed), "{handed}");
         assert_eq!(port.kick().unwrap(), Kick::Down);
         drop(port);
-        assert!(ip("link add near type veth peer name far") && ip("link set near up") && ip("link set far up"));
+        assert!(
+            ip("link add near type veth peer name far") && ip("link set near up") && ip("link set far up")
+        );
         common::wait_until_up("near");
         common::wait_until_up("far");
         let peer = Peer::new("far");

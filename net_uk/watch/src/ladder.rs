@@ -23,9 +23,7 @@ mod types;
 pub use types::{Action, Attempt, Incarnation, Input, NicId, Part, Report, ReportKind, Rung};
 
 use crate::detector::{Cause, DeviceReport};
-use crate::limits::{
-    KILL_AGAIN_MAX_NS, KILL_AGAIN_NS, KILLS_REPORTED, NICS_MAX, RESET_BOUND_NS,
-};
+use crate::limits::{KILL_AGAIN_MAX_NS, KILL_AGAIN_NS, KILLS_REPORTED, NICS_MAX, RESET_BOUND_NS};
 use crate::{Result, TimeNs, WatchError};
 use device::Remedy;
 use everything::Everything;

@@ -14,7 +14,12 @@ use crate::limits::SOURCES;
 use crate::state::{QueueRecord, VifRecord};
 
 impl Shadow {
-    pub(super) fn connect(&mut self, key: DeviceKey, config: &FrontendConfig, mac: [u8; 6]) -> Result<(), Error> {
+    pub(super) fn connect(
+        &mut self,
+        key: DeviceKey,
+        config: &FrontendConfig,
+        mac: [u8; 6],
+    ) -> Result<(), Error> {
         if self.devices.contains_key(&key) {
             return Ok(());
         }
