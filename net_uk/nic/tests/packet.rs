@@ -11,6 +11,7 @@ use nic::packet::PacketPort;
 use nic::{Held, Kick, Link, Nic, NicError, Step};
 
 const ETHTOOL_GGRO: u32 = 0x2b;
+const ETHTOOL_SGRO: u32 = 0x2c;
 
 fn port_of(stand: &Stand) -> (PacketPort, lane::Consumer, lane::Producer) {
     let (mut tx, mut rx) = (stand.lane.tx().consumer().unwrap(), stand.lane.rx().producer().unwrap());
@@ -252,6 +253,22 @@ fn frames_that_waited_for_a_device_that_is_gone_go_over_the_next_one() {
     }
 }
 
+/// It found frames of every length too long for a device without any, and dropped them.
+#[test]
+fn a_driver_that_begins_without_its_device_leaves_all_in_the_lane() {
+    if !enter_namespace() {
+        return;
+    }
+    let mut stand = Stand::new("packet:near", 64);
+    let (port, _tx, _rx) = port_of(&stand);
+    drop(port);
+    assert!(ip("link del near") && stand.send(0));
+    let (mut port, mut tx, _rx) = port_of(&stand);
+    assert_eq!(port.transmit(&mut tx).unwrap().taken(), 0);
+    assert_eq!(port.kick().unwrap(), Kick::Down);
+    assert!(tx.peek().unwrap().is_some());
+}
+
 /// Or else whoever waits for its frames would be woken up for ever.
 #[test]
 fn a_device_that_is_gone_wakes_nobody_once_it_was_looked_at() {
@@ -326,7 +343,8 @@ fn the_kernel_joins_frames_only_for_offload() {
         return;
     }
     let joins = || common::ethtool("near", ETHTOOL_GGRO, 0) != 0;
-    assert!(joins(), "it does before");
+    common::ethtool("near", ETHTOOL_SGRO, 1);
+    assert!(joins());
     let _offload = Stand::new("packet:near,rx=30,tx=30,offload", 64);
     assert!(joins());
     let _plain = Stand::new("packet:near", 64);

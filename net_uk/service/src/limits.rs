@@ -68,6 +68,12 @@ pub const SOURCES: u16 = u16::MAX;
 /// How often the keeper looks at everybody while there is work.
 pub const LOOK_PAUSE: Duration = Duration::from_millis(1);
 
+/// A look is followed by a pause of at least so many times what it took.
+pub const LOOK_REST: u32 = 9;
+
+/// Longest pause between two looks while there is work.
+pub const LOOK_PAUSE_MAX: Duration = Duration::from_millis(20);
+
 /// How long there has to be no work before the keeper sleeps.
 pub const IDLE_AFTER: Duration = Duration::from_millis(50);
 

@@ -23,9 +23,7 @@ mod types;
 pub use types::{Action, Attempt, Incarnation, Input, NicId, Part, Report, ReportKind, Rung};
 
 use crate::detector::{Cause, DeviceReport};
-use crate::limits::{
-    KILL_AGAIN_MAX_NS, KILL_AGAIN_NS, KILLS_REPORTED, NICS_MAX, READY_BOUND_NS, RESET_BOUND_NS,
-};
+use crate::limits::{KILL_AGAIN_MAX_NS, KILL_AGAIN_NS, KILLS_REPORTED, NICS_MAX, RESET_BOUND_NS};
 use crate::{Result, TimeNs, WatchError};
 use device::Remedy;
 use everything::Everything;
@@ -339,7 +337,7 @@ impl Ladder {
     fn start(&mut self, now: TimeNs, index: usize) {
         let member = &mut self.members[index];
         member.incarnation.0 += 1;
-        member.phase = Phase::Starting { deadline: now.plus_ns(READY_BOUND_NS) };
+        member.phase = Phase::Starting { deadline: now.plus_ns(member.ready_bound_ns()) };
         let (part, incarnation) = (member.part, member.incarnation);
         self.actions.push(Action::Start { part, incarnation });
     }

@@ -108,6 +108,9 @@ pub const PROBE_MAX_NS: u64 = 300_000 * MS;
 /// tells.
 pub const READY_BOUND_NS: u64 = 2_000 * MS;
 
+/// Most that it grows to: it doubles with each failure in a row.
+pub const READY_BOUND_MAX_NS: u64 = 30_000 * MS;
+
 /// Time after which a kill is repeated; it doubles with each repetition.
 pub const KILL_AGAIN_NS: u64 = 100 * MS;
 

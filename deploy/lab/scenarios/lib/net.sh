@@ -104,6 +104,21 @@ net_guest_up() {
   eventually 60 console_has "$1" GUEST-NET || { echo "no GUEST-NET on the console of $1"; return 1; }
 }
 
+# As xl calls it, for a device that is not there.
+script_refuses() {
+  local path=backend/vif/99/0 error
+  if XENBUS_PATH=$path /etc/xen/scripts/vif-ppvmm online type_if=vif; then
+    echo 'the script found nothing wrong'
+    return 1
+  fi
+  error=$(xenstore-read "$path/hotplug-error")
+  XENBUS_PATH=$path /etc/xen/scripts/vif-ppvmm offline type_if=vif
+  [[ -z $(xenstore-list "$path") ]]
+  xenstore-rm backend/vif/99
+  echo "$error"
+  [[ $error == *'is net_uk running?'* ]]
+}
+
 backend_path() {
   echo "/local/domain/0/backend/vif/$1/0"
 }

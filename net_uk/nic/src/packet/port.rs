@@ -143,6 +143,10 @@ pub(super) fn cookie_of(socket: BorrowedFd<'_>) -> Result<u64> {
 
 impl<S: Steps> Nic for PacketPort<S> {
     fn transmit(&mut self, lane: &mut Consumer) -> Result<Done> {
+        if self.interface.is_none() {
+            // It takes none, whatever it is; they wait for its successor.
+            return Ok(Done::default());
+        }
         if let Some(place) = self.rings.tx_place.renewed(lane.committed().frames) {
             self.rings.tx_place = place;
             self.words.set_nic(TX_PLACE_WORD, place.word());

@@ -73,7 +73,9 @@ impl Driver {
             begun.take_first(names::WAKE_SHADOW, "eventfd")?,
         );
         let (mut tx, mut rx) = attach_ends(&lane, &held, &boss, &wake_shadow)?;
-        let nic = held.attach(&mut tx, &mut rx, words.clone())?;
+        let mut nic = held.attach(&mut tx, &mut rx, words.clone())?;
+        // Before anything is handed to it: a device that is gone takes nothing.
+        let kick = nic.kick()?;
         let poller = Poller::new()?;
         poller.add(&boss, BOSS, Interest::READ)?;
         poller.add(&wake_driver, WAKE, Interest::READ)?;
@@ -93,7 +95,7 @@ impl Driver {
             wake_shadow,
             poller,
             interest: Interest::READ,
-            kick: Kick::Congested,
+            kick,
             woken: false,
             fault: None,
             lane,

@@ -23,7 +23,7 @@ use nic::NicSpec;
 
 use crate::error::Error;
 use crate::events::{Event, Events};
-use crate::limits::{IDLE_AFTER, KEEPER_IDLE, LOOK_PAUSE, NICS_MAX};
+use crate::limits::{IDLE_AFTER, KEEPER_IDLE, LOOK_PAUSE, LOOK_PAUSE_MAX, LOOK_REST, NICS_MAX};
 use crate::poller::{Interest, Poller};
 use crate::wire::{Accused, Order, Said};
 use child::{Child, Heard};
@@ -67,6 +67,8 @@ pub struct Keeper {
     /// Since when nobody had anything to do.
     idle_since: Option<TimeNs>,
     looked_at: TimeNs,
+    /// How long the last look took.
+    look_took: Duration,
     stop: std::os::fd::OwnedFd,
     commands: Commands,
 }
@@ -100,6 +102,7 @@ impl Keeper {
             inputs: VecDeque::new(),
             idle_since: None,
             looked_at: TimeNs(0),
+            look_took: Duration::ZERO,
             stop,
             commands: Commands::default(),
         })
@@ -146,7 +149,9 @@ impl Keeper {
         if idle {
             self.kept.fall_asleep(&mut self.poller, NICS)?;
         }
-        let pause = if idle { KEEPER_IDLE } else { LOOK_PAUSE };
+        // On a machine where a look takes long, it is not to take the processor from those that are looked at.
+        let pause =
+            if idle { KEEPER_IDLE } else { LOOK_PAUSE.max(self.look_took * LOOK_REST).min(LOOK_PAUSE_MAX) };
         Ok(due.map_or(pause, |due| due.min(pause)))
     }
 
@@ -319,6 +324,7 @@ impl Keeper {
                 verdicts.push((*part, child.incarnation, since, cause));
             }
         }
+        self.look_took = Duration::from_nanos(self.now().since_ns(now));
         self.idle_since = if worked { None } else { Some(self.idle_since.unwrap_or(now)) };
         for (part, incarnation, since, cause) in verdicts {
             let lasted_us = now.since_ns(since) / 1000;

@@ -4,8 +4,8 @@ use super::device::Device;
 use super::types::{Attempt, Incarnation, Part, Rung};
 use crate::TimeNs;
 use crate::limits::{
-    ALL_STRIKES_MAX, BACKOFF_FIRST_NS, BACKOFF_MAX_NS, PROBE_FIRST_NS, PROBE_MAX_NS, RECENT_SUCCESS_NS,
-    RESET_STRIKES_MAX, RESTART_STRIKES_MAX, STRIKES_FREE, SUCCESS_NS,
+    ALL_STRIKES_MAX, BACKOFF_FIRST_NS, BACKOFF_MAX_NS, PROBE_FIRST_NS, PROBE_MAX_NS, READY_BOUND_MAX_NS,
+    READY_BOUND_NS, RECENT_SUCCESS_NS, RESET_STRIKES_MAX, RESTART_STRIKES_MAX, STRIKES_FREE, SUCCESS_NS,
 };
 
 /// ```text
@@ -158,16 +158,26 @@ impl Member {
     }
 
     fn on_rung(&self, now: TimeNs) -> Plan {
-        let below = match self.rung {
-            Rung::Restart => 0,
-            Rung::ResetDevice => RESTART_STRIKES_MAX,
-            Rung::RestartAll => RESTART_STRIKES_MAX + RESET_STRIKES_MAX,
-        };
-        let at = now.plus_ns(backoff_ns(below + self.strikes));
+        let at = now.plus_ns(backoff_ns(self.failures_below() + self.strikes));
         match self.rung {
             Rung::Restart => Plan::Start { at },
             Rung::ResetDevice => Plan::Reset { at },
             Rung::RestartAll => Plan::All { at },
+        }
+    }
+
+    /// How long it may take to be ready. On a machine that is slow beyond measure a start takes longer than that, and one that
+    /// is cut short as often as it is tried never comes about: each failure in a row doubles it.
+    pub fn ready_bound_ns(&self) -> u64 {
+        let failures = self.failures_below() + self.strikes;
+        (READY_BOUND_NS << failures.min(20)).min(READY_BOUND_MAX_NS)
+    }
+
+    fn failures_below(&self) -> u32 {
+        match self.rung {
+            Rung::Restart => 0,
+            Rung::ResetDevice => RESTART_STRIKES_MAX,
+            Rung::RestartAll => RESTART_STRIKES_MAX + RESET_STRIKES_MAX,
         }
     }
 

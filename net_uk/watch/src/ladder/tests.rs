@@ -319,3 +319,24 @@ fn nics_are_bounded_and_told_apart() {
     let twice = Ladder::new(&[NIC, NIC], TimeNs(0));
     assert!(matches!(twice, Err(WatchError::NicTwice(nic)) if nic == NIC));
 }
+
+/// On a starved machine every start took longer than the bound, and was cut short again and again.
+#[test]
+fn a_start_that_was_cut_short_is_given_twice_as_long_the_next_time() {
+    let mut rig = Rig::running();
+    let mut bounds = vec![];
+    rig.step(Input::Ended { part: DRIVER, incarnation: rig.view(DRIVER).incarnation, cause: KILLED });
+    for _ in 0..6 {
+        assert_eq!(rig.view(DRIVER).state, State::Starting);
+        let (began, incarnation) = (rig.now, rig.view(DRIVER).incarnation);
+        while rig.view(DRIVER).state == State::Starting {
+            rig.after(MS);
+        }
+        bounds.push(rig.now.since_ns(began) / MS);
+        rig.step(Input::Ended { part: DRIVER, incarnation, cause: KILLED });
+        while rig.view(DRIVER).state == State::Down {
+            rig.after(MS);
+        }
+    }
+    assert_eq!(bounds, [4_000, 8_000, 16_000, 30_000, 30_000, 30_000]);
+}
