@@ -21,6 +21,7 @@ use tests::Stand;
 pub use args::NetArgs;
 use faults::{Deed, Fault, Outcome};
 use net_stand::{Keeper, Veth};
+use report::Course;
 pub use report::NetReport;
 use rustix::process::Signal;
 use stand::{Guests, Peer, harm, start_keeper};
@@ -72,7 +73,8 @@ pub fn run(args: &NetArgs) -> anyhow::Result<NetReport> {
     let counts = backend.counts()?;
     let peer = peer.end()?;
     let guests = guests.end()?;
-    Ok(NetReport::of(seed, seconds, &outcomes, calm, &guests, &peer, &counts, args.driver.loses_each()))
+    let course = Course { seed, seconds, calm, loses_each: args.driver.loses_each() };
+    Ok(NetReport::of(&course, &outcomes, &guests, &peer, &counts))
 }
 
 /// One fault, and the wait until frames flow both ways again.

@@ -62,18 +62,29 @@ pub struct NetReport {
     pub passed: bool,
 }
 
+/// What a run was like.
+#[derive(Clone, Copy, Debug)]
+pub struct Course {
+    /// Its seed.
+    pub seed: u64,
+    /// How long faults were injected.
+    pub seconds: f64,
+    /// The time without faults after them.
+    pub calm: Calm,
+    /// Frames that each fault may lose.
+    pub loses_each: u64,
+}
+
 impl NetReport {
-    /// Of all accounts. `loses_each`: frames that each fault may lose.
+    /// Of all accounts.
     pub fn of(
-        seed: u64,
-        seconds: f64,
+        course: &Course,
         outcomes: &[Outcome],
-        calm: Calm,
         guests: &[GuestReport],
         peer: &EndpointReport,
         counts: &Counts,
-        loses_each: u64,
     ) -> Self {
+        let Course { seed, seconds, calm, loses_each } = *course;
         let sum = |of: fn(&GuestReport) -> u64| guests.iter().map(of).sum::<u64>();
         // Frames of hostile guests are nobody's.
         let own = |flow: &&FlowReport| (1..=guests.len() as u64).contains(&flow.flow);
