@@ -10,6 +10,7 @@ mod engine;
 pub mod limits;
 mod link;
 mod message;
+pub mod proc;
 mod tether;
 
 pub use engine::{Engine, EngineHealth, EngineMember, EngineWarning};
