@@ -1,6 +1,8 @@
 //! Commands on the keeper's standard input, one in a line: `counts`, and if faults are allowed `inject driver.0 livelock`.
 
+use std::fs::File;
 use std::io::Read;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::str::FromStr;
 
 use net_watch::ladder::{NicId, Part};
@@ -40,17 +42,24 @@ fn parse_part(name: &str) -> Result<Part, String> {
     }
 }
 
-/// What was read and makes no line yet.
-#[derive(Debug, Default)]
+/// Where commands come from.
+#[derive(Debug)]
 pub struct Commands {
+    source: File,
+    /// What was read and makes no line yet.
     input: Vec<u8>,
 }
 
 impl Commands {
+    /// From this descriptor. What an earlier keeper had read of it is gone: whoever asked asks again.
+    pub fn new(source: OwnedFd) -> Self {
+        Self { source: File::from(source), input: vec![] }
+    }
+
     /// Reads what is there; `None` at its end.
     pub fn read(&mut self) -> Option<Vec<Result<Command, String>>> {
         let mut bytes = [0; COMMAND_BYTES_MAX];
-        match std::io::stdin().lock().read(&mut bytes) {
+        match (&self.source).read(&mut bytes) {
             Ok(0) | Err(_) => return None,
             Ok(length) => self.input.extend(&bytes[..length]),
         }
@@ -64,6 +73,12 @@ impl Commands {
             commands.push(Err("the line is too long".to_owned()));
         }
         Some(commands)
+    }
+}
+
+impl AsFd for Commands {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.source.as_fd()
     }
 }
 
