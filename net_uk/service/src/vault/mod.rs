@@ -265,7 +265,7 @@ impl Vault {
     fn look(&mut self, now: TimeNs, gap_ns: u64) -> Result<Option<u8>, Error> {
         let Some(keeper) = &mut self.keeper else { return Ok(None) };
         if keeper.process.is_gone() {
-            return self.keeper_gone(now);
+            return self.keeper_gone();
         }
         if !keeper.process.condemned && self.stopping.is_none() {
             self.judge(now, gap_ns);
@@ -289,7 +289,9 @@ impl Vault {
         keeper.process.kill();
     }
 
-    fn keeper_gone(&mut self, now: TimeNs) -> Result<Option<u8>, Error> {
+    fn keeper_gone(&mut self) -> Result<Option<u8>, Error> {
+        // Looked up again: it may have died after this turn of the loop had begun, and must not be said to have died before.
+        let now = now();
         self.reap();
         // All that it sent before its end.
         self.hear(now)?;
