@@ -90,6 +90,9 @@ pub enum Error {
         /// The reason.
         source: rustix::io::Errno,
     },
+    /// gRPC cannot be served.
+    #[error("gRPC: {0}")]
+    Rpc(String),
     /// The store refused or cannot be reached.
     #[error("the store: {0}")]
     Store(#[from] std::io::Error),

@@ -13,6 +13,7 @@ pub mod keeper;
 pub mod limits;
 mod poller;
 mod process;
+mod rpc;
 pub mod shadow;
 pub mod state;
 pub mod vault;

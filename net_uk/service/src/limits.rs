@@ -161,3 +161,21 @@ pub const ORPHANS_LOOK: Duration = Duration::from_millis(5);
 
 /// Bytes of the reason for which a vault kills a keeper; the rest is cut off.
 pub const CONDEMNED_BYTES_MAX: usize = 128;
+
+/// Requests of the gRPC side that wait for the keeper.
+pub const RPC_ASKS_MAX: usize = 16;
+
+/// Readers of events at once.
+pub const RPC_FOLLOWERS_MAX: usize = 16;
+
+/// Events that wait for one reader; others stay in the journal.
+pub const RPC_EVENTS_QUEUED: usize = 64;
+
+/// Bytes of a request.
+pub const RPC_REQUEST_BYTES_MAX: usize = 4096;
+
+/// How long a keeper may take to harm a process.
+pub const RPC_INJECT_WAIT: Duration = Duration::from_secs(2);
+
+/// Names of events that are counted apart.
+pub const METRIC_KINDS_MAX: usize = 64;

@@ -63,6 +63,9 @@ struct KeeperArgs {
     /// The store's socket, if it is not the usual one
     #[arg(long, value_name = "PATH")]
     store: Option<PathBuf>,
+    /// Where status, events, metrics and health are served; default: net_uk.sock in the run directory
+    #[arg(long, value_name = "SOCKET")]
+    listen: Option<PathBuf>,
     /// Where its locks are, and the stand-in's socket if nothing else is said
     #[arg(long, env = "PPVMM_RUNDIR", value_name = "PATH", default_value = "/run/ppvmm")]
     rundir: PathBuf,
@@ -164,6 +167,7 @@ impl KeeperArgs {
             store: self.store,
             injection: self.enable_injection,
             format,
+            listen: self.listen.unwrap_or_else(|| self.rundir.join(api::NET_SOCKET_NAME)),
             arguments,
         }
     }

@@ -63,7 +63,12 @@ impl Watched {
 
     /// Kills it. Its end is told by the descriptor.
     pub fn kill(&self) {
-        let _ = rustix::process::pidfd_send_signal(self.pidfd.as_fd(), Signal::KILL);
+        self.signal(Signal::KILL);
+    }
+
+    /// Sends it a signal, if it lives.
+    pub fn signal(&self, signal: Signal) {
+        let _ = rustix::process::pidfd_send_signal(self.pidfd.as_fd(), signal);
     }
 
     /// Waits for its end. False if it did not come in time.

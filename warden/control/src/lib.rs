@@ -9,6 +9,7 @@
 mod engine;
 pub mod limits;
 mod link;
+pub mod listen;
 mod message;
 pub mod proc;
 mod tether;

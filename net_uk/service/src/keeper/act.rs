@@ -141,6 +141,7 @@ impl Keeper {
         self.vaults.deposit(&deposit, &descriptors);
         self.vaults.set_given();
         self.desk.set_deposited(sequence);
+        self.show();
         self.note_processes();
     }
 

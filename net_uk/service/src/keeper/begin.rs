@@ -14,12 +14,13 @@ use super::commands::Commands;
 use super::held::Kept;
 use super::reset::Resets;
 use super::vaults::Vaults;
-use super::{BUSY, COMMANDS, Keeper, Options, RESETS, STOP, VAULT_LINKS, VAULTS_GONE, now};
+use super::{ASKS, BUSY, COMMANDS, Keeper, Options, RESETS, STOP, VAULT_LINKS, VAULTS_GONE, now};
 use crate::desk::{Desk, KeeperLock};
 use crate::error::Error;
 use crate::events::{Event, Events};
 use crate::limits::NICS_MAX;
 use crate::poller::{Interest, Poller};
+use crate::rpc;
 use crate::vault::wire::{Bid, Deposit, Record, Succession, ToKeeper, ToVault, Told};
 use crate::wire::{Named, names, take_named};
 
@@ -84,6 +85,7 @@ impl Keeper {
         let ids: Vec<NicId> =
             (0..options.nics.len()).filter_map(|n| u16::try_from(n).ok().map(NicId)).collect();
         let events = Events::new(desk.journal(), options.format)?;
+        let (window, clerk) = rpc::ends()?;
         let pid = std::process::id();
         let mut keeper = Self {
             ladder: Ladder::resuming(&ids, &memories, now())?,
@@ -95,6 +97,7 @@ impl Keeper {
             resets: Resets::new()?,
             poller: Poller::new()?,
             events,
+            rpc: window,
             inputs: VecDeque::new(),
             idle_since: None,
             looked_at: TimeNs(0),
@@ -115,6 +118,9 @@ impl Keeper {
         keeper.deposit();
         keeper.watch_rest()?;
         keeper.greet_children();
+        if let Err(error) = rpc::start(&keeper.options.listen, keeper.source(), clerk) {
+            keeper.events.tell(Event::about("keeper", "rpc_failed", &error.to_string()));
+        }
         keeper.complete_vaults()?;
         keeper.events.tell(Event::about("keeper", "ready", "").with_pid(pid));
         Ok(keeper)
@@ -187,6 +193,7 @@ impl Keeper {
         self.poller.add(&self.kept.busy, BUSY, Interest::READ)?;
         self.poller.add(&self.stop, STOP, Interest::READ)?;
         self.poller.add(self.resets.wake(), RESETS, Interest::READ)?;
+        self.poller.add(self.rpc.wake(), ASKS, Interest::READ)?;
         // A file or the null device cannot be waited for, and gives no commands.
         let _ = self.poller.add(&self.commands, COMMANDS, Interest::READ);
         Ok(())

@@ -5,8 +5,9 @@ use std::io::Read;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::str::FromStr;
 
-use net_watch::ladder::{NicId, Part};
+use net_watch::ladder::Part;
 
+use super::asks::parse_part;
 use crate::limits::COMMAND_BYTES_MAX;
 
 /// A command.
@@ -26,19 +27,11 @@ impl FromStr for Command {
         match (words.next(), words.next(), words.next()) {
             (Some("counts"), None, None) => Ok(Self::Counts),
             (Some("inject"), Some(part), Some(fault)) => {
-                Ok(Self::Inject(parse_part(part)?, fault.to_owned()))
+                let part = parse_part(part).ok_or_else(|| format!("no such part: {part}"))?;
+                Ok(Self::Inject(part, fault.to_owned()))
             }
             _ => Err(format!("no such command: {line}")),
         }
-    }
-}
-
-fn parse_part(name: &str) -> Result<Part, String> {
-    let bad = || format!("no such part: {name}");
-    match name.strip_prefix("driver.") {
-        None if name == "shadow" => Ok(Part::Shadow),
-        None => Err(bad()),
-        Some(number) => Ok(Part::Driver(NicId(number.parse().map_err(|_| bad())?))),
     }
 }
 
@@ -84,6 +77,8 @@ impl AsFd for Commands {
 
 #[cfg(test)]
 mod tests {
+    use net_watch::ladder::NicId;
+
     use super::*;
 
     #[test]

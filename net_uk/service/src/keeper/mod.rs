@@ -7,6 +7,7 @@
 //! process that was started does nothing until its first order, which it gets only once it is known to them.
 
 mod act;
+mod asks;
 mod begin;
 mod child;
 mod commands;
@@ -33,8 +34,10 @@ use crate::error::Error;
 use crate::events::{Event, Events, Format, monotonic_ns};
 use crate::limits::{IDLE_AFTER, KEEPER_IDLE, LOOK_PAUSE};
 use crate::poller::{Interest, Poller};
+use crate::rpc;
 use crate::vault::wire::{number_of, part_of};
 use crate::wire::{Accused, Order, Said};
+pub(crate) use asks::is_fault;
 pub use begin::run;
 use child::{Child, Heard};
 use commands::Commands;
@@ -46,6 +49,7 @@ const BUSY: u64 = 0;
 const STOP: u64 = 1;
 const COMMANDS: u64 = 2;
 const RESETS: u64 = 3;
+const ASKS: u64 = 4;
 const NICS: u64 = 16;
 const CHILDREN: u64 = 1 << 32;
 const LINKS: u64 = 1 << 33;
@@ -67,6 +71,8 @@ pub struct Options {
     pub injection: bool,
     /// How events are told.
     pub format: Format,
+    /// Where gRPC is served.
+    pub listen: PathBuf,
     /// The arguments that say all that, for vaults.
     pub arguments: Vec<OsString>,
 }
@@ -83,6 +89,7 @@ pub struct Keeper {
     resets: Resets,
     poller: Poller,
     events: Events,
+    rpc: rpc::Window,
     /// Inputs that came up while others were being taken.
     inputs: VecDeque<Input>,
     /// Since when nobody had anything to do.
@@ -124,6 +131,7 @@ impl Keeper {
             self.look(now, gap_ns)?;
             self.look_at_vaults(now, gap_ns);
             self.step(Input::Tick)?;
+            self.rpc.told(self.events.journal().last());
         }
     }
 
@@ -134,6 +142,7 @@ impl Keeper {
             STOP => return Ok(true),
             COMMANDS => self.obey()?,
             RESETS => self.resets_ended()?,
+            ASKS => self.answer(),
             word if word & VAULT_LINKS != 0 => return Ok(self.vaults.hear_stop(number as usize)),
             word if word & VAULTS_GONE != 0 => self.replace_vault(number as usize)?,
             word if word & LINKS != 0 => self.hear(part_of(number))?,
