@@ -5,11 +5,11 @@ use std::path::PathBuf;
 
 use prost::Message;
 
-const PROTO: &str = "proto/ppvmm/v1/ppvmm.proto";
+const PROTOS: [&str; 2] = ["proto/ppvmm/v1/ppvmm.proto", "proto/ppvmm/v1/net.proto"];
 
 fn main() -> Result<(), Box<dyn Error>> {
     let out_dir = PathBuf::from(std::env::var("OUT_DIR")?);
-    let descriptors = protox::compile([PROTO], ["proto"])?;
+    let descriptors = protox::compile(PROTOS, ["proto"])?;
     std::fs::write(out_dir.join("ppvmm_descriptor.bin"), descriptors.encode_to_vec())?;
     tonic_prost_build::configure().compile_fds(descriptors)?;
     Ok(())

@@ -1,4 +1,4 @@
-//! `ppvmm.v1`: the gRPC interface of the warden, generated from `proto/ppvmm/v1/ppvmm.proto`.
+//! `ppvmm.v1`: the gRPC interfaces of the warden and of the network backend, generated from `proto/ppvmm/v1`.
 #![forbid(unsafe_code)]
 
 /// Version 1.
@@ -12,6 +12,9 @@ pub const FILE_DESCRIPTOR_SET: &[u8] = tonic::include_file_descriptor_set!("ppvm
 
 /// Name of the Unix socket of the warden in its run directory.
 pub const SOCKET_NAME: &str = "ppvmm.sock";
+
+/// Name of the Unix socket of the network backend in its run directory.
+pub const NET_SOCKET_NAME: &str = "net_uk.sock";
 
 /// CLOCK_MONOTONIC in microseconds (clock_gettime(2)): the clock of [`v1::Event::clock_us`].
 pub fn clock_us() -> u64 {
@@ -29,8 +32,14 @@ mod tests {
     #[test]
     fn the_descriptor_set_describes_the_service() {
         let set = prost_types::FileDescriptorSet::decode(FILE_DESCRIPTOR_SET).unwrap();
-        let methods: Vec<_> = set.file[0].service[0].method.iter().map(|method| method.name()).collect();
-        assert_eq!(methods, ["Status", "Events", "Metrics", "Inject", "Down"]);
+        let services = set.file.iter().flat_map(|file| &file.service);
+        let methods = |service: &prost_types::ServiceDescriptorProto| {
+            let names: Vec<_> = service.method.iter().map(|method| method.name().to_owned()).collect();
+            (service.name().to_owned(), names.join(" "))
+        };
+        let methods: std::collections::BTreeMap<_, _> = services.map(methods).collect();
+        assert_eq!(methods["Ppvmm"], "Status Events Metrics Inject Down");
+        assert_eq!(methods["Net"], "Status Events Metrics Inject");
     }
 
     #[test]

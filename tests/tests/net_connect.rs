@@ -6,16 +6,19 @@ use std::process::{Child, Command, Stdio};
 use std::sync::mpsc::{Receiver, channel};
 use std::time::Duration;
 
+use rustix::process::{Pid, Signal, kill_process};
 use tests::{Stand, binary};
 
 const WAIT: Duration = Duration::from_secs(20);
 
-/// Killed at the end.
+/// Told to end at its end.
 struct Process(Child);
 
 impl Drop for Process {
     fn drop(&mut self) {
-        let _ = self.0.kill();
+        // Killed, the backend would be started again by those who watch it.
+        let pid = Pid::from_child(&self.0);
+        let _ = kill_process(pid, Signal::TERM);
         let _ = self.0.wait();
     }
 }
@@ -46,8 +49,8 @@ fn wait_for(lines: &Receiver<String>, words: &[&str]) -> Vec<String> {
 
 fn net_uk(stand: &Stand) -> (Process, Receiver<String>) {
     let mut keeper = Command::new(binary("net_uk"))
-        .args(["keeper", "--profile", "local", "--enable-injection", "-o", "json", "--hv-socket"])
-        .arg(stand.rundir().join("ppvmm-hv.sock"))
+        .args(["keeper", "--profile", "local", "--enable-injection", "-o", "json", "--rundir"])
+        .arg(stand.rundir())
         .arg("--store")
         .arg(stand.socket())
         .stdin(Stdio::piped())

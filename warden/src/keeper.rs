@@ -31,9 +31,9 @@ use crate::error::Error;
 use crate::event::Cause;
 use crate::ids::ServiceId;
 use crate::planner::{Action, Fault, Input};
-use crate::proc::Stat;
 use crate::spec::{GroupSpec, ServiceSpec, bind_listener};
 use clients::Clients;
+use control::proc::Stat;
 use snapshots::Snapshots;
 
 struct Child {

@@ -28,7 +28,6 @@ pub mod limits;
 pub mod logging;
 pub mod metrics;
 pub mod planner;
-pub mod proc;
 pub mod pulse;
 mod rate;
 pub mod respawn;

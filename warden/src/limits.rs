@@ -111,9 +111,6 @@ pub const LOG_BYTES: u64 = 128 * 1024 * 1024;
 /// Number of replicas of the store unless it is set.
 pub const REPLICAS_DEFAULT: u32 = 3;
 
-/// Connections that wait for the store's gateway to accept them.
-pub const LISTEN_BACKLOG: i32 = 1_024;
-
 /// Time that open gRPC calls have to end when the warden stops, in milliseconds.
 pub const GRPC_DRAIN_MS: u64 = 500;
 

@@ -111,8 +111,8 @@ mod tests {
     use std::os::unix::fs::PermissionsExt;
 
     use super::*;
-    use crate::proc::Stat;
     use crate::state::ServiceState;
+    use control::proc::Stat;
 
     #[test]
     fn one_process_at_a_time_has_it() {

@@ -3,14 +3,13 @@
 use std::ffi::OsString;
 use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
-use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
 use control::names;
-use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
+use rustix::net::SocketType;
 
 use crate::error::Error;
-use crate::limits::{LISTEN_BACKLOG, LOG_BYTES};
+use crate::limits::LOG_BYTES;
 use crate::rundir::RunDir;
 
 /// How a service is started.
@@ -124,22 +123,12 @@ pub(crate) fn bind_packet_listener(path: &Path) -> Result<OwnedFd, Error> {
 }
 
 fn bind(path: &Path, kind: SocketType) -> Result<OwnedFd, Error> {
-    let failed = |source: rustix::io::Errno| Error::Path { path: path.to_owned(), source: source.into() };
-    // Bound under another name, it takes the place of an old socket at once and with its rights already set.
-    let fresh = path.with_extension(format!("new.{}", std::process::id()));
-    let _ = std::fs::remove_file(&fresh);
-    let socket =
-        rustix::net::socket_with(AddressFamily::UNIX, kind, SocketFlags::CLOEXEC, None).map_err(failed)?;
-    let address = SocketAddrUnix::new(&fresh).map_err(failed)?;
-    rustix::net::bind(&socket, &address).map_err(failed)?;
-    std::fs::set_permissions(&fresh, std::fs::Permissions::from_mode(0o600)).map_err(Error::path(path))?;
-    rustix::net::listen(&socket, LISTEN_BACKLOG).map_err(failed)?;
-    std::fs::rename(&fresh, path).map_err(Error::path(path))?;
-    Ok(socket)
+    control::listen::bind(path, kind).map_err(Error::path(path))
 }
 
 #[cfg(test)]
 mod tests {
+    use std::os::unix::fs::PermissionsExt;
     use std::os::unix::net::UnixStream;
 
     use super::*;

@@ -9,7 +9,7 @@ use prost::Message;
 use sha2::{Digest, Sha256};
 
 use crate::error::Error;
-use crate::proc::{Stat, boot_id};
+use control::proc::{Stat, boot_id};
 
 const NAME: &str = "ppvmm.state";
 const MAGIC: &[u8; 8] = b"PPVMMST1";

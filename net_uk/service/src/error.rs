@@ -1,5 +1,7 @@
 //! Errors.
 
+use std::path::PathBuf;
+
 use control::LinkError;
 
 /// What can go wrong in the service.
@@ -40,6 +42,26 @@ pub enum Error {
         /// The version.
         version: u32,
     },
+    /// Another vault holds more: a keeper that began with less would start processes that run already.
+    #[error("deposit {have} is held, and {newest} is the newest")]
+    Stale {
+        /// The number of what is held.
+        have: u64,
+        /// The number of the newest.
+        newest: u64,
+    },
+    /// Another service has the run directory.
+    #[error("another net_uk runs in {}", rundir.display())]
+    Running {
+        /// The run directory.
+        rundir: PathBuf,
+    },
+    /// Processes of a former service do not end.
+    #[error("processes of a former net_uk in {} do not end", rundir.display())]
+    Orphans {
+        /// The run directory.
+        rundir: PathBuf,
+    },
     /// A bound is reached.
     #[error("no room for another {what}")]
     Full {
@@ -68,6 +90,9 @@ pub enum Error {
         /// The reason.
         source: rustix::io::Errno,
     },
+    /// gRPC cannot be served.
+    #[error("gRPC: {0}")]
+    Rpc(String),
     /// The store refused or cannot be reached.
     #[error("the store: {0}")]
     Store(#[from] std::io::Error),

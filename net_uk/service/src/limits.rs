@@ -102,3 +102,86 @@ pub const COMMAND_BYTES_MAX: usize = 4096;
 
 /// How long frames that came from a device which is gone may wait for room in the lane before its successor is opened.
 pub const OLD_RING_WAIT: Duration = Duration::from_secs(1);
+
+/// Vaults beside a keeper: one of them may die with it.
+pub const VAULTS: usize = 2;
+
+/// Links of a vault to keepers: the present one's, and those over which others hold a copy.
+pub const VAULT_LINKS_MAX: usize = 4;
+
+/// How often a vault looks at a keeper that shows itself alive.
+pub const VAULT_LOOK: Duration = Duration::from_millis(50);
+
+/// How often it looks at one that has not shown itself alive for [`VAULT_DOUBTS`].
+pub const VAULT_LOOK_AGAIN: Duration = Duration::from_millis(5);
+
+/// See [`VAULT_LOOK_AGAIN`]. A keeper that sleeps shows itself each [`KEEPER_IDLE`].
+pub const VAULT_DOUBTS: Duration = Duration::from_millis(200);
+
+/// How long the second vault leaves it to the first to start the next keeper.
+pub const VAULT_YIELD: Duration = Duration::from_millis(100);
+
+/// Pause before the next keeper after one that lived for a short time only; it doubles up to [`KEEPER_AGAIN_MAX`].
+pub const KEEPER_AGAIN_FIRST: Duration = Duration::from_millis(10);
+
+/// See [`KEEPER_AGAIN_FIRST`].
+pub const KEEPER_AGAIN_MAX: Duration = Duration::from_secs(2);
+
+/// A keeper that lived for so long is followed by the next one at once.
+pub const KEEPER_LIVED: Duration = Duration::from_millis(100);
+
+/// How long a keeper may take to stop all, before another one is to do it.
+pub const KEEPER_STOP_WAIT: Duration = Duration::from_secs(15);
+
+/// Keepers that are started to stop all, before that is given up.
+pub const KEEPER_STOPS_MAX: u32 = 3;
+
+/// How often a keeper looks at its vaults.
+pub const VAULTS_LOOK: Duration = Duration::from_millis(20);
+
+/// Events that are kept for the next keeper, and for whoever asks. What is counted of all queues fits in.
+pub const JOURNAL_EVENTS: usize = 1024;
+
+/// Bytes of an event in the journal.
+pub const EVENT_BYTES_MAX: usize = 496;
+
+/// Bytes of the text of an event; the rest is cut off.
+pub const EVENT_TEXT_BYTES_MAX: usize = 400;
+
+/// How long the end waits for events to be written out.
+pub const WRITE_OUT_WAIT: Duration = Duration::from_secs(1);
+
+const _: () = assert!(JOURNAL_EVENTS > VIFS_MAX * QUEUES_MAX + NICS_MAX + 64);
+
+/// How long the end of another service is waited for before a start is refused.
+pub const RUNNING_WAIT: Duration = Duration::from_millis(500);
+
+/// Bytes that are read of what a former service noted of its processes.
+pub const ORPHANS_BYTES_MAX: usize = 4096;
+
+/// How long the end of such processes may take.
+pub const ORPHANS_WAIT: Duration = Duration::from_secs(3);
+
+/// How often is looked whether they ended.
+pub const ORPHANS_LOOK: Duration = Duration::from_millis(5);
+
+/// Bytes of the reason for which a vault kills a keeper; the rest is cut off.
+pub const CONDEMNED_BYTES_MAX: usize = 128;
+
+/// Requests of the gRPC side that wait for the keeper.
+pub const RPC_ASKS_MAX: usize = 16;
+
+/// Readers of events at once.
+pub const RPC_FOLLOWERS_MAX: usize = 16;
+
+/// Events that wait for one reader; others stay in the journal.
+pub const RPC_EVENTS_QUEUED: usize = 64;
+
+/// Bytes of a request.
+pub const RPC_REQUEST_BYTES_MAX: usize = 4096;
+
+/// How long a keeper may take to harm a process.
+pub const RPC_INJECT_WAIT: Duration = Duration::from_secs(2);
+
+/// Names of events that are counted apart.
+pub const METRIC_KINDS_MAX: usize = 64;

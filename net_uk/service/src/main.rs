@@ -1,8 +1,9 @@
 //! The command `net_uk`.
 #![forbid(unsafe_code)]
 
+use std::ffi::OsString;
 use std::os::fd::OwnedFd;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use anyhow::{Context, Result};
@@ -10,8 +11,9 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use hypervisor::{HostSpec, Profile};
 use net_bench::LaneDriver;
 use net_uk::bare::BareDriver;
-use net_uk::events::{Events, Format};
-use net_uk::keeper::{Keeper, Options};
+use net_uk::events::Format;
+use net_uk::keeper::{self, Options};
+use net_uk::vault;
 use nic::NicSpec;
 
 /// A network backend for Xen guests that loses no frame when its NIC driver, or it itself, dies.
@@ -28,7 +30,17 @@ struct Cli {
 #[derive(Subcommand)]
 enum RoleArgs {
     /// Starts and watches all others; tells events on the standard output
+    ///
+    /// This process holds all descriptors, and starts the one that watches; each of both may die, and be replaced, without
+    /// a lost frame. SIGTERM, SIGINT and SIGHUP stop all in order. Commands on the standard input: "counts", and "inject
+    /// PART FAULT" where that was enabled
     Keeper(KeeperArgs),
+    /// Watches; started by a vault
+    #[command(hide = true)]
+    Keep(KeeperArgs),
+    /// Holds all descriptors; started by the keeper
+    #[command(hide = true)]
+    Vault(KeeperArgs),
     /// The backend itself; started by the keeper
     #[command(hide = true)]
     Shadow(HostArgs),
@@ -52,6 +64,12 @@ struct KeeperArgs {
     /// The store's socket, if it is not the usual one
     #[arg(long, value_name = "PATH")]
     store: Option<PathBuf>,
+    /// Where status, events, metrics and health are served; default: net_uk.sock in the run directory
+    #[arg(long, value_name = "SOCKET")]
+    listen: Option<PathBuf>,
+    /// Where its locks are, and the stand-in's socket if nothing else is said
+    #[arg(long, env = "PPVMM_RUNDIR", value_name = "PATH", default_value = "/run/ppvmm")]
+    rundir: PathBuf,
     #[command(flatten)]
     host: HostArgs,
 }
@@ -83,12 +101,12 @@ enum Output {
 }
 
 impl HostArgs {
-    fn spec(&self) -> HostSpec {
+    fn spec(&self, rundir: &Path) -> HostSpec {
         let profile = self.profile.map(|profile| match profile {
             ProfileArg::Xen => Profile::Xen,
             ProfileArg::Local => Profile::Local,
         });
-        let mut spec = HostSpec::detect(profile, &PathBuf::from("/run/ppvmm"));
+        let mut spec = HostSpec::detect(profile, rundir);
         if let Some(socket) = &self.hv_socket {
             spec.local_socket.clone_from(socket);
         }
@@ -105,12 +123,20 @@ fn main() -> Result<ExitCode> {
         .with_env_filter(tracing_subscriber::EnvFilter::from_default_env())
         .with_writer(std::io::stderr)
         .init();
+    // The role is always the first.
+    let arguments: Vec<OsString> = std::env::args_os().skip(2).collect();
     match Cli::parse().role {
-        RoleArgs::Keeper(args) => keep(args),
-        RoleArgs::Shadow(args) => Ok(net_uk::shadow::run(&args.spec())?),
-        RoleArgs::Driver => Ok(net_uk::driver::run()?),
+        RoleArgs::Keeper(args) => {
+            args.check()?;
+            return Ok(vault::run_first(&args.rundir, arguments, stop_signal()?)?.into());
+        }
+        RoleArgs::Vault(_) => return Ok(vault::run_next(arguments, stop_signal()?)?.into()),
+        RoleArgs::Keep(args) => keeper::run(args.options(arguments), stop_signal()?)?,
+        // The keeper says where the stand-in's socket is.
+        RoleArgs::Shadow(args) => net_uk::shadow::run(&args.spec(Path::new("/run/ppvmm")))?,
+        RoleArgs::Driver => net_uk::driver::run()?,
     }
-    .map(|()| ExitCode::SUCCESS)
+    Ok(ExitCode::SUCCESS)
 }
 
 /// For the benchmark: a driver without a shadow.
@@ -124,26 +150,36 @@ fn start_driver(spec: &NicSpec) -> Result<LaneDriver, String> {
     start().map_err(|error| format!("{error:#}"))
 }
 
-fn keep(args: KeeperArgs) -> Result<()> {
-    let format = match args.output {
-        Output::Text => Format::Text,
-        Output::Json => Format::Json,
-    };
-    let options = Options {
-        nics: args.nics,
-        host: args.host.spec(),
-        store: args.store,
-        injection: args.enable_injection,
-    };
-    let stop = stop_signal().context("watch for signals")?;
-    Ok(Keeper::new(options, Events::new(format), stop)?.run()?)
+impl KeeperArgs {
+    fn check(&self) -> Result<()> {
+        let max = net_uk::limits::NICS_MAX;
+        anyhow::ensure!(self.nics.len() <= max, "more than {max} network cards");
+        Ok(())
+    }
+
+    fn options(self, arguments: Vec<OsString>) -> Options {
+        let format = match self.output {
+            Output::Text => Format::Text,
+            Output::Json => Format::Json,
+        };
+        Options {
+            nics: self.nics,
+            host: self.host.spec(&self.rundir),
+            store: self.store,
+            injection: self.enable_injection,
+            format,
+            listen: self.listen.unwrap_or_else(|| self.rundir.join(api::NET_SOCKET_NAME)),
+            arguments,
+        }
+    }
 }
 
-/// Readable after SIGTERM or SIGINT.
+/// Readable after SIGTERM, SIGINT or SIGHUP.
 fn stop_signal() -> Result<OwnedFd> {
     let (reader, writer) = std::io::pipe()?;
-    for signal in [signal_hook::consts::SIGTERM, signal_hook::consts::SIGINT] {
-        signal_hook::low_level::pipe::register(signal, writer.try_clone()?)?;
+    for signal in [signal_hook::consts::SIGTERM, signal_hook::consts::SIGINT, signal_hook::consts::SIGHUP] {
+        let watched = signal_hook::low_level::pipe::register(signal, writer.try_clone()?);
+        watched.context("watch for signals")?;
     }
     Ok(reader.into())
 }

@@ -25,6 +25,20 @@ pub mod names {
     pub const EVTCHN: &str = "evtchn.";
     /// The descriptors of a network card.
     pub const NIC: &str = "nic.";
+    /// What keeper and vaults share.
+    pub const DESK: &str = "desk";
+    /// Where the keeper's commands come from.
+    pub const COMMANDS: &str = "commands";
+    /// In a deposit: the lock of vaults and keepers.
+    pub const LOCK: &str = "lock";
+    /// The lock that all hold as long as they live.
+    pub const PARTS: &str = "parts";
+    /// In a deposit: the descriptors of a network card, with its number and a point behind it.
+    pub const CARD: &str = "card.";
+    /// In a deposit: the keeper's end of the link to a process, with the part's number behind it.
+    pub const LINK: &str = "link.";
+    /// In a deposit: the keeper's end of the link to a vault, with its number behind it.
+    pub const VAULT: &str = "vault.";
 }
 
 /// From the keeper.
@@ -38,7 +52,8 @@ pub struct ToChild {
 /// The kinds of orders.
 #[derive(Clone, PartialEq, Oneof)]
 pub enum Order {
-    /// The first one, with descriptors.
+    /// The first one, with descriptors. Whoever has begun says again that it serves: a keeper that has just taken over knows
+    /// neither whether it began nor whether it serves.
     #[prost(message, tag = "1")]
     Begin(Begin),
     /// Behave as a broken driver would: for tests, and refused unless faults were allowed at the start.
@@ -136,6 +151,9 @@ pub struct Noted {
 #[derive(Debug)]
 pub struct Boss {
     link: Link,
+    gone: bool,
+    /// Held, and nothing else: so whoever starts the service again knows that we live.
+    _alive: Option<OwnedFd>,
 }
 
 /// The first order with its descriptors.
@@ -143,7 +161,26 @@ pub struct Boss {
 pub struct Begun {
     /// The order.
     pub begin: Begin,
-    descriptors: Vec<(String, OwnedFd)>,
+    descriptors: Named,
+}
+
+/// Descriptors by name.
+pub type Named = Vec<(String, OwnedFd)>;
+
+/// Takes a descriptor by name.
+///
+/// # Errors
+/// [`Error::Missing`].
+pub fn take_named(named: &mut Named, name: &str, what: &'static str) -> Result<OwnedFd, Error> {
+    let at = named.iter().position(|(known, _)| known == name).ok_or(Error::Missing { name: what })?;
+    Ok(named.remove(at).1)
+}
+
+/// Takes all whose names begin so, in their order.
+pub fn take_all_named(named: &mut Named, prefix: &str) -> Vec<OwnedFd> {
+    let (taken, left) = named.drain(..).partition::<Vec<_>, _>(|(name, _)| name.starts_with(prefix));
+    *named = left;
+    taken.into_iter().map(|(_, fd)| fd).collect()
 }
 
 impl Boss {
@@ -159,8 +196,9 @@ impl Boss {
             return Err(Error::Missing { name: "first order" });
         };
         link.set_nonblocking(true)?;
-        let descriptors = begin.names.iter().cloned().zip(descriptors).collect();
-        Ok((Self { link }, Begun { begin, descriptors }))
+        let mut descriptors = begin.names.iter().cloned().zip(descriptors).collect();
+        let alive = take_named(&mut descriptors, names::PARTS, "lock").ok();
+        Ok((Self { link, gone: false, _alive: alive }, Begun { begin, descriptors }))
     }
 
     /// The next order, if one is there.
@@ -194,18 +232,20 @@ impl AsFd for Boss {
     }
 }
 
-/// The next order. A keeper that is gone gives none, and is not listened to any more.
+/// The next order. When keeper and vaults are gone there is none, and nobody to listen to.
 ///
 /// # Errors
 /// [`Error::System`].
-pub fn next_order(boss: &mut Option<Boss>, poller: &Poller) -> Result<Option<Order>, Error> {
-    let Some(keeper) = boss else { return Ok(None) };
-    match keeper.order() {
+pub fn next_order(boss: &mut Boss, poller: &Poller) -> Result<Option<Order>, Error> {
+    if boss.gone {
+        return Ok(None);
+    }
+    match boss.order() {
         Ok(order) => Ok(order),
         Err(error) => {
-            tracing::warn!(%error, "the keeper is gone");
-            poller.remove(&*keeper)?;
-            *boss = None;
+            tracing::warn!(%error, "keeper and vaults are gone");
+            poller.remove(&*boss)?;
+            boss.gone = true;
             Ok(None)
         }
     }
@@ -217,9 +257,7 @@ impl Begun {
     /// # Errors
     /// [`Error::Missing`].
     pub fn take(&mut self, name: &str, what: &'static str) -> Result<OwnedFd, Error> {
-        let at = self.descriptors.iter().position(|(known, _)| known == name);
-        let at = at.ok_or(Error::Missing { name: what })?;
-        Ok(self.descriptors.remove(at).1)
+        take_named(&mut self.descriptors, name, what)
     }
 
     /// Takes the first whose name begins so.
@@ -234,9 +272,6 @@ impl Begun {
 
     /// Takes all whose names begin so, in their order.
     pub fn take_all(&mut self, prefix: &str) -> Vec<OwnedFd> {
-        let (taken, left) =
-            self.descriptors.drain(..).partition::<Vec<_>, _>(|(name, _)| name.starts_with(prefix));
-        self.descriptors = left;
-        taken.into_iter().map(|(_, fd)| fd).collect()
+        take_all_named(&mut self.descriptors, prefix)
     }
 }

@@ -16,10 +16,12 @@
 mod device;
 mod everything;
 mod member;
+mod memory;
 #[cfg(test)]
 mod tests;
 mod types;
 
+pub use memory::{Follows, Memory, Stage};
 pub use types::{Action, Attempt, Incarnation, Input, NicId, Part, Report, ReportKind, Rung};
 
 use crate::detector::{Cause, DeviceReport};
@@ -28,17 +30,6 @@ use crate::{Result, TimeNs, WatchError};
 use device::Remedy;
 use everything::Everything;
 use member::{Member, Phase, Plan};
-
-/// A part that an earlier keeper left, or that never ran.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Found {
-    /// Which part.
-    pub part: Part,
-    /// Its last start; 0 if there was none.
-    pub incarnation: Incarnation,
-    /// Whether its process is there.
-    pub alive: bool,
-}
 
 /// What a part does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -89,14 +80,15 @@ impl Ladder {
     /// # Errors
     /// Too many NICs, or one of them twice.
     pub fn new(nics: &[NicId], now: TimeNs) -> Result<Self> {
-        Self::adopting(nics, &[], now)
+        Self::resuming(nics, &[], now)
     }
 
-    /// A plan that takes over what an earlier one left. A reset that the earlier one began must have come to its end.
+    /// A plan that goes on where an earlier keeper's was. A reset that it had begun must have come to its end. Of a process
+    /// that ended meanwhile [`Input::Ended`] is to be told.
     ///
     /// # Errors
     /// Too many NICs, or one of them twice.
-    pub fn adopting(nics: &[NicId], found: &[Found], now: TimeNs) -> Result<Self> {
+    pub fn resuming(nics: &[NicId], memories: &[Memory], now: TimeNs) -> Result<Self> {
         if nics.len() > NICS_MAX {
             return Err(WatchError::TooManyNics { nics: nics.len(), max: NICS_MAX });
         }
@@ -104,13 +96,17 @@ impl Ladder {
             return Err(WatchError::NicTwice(*nic));
         }
         let parts = std::iter::once(Part::Shadow).chain(nics.iter().copied().map(Part::Driver));
-        let member = |part| {
-            let known = found.iter().find(|found| found.part == part);
-            let (incarnation, alive) = known.map_or_else(Default::default, |f| (f.incarnation, f.alive));
-            Member::new(part, incarnation, alive, now)
+        let member = |part| match memories.iter().find(|memory| memory.part == part) {
+            Some(memory) => Member::resume(memory, now),
+            None => Member::new(part, now),
         };
         let members = parts.map(member).collect();
         Ok(Self { members, everything: Everything::default(), actions: Vec::new() })
+    }
+
+    /// What a later keeper must know, the shadow first.
+    pub fn memories(&self) -> Vec<Memory> {
+        self.members.iter().map(Member::remember).collect()
     }
 
     /// Takes one input and tells what to do, in this order.

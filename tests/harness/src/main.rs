@@ -32,7 +32,7 @@ struct Cli {
 enum What {
     /// The xenstore: gateway, leader, followers, warden, and the engine's members.
     Xs(XsArgs),
-    /// The network backend: the NIC's driver and the shadow. Needs root, for a pair of virtual interfaces.
+    /// The network backend: driver, shadow, keeper and vaults. Needs root, for a pair of virtual interfaces.
     Net(net::NetArgs),
 }
 

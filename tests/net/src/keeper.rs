@@ -35,6 +35,8 @@ pub struct KeeperOptions<'a> {
 /// An event of the keeper.
 #[derive(Clone, Debug, Deserialize)]
 pub struct Told {
+    /// Its number, from 1; keepers go on counting.
+    pub number: u64,
     /// When, by `CLOCK_MONOTONIC`.
     pub at_monotonic_ns: u64,
     /// About whom.
@@ -65,9 +67,12 @@ impl Counts {
     }
 }
 
-/// The keeper with all that it starts; told to end with the value.
+/// The first vault with all that it starts; told to end with the value.
 pub struct Keeper {
-    process: Child,
+    first: Child,
+    /// Number of the last event.
+    last: u64,
+    missing: u64,
     commands: ChildStdin,
     news: Receiver<Told>,
     events: Vec<Told>,
@@ -82,9 +87,12 @@ impl Keeper {
     /// [`Error::System`].
     pub fn start(options: KeeperOptions<'_>) -> Result<Self> {
         let log = std::fs::File::create(options.log).map_err(system("make the keeper's log"))?;
-        let mut process = Command::new(options.program)
+        let rundir = options.hv_socket.parent().unwrap_or_else(|| Path::new("."));
+        let mut first = Command::new(options.program)
             .args(["keeper", "--profile", "local", "-o", "json"])
             .args(options.injection.then_some("--enable-injection"))
+            .arg("--rundir")
+            .arg(rundir)
             .arg("--hv-socket")
             .arg(options.hv_socket)
             .arg("--store")
@@ -95,7 +103,7 @@ impl Keeper {
             .stderr(log)
             .spawn()
             .map_err(system("start net_uk"))?;
-        let (Some(commands), Some(output)) = (process.stdin.take(), process.stdout.take()) else {
+        let (Some(commands), Some(output)) = (first.stdin.take(), first.stdout.take()) else {
             return Err(Error::Keeper { what: "has no pipes", events: vec![] });
         };
         let (sender, news) = std::sync::mpsc::channel();
@@ -107,7 +115,8 @@ impl Keeper {
                 }
             }
         });
-        Ok(Self { process, commands, news, events: vec![], pids: BTreeMap::new(), guests: options.guests })
+        let (events, pids) = (vec![], BTreeMap::new());
+        Ok(Self { first, last: 0, missing: 0, commands, news, events, pids, guests: options.guests })
     }
 
     /// Takes what the keeper told meanwhile.
@@ -117,6 +126,8 @@ impl Keeper {
     pub fn hear(&mut self) -> Result<()> {
         loop {
             match self.news.try_recv() {
+                // A keeper that died may have written it out and not noted that.
+                Ok(told) if told.number <= self.last => {}
                 Ok(told) => self.note(told),
                 Err(TryRecvError::Empty) => return Ok(()),
                 Err(TryRecvError::Disconnected) => return Err(self.fault("is gone")),
@@ -126,7 +137,9 @@ impl Keeper {
 
     fn note(&mut self, told: Told) {
         tracing_line(&told);
-        if told.kind == "started"
+        self.missing += told.number - self.last - 1;
+        self.last = told.number;
+        if matches!(told.kind.as_str(), "started" | "adopted")
             && let Some(pid) = told.pid
         {
             self.pids.insert(told.part.clone(), pid);
@@ -149,9 +162,14 @@ impl Keeper {
         &self.events[self.events.len().saturating_sub(200)..]
     }
 
-    /// Its process.
+    /// Events that were never told.
+    pub fn missing(&self) -> u64 {
+        self.missing
+    }
+
+    /// The present keeper's process; before the first one the first vault's.
     pub fn pid(&self) -> u32 {
-        self.process.id()
+        self.pid_of("keeper").unwrap_or_else(|| self.first.id())
     }
 
     /// The present process of a part.
@@ -213,10 +231,24 @@ fn tracing_line(told: &Told) {
 
 impl Drop for Keeper {
     fn drop(&mut self) {
-        if let Some(pid) = i32::try_from(self.process.id()).ok().and_then(Pid::from_raw) {
-            // It may have ended by itself.
-            let _ = kill_process(pid, Signal::TERM);
+        // Whichever of them lives stops all; before the first event there is the first vault alone.
+        let watchers = self.pids.iter().filter(|(part, _)| part.starts_with("vault") || *part == "keeper");
+        let watchers: Vec<u32> = watchers.map(|(_, pid)| *pid).chain([self.first.id()]).collect();
+        watchers.into_iter().for_each(|pid| send(pid, Signal::TERM));
+        let began = Instant::now();
+        while self.hear().is_ok() && began.elapsed() < ANSWER_WAIT {
+            std::thread::sleep(Duration::from_millis(1));
         }
-        let _ = self.process.wait();
+        if self.hear().is_ok() {
+            self.pids.values().for_each(|pid| send(*pid, Signal::KILL));
+        }
+        let _ = self.first.wait();
+    }
+}
+
+fn send(pid: u32, signal: Signal) {
+    if let Some(pid) = i32::try_from(pid).ok().and_then(Pid::from_raw) {
+        // It may have ended by itself.
+        let _ = kill_process(pid, signal);
     }
 }

@@ -66,10 +66,64 @@ pub enum Command {
         #[command(flatten)]
         flip: FlipArgs,
     },
+    /// Show and harm the network backend, net_uk.
+    #[command(after_help = exit::HELP)]
+    Net {
+        /// Its socket; default: net_uk.sock in the run directory.
+        #[arg(long, value_name = "SOCKET", global = true)]
+        socket: Option<PathBuf>,
+        /// What to do.
+        #[command(subcommand)]
+        command: NetCommand,
+    },
     /// Ask whether a service serves: exit status 0 if so, else 4.
     #[command(after_help = exit::HELP)]
     Health {
         /// xs_uk, xs_uk.engine (what keeps its log) or warden; all of it if left out.
+        #[arg(default_value = "", hide_default_value = true)]
+        service: String,
+    },
+}
+
+/// What to do with the network backend.
+#[derive(Debug, Subcommand)]
+pub enum NetCommand {
+    /// Show processes, network cards and guests' interfaces.
+    #[command(after_help = exit::HELP)]
+    Status {
+        /// For people or for programs.
+        #[arg(short, long, default_value = "table")]
+        output: Output,
+    },
+    /// Show what happened.
+    #[command(after_help = exit::HELP)]
+    Events {
+        /// Go on with what happens.
+        #[arg(short, long)]
+        follow: bool,
+        /// How many of the kept events to show first.
+        #[arg(short = 'n', long, default_value_t = u32::MAX, hide_default_value = true)]
+        last: u32,
+        /// For people or for programs: one JSON object a line.
+        #[arg(short, long, default_value = "table")]
+        output: Output,
+    },
+    /// Print what was counted and measured, as OpenMetrics text.
+    #[command(after_help = exit::HELP)]
+    Metrics,
+    /// Harm a process; net_uk must run with --enable-injection.
+    #[command(after_help = exit::HELP)]
+    Inject {
+        /// kill, stop or cont; of a driver also loop, livelock, slow, taken, published, garbage, exit, panic; of a shadow
+        /// die:PLACE:COUNT.
+        fault: String,
+        /// shadow, driver.N, keeper or vault.N.
+        target: String,
+    },
+    /// Ask whether it serves: exit status 0 if so, else 4.
+    #[command(after_help = exit::HELP)]
+    Health {
+        /// net_uk or net_uk.nic.N; all of it if left out.
         #[arg(default_value = "", hide_default_value = true)]
         service: String,
     },

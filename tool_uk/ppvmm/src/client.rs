@@ -27,15 +27,8 @@ impl Warden {
     /// [`Failure::NotRunning`].
     pub async fn connect(rundir: &Path) -> anyhow::Result<Self> {
         let path = rundir.join(api::SOCKET_NAME);
-        let not_running = |why: String| Failure::NotRunning { rundir: rundir.to_owned(), why };
-        check_owner(&path).map_err(|error| not_running(error.to_string()))?;
-        // The channel's own error would hide what the system says.
-        UnixStream::connect(&path).await.map_err(|error| not_running(error.to_string()))?;
-        let channel = Endpoint::from_static("http://localhost")
-            .connect_timeout(Duration::from_millis(CONNECT_MS))
-            .connect_with_connector(connector(path))
-            .await
-            .map_err(|error| not_running(error.to_string()))?;
+        let channel = channel(path).await;
+        let channel = channel.map_err(|why| Failure::NotRunning { rundir: rundir.to_owned(), why })?;
         Ok(Self { client: PpvmmClient::new(channel.clone()), health: HealthClient::new(channel) })
     }
 
@@ -90,6 +83,18 @@ impl Warden {
     }
 }
 
+/// A connection to a socket in the file system; if there is none, why.
+pub async fn channel(path: PathBuf) -> Result<Channel, String> {
+    check_owner(&path).map_err(|error| error.to_string())?;
+    // The channel's own error would hide what the system says.
+    UnixStream::connect(&path).await.map_err(|error| error.to_string())?;
+    Endpoint::from_static("http://localhost")
+        .connect_timeout(Duration::from_millis(CONNECT_MS))
+        .connect_with_connector(connector(path))
+        .await
+        .map_err(|error| error.to_string())
+}
+
 /// A socket of another user, other than root, is a trap.
 fn check_owner(path: &Path) -> std::io::Result<()> {
     let owner = std::fs::symlink_metadata(path)?.uid();
@@ -117,7 +122,8 @@ fn connector(
     })
 }
 
-fn bounded<T>(message: T) -> Request<T> {
+/// A request that has to be answered in time.
+pub fn bounded<T>(message: T) -> Request<T> {
     let mut request = Request::new(message);
     request.set_timeout(Duration::from_millis(ANSWER_MS));
     request
@@ -134,7 +140,8 @@ fn is_refusal(code: Code) -> bool {
     )
 }
 
-fn failure(status: &Status) -> anyhow::Error {
+/// What a refusal means.
+pub fn failure(status: &Status) -> anyhow::Error {
     match status.code() {
         Code::InvalidArgument => Failure::Usage(status.message().to_owned()).into(),
         _ => anyhow::anyhow!("{} ({:?})", status.message(), status.code()),

@@ -5,6 +5,7 @@ mod args;
 mod client;
 mod exit;
 mod limits;
+mod net;
 mod print;
 mod up;
 
@@ -51,6 +52,10 @@ async fn run(cli: &Cli) -> anyhow::Result<()> {
         Command::Events { follow, last, output } => events(&rundir, *last, *follow, *output).await,
         Command::Metrics => say(&Warden::connect(&rundir).await?.metrics().await?),
         Command::Inject { fault, target, flip } => inject(&rundir, *fault, target, flip).await,
+        Command::Net { socket, command } => {
+            let socket = socket.clone().unwrap_or_else(|| rundir.join(api::NET_SOCKET_NAME));
+            net::run(&socket, command).await
+        }
         Command::Health { service } => health(&rundir, service).await,
     }
 }

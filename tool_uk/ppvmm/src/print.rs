@@ -1,6 +1,7 @@
 //! What is shown, for people and for programs.
 
 mod json;
+pub mod net;
 
 use std::fmt::Write;
 
@@ -51,14 +52,17 @@ pub fn status_table(status: &StatusResponse, now_ms: i64) -> String {
     ];
     let rows = status.services.iter().map(|service| row(service, now_ms));
     let rows: Vec<_> = std::iter::once(head.map(str::to_owned)).chain(rows).collect();
-    for row in &rows {
-        let cells = row.iter().enumerate().map(|(column, cell)| {
-            let width = rows.iter().map(|row| row[column].chars().count()).max().unwrap_or(0);
-            format!("{cell:width$}")
-        });
-        let _ = writeln!(text, "{}", cells.collect::<Vec<_>>().join("  ").trim_end());
-    }
-    text
+    text + &table(&rows)
+}
+
+/// Rows with columns of equal width.
+fn table<const COLUMNS: usize>(rows: &[[String; COLUMNS]]) -> String {
+    let width = |column: usize| rows.iter().map(|row| row[column].chars().count()).max().unwrap_or(0);
+    let line = |row: &[String; COLUMNS]| {
+        let cells = row.iter().enumerate().map(|(column, cell)| format!("{cell:0$}", width(column)));
+        format!("{}\n", cells.collect::<Vec<_>>().join("  ").trim_end())
+    };
+    rows.iter().map(line).collect()
 }
 
 fn engine_line(engine: &EngineStatus) -> String {

@@ -9,7 +9,9 @@
 mod engine;
 pub mod limits;
 mod link;
+pub mod listen;
 mod message;
+pub mod proc;
 mod tether;
 
 pub use engine::{Engine, EngineHealth, EngineMember, EngineWarning};

@@ -14,3 +14,6 @@ pub const SEEK_FIRST_MS: u64 = 2;
 
 /// Longest time between two attempts to reach a new warden, in milliseconds; it doubles up to here.
 pub const SEEK_MAX_MS: u64 = 32;
+
+/// Connections that wait to be accepted.
+pub const LISTEN_BACKLOG: i32 = 1_024;

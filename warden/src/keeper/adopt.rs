@@ -16,9 +16,9 @@ use crate::error::Error;
 use crate::ids::ServiceId;
 use crate::limits::{GREETING_MS, GREETINGS_MAX};
 use crate::planner::Input;
-use crate::proc::Stat;
 use crate::spec::bind_packet_listener;
 use crate::state::ServiceState;
+use control::proc::Stat;
 
 impl Keeper {
     /// Watches a process of an earlier warden. False if it does not live any more.

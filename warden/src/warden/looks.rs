@@ -2,8 +2,8 @@
 
 use super::Warden;
 use crate::planner::{Input, ServiceView};
-use crate::proc::Run;
 use crate::pulse::Look;
+use control::proc::Run;
 
 impl Warden {
     /// How far the replicas are decides who is promoted, so it is read before a death is planned for.

@@ -275,7 +275,7 @@ pub fn lives(pid: u32) -> bool {
 
 /// A warden that was killed reaped nobody.
 pub fn is_zombie(pid: u32) -> bool {
-    warden::proc::Stat::of(pid).is_none()
+    control::proc::Stat::of(pid).is_none()
 }
 
 /// Waits until nobody else is left of this group. Who was started just before its warden died, and is known to nobody,

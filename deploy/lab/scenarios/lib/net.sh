@@ -44,7 +44,7 @@ start_net_uk() {
 }
 
 all_ready() {
-  (($(grep -c '"kind":"ready"' "$events") >= 2))
+  (($(grep -c '"part":"\(shadow\|driver.0\)","kind":"ready"' "$events") >= 2))
 }
 
 stop_net_uk() {

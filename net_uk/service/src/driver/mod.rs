@@ -26,7 +26,7 @@ const WAKE: u64 = 1;
 const NIC: u64 = 2;
 
 struct Driver {
-    boss: Option<Boss>,
+    boss: Boss,
     injection: bool,
     nic: Box<dyn Nic + Send>,
     tx: Consumer,
@@ -85,7 +85,7 @@ impl Driver {
         words.set_state(DriverState::Running);
         boss.say(Said::Ready(true));
         Ok(Self {
-            boss: Some(boss),
+            boss,
             injection: begun.begin.injection,
             nic,
             tx,
@@ -213,13 +213,15 @@ impl Driver {
         Ok(())
     }
 
-    /// True if it is to stop. Without a keeper it goes on: frames matter more than orders.
+    /// True if it is to stop. Without anybody to tell it so it goes on: frames matter more than orders.
     fn take_orders(&mut self) -> Result<bool, Error> {
         while let Some(order) = wire::next_order(&mut self.boss, &self.poller)? {
             match order {
                 Order::Stop(_) => return Ok(true),
                 Order::Misbehave(order) if self.injection => self.fault = order.fault.parse().ok(),
-                Order::Misbehave(_) | Order::Begin(_) => {}
+                // A keeper that took over asks so whether we serve.
+                Order::Begin(_) => self.boss.say(Said::Ready(true)),
+                Order::Misbehave(_) => {}
             }
         }
         Ok(false)

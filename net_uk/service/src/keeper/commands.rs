@@ -1,10 +1,13 @@
 //! Commands on the keeper's standard input, one in a line: `counts`, and if faults are allowed `inject driver.0 livelock`.
 
+use std::fs::File;
 use std::io::Read;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::str::FromStr;
 
-use net_watch::ladder::{NicId, Part};
+use net_watch::ladder::Part;
 
+use super::asks::parse_part;
 use crate::limits::COMMAND_BYTES_MAX;
 
 /// A command.
@@ -24,33 +27,32 @@ impl FromStr for Command {
         match (words.next(), words.next(), words.next()) {
             (Some("counts"), None, None) => Ok(Self::Counts),
             (Some("inject"), Some(part), Some(fault)) => {
-                Ok(Self::Inject(parse_part(part)?, fault.to_owned()))
+                let part = parse_part(part).ok_or_else(|| format!("no such part: {part}"))?;
+                Ok(Self::Inject(part, fault.to_owned()))
             }
             _ => Err(format!("no such command: {line}")),
         }
     }
 }
 
-fn parse_part(name: &str) -> Result<Part, String> {
-    let bad = || format!("no such part: {name}");
-    match name.strip_prefix("driver.") {
-        None if name == "shadow" => Ok(Part::Shadow),
-        None => Err(bad()),
-        Some(number) => Ok(Part::Driver(NicId(number.parse().map_err(|_| bad())?))),
-    }
-}
-
-/// What was read and makes no line yet.
-#[derive(Debug, Default)]
+/// Where commands come from.
+#[derive(Debug)]
 pub struct Commands {
+    source: File,
+    /// What was read and makes no line yet.
     input: Vec<u8>,
 }
 
 impl Commands {
+    /// From this descriptor. What an earlier keeper had read of it is gone: whoever asked asks again.
+    pub fn new(source: OwnedFd) -> Self {
+        Self { source: File::from(source), input: vec![] }
+    }
+
     /// Reads what is there; `None` at its end.
     pub fn read(&mut self) -> Option<Vec<Result<Command, String>>> {
         let mut bytes = [0; COMMAND_BYTES_MAX];
-        match std::io::stdin().lock().read(&mut bytes) {
+        match (&self.source).read(&mut bytes) {
             Ok(0) | Err(_) => return None,
             Ok(length) => self.input.extend(&bytes[..length]),
         }
@@ -67,8 +69,16 @@ impl Commands {
     }
 }
 
+impl AsFd for Commands {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.source.as_fd()
+    }
+}
+
 #[cfg(test)]
 mod tests {
+    use net_watch::ladder::NicId;
+
     use super::*;
 
     #[test]

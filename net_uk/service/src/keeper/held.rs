@@ -15,7 +15,8 @@ use crate::limits::{LANE_SLOTS, OLD_RING_WAIT};
 use crate::poller::{Interest, Poller};
 use crate::shadow::uplink::{drain, eventfd};
 use crate::state::State;
-use crate::wire::{Begin, Nic, names};
+use crate::vault::wire::{NicRecord, Record};
+use crate::wire::{Begin, Named, Nic, names, take_all_named, take_named};
 
 /// A network card with its lane.
 pub struct Card {
@@ -51,6 +52,47 @@ impl Kept {
         let events = events.collect::<Result<_, _>>()?;
         let cards = options.nics.iter().map(Card::open).collect::<Result<_, _>>()?;
         Ok(Self { cards, state: State::create()?, busy: eventfd()?, events, asleep: false })
+    }
+
+    /// Takes over what an earlier keeper had opened.
+    ///
+    /// # Errors
+    /// What is missing, or makes no sense.
+    pub fn adopt(named: &mut Named, record: &Record) -> Result<Self, Error> {
+        let state = State::adopt(take_named(named, names::STATE, "state")?)?;
+        // The one before may have slept: we do not.
+        state.heartbeat().set_keeper_sleeps(false);
+        let busy = take_named(named, names::BUSY, "eventfd")?;
+        let events = take_all_named(named, names::EVTCHN);
+        let cards = record.nics.iter().enumerate().map(|(number, nic)| Card::adopt(named, number, nic));
+        Ok(Self { cards: cards.collect::<Result<_, _>>()?, state, busy, events, asleep: false })
+    }
+
+    /// All descriptors, with the names by which [`Self::adopt`] knows them.
+    pub fn descriptors(&self) -> Vec<(String, BorrowedFd<'_>)> {
+        let mut all = vec![
+            (names::STATE.to_owned(), self.state.region().as_fd()),
+            (names::BUSY.to_owned(), self.busy.as_fd()),
+        ];
+        for (number, handle) in self.events.iter().enumerate() {
+            all.push((format!("{}{number}", names::EVTCHN), handle.as_fd()));
+        }
+        for (number, card) in self.cards.iter().enumerate() {
+            all.push((format!("{}{number}", names::LANE), card.lane.region().as_fd()));
+            all.push((format!("{}{number}", names::WAKE_DRIVER), card.wake_driver.as_fd()));
+            all.push((format!("{}{number}", names::WAKE_SHADOW), card.wake_shadow.as_fd()));
+            for (at, descriptor) in card.held.fds().into_iter().enumerate() {
+                all.push((format!("{}{number}.{at}", names::CARD), descriptor));
+            }
+        }
+        all
+    }
+
+    /// What the descriptors of the cards are about.
+    pub fn record(&self) -> Vec<NicRecord> {
+        let record =
+            |card: &Card| NicRecord { spec: card.held.spec().to_string(), index: card.index.unwrap_or(0) };
+        self.cards.iter().map(record).collect()
     }
 
     /// The first order of a process, with its descriptors.
@@ -166,6 +208,19 @@ impl Card {
         // A TAP device may have been made just now.
         let index = index.or_else(|| interface_index(&spec.interface));
         Ok(Self { held, lane, index, replaced_since: None, wake_driver: eventfd()?, wake_shadow: eventfd()? })
+    }
+
+    fn adopt(named: &mut Named, number: usize, nic: &NicRecord) -> Result<Self, Error> {
+        let spec: nic::NicSpec = nic.spec.parse()?;
+        let held = Held::from_fds(&spec, take_all_named(named, &format!("{}{number}.", names::CARD)))?;
+        let lane = take_named(named, &format!("{}{number}", names::LANE), "lane")?;
+        let region = Arc::new(Region::open(lane, Lane::bytes(LANE_SLOTS, LANE_SLOTS))?);
+        // This writes only what never changes, which may have been damaged.
+        let lane = Lane::create(region, LANE_SLOTS, LANE_SLOTS)?;
+        let mut take = |name: &str| take_named(named, &format!("{name}{number}"), "eventfd");
+        let (wake_driver, wake_shadow) = (take(names::WAKE_DRIVER)?, take(names::WAKE_SHADOW)?);
+        let index = Some(nic.index).filter(|index| *index != 0);
+        Ok(Self { held, lane, index, replaced_since: None, wake_driver, wake_shadow })
     }
 }
 

@@ -13,7 +13,7 @@ use crate::driver::DEVICE_WORD;
 impl Kept {
     /// Looks at a process, and whether anybody has work for it.
     pub fn sample(&self, part: Part, child: &mut Child, now: TimeNs, gap_ns: u64) -> (Sample, bool) {
-        let (process, processor) = child.look();
+        let (process, processor) = child.process.look();
         child.note_mends(part.nic().map_or(0, |nic| self.cards[usize::from(nic.0)].lane.mends()), now);
         let (heartbeat, send, receive, device) = match part {
             Part::Shadow => self.of_shadow(child, now),

@@ -1,44 +1,62 @@
-//! The keeper: holds all descriptors, starts shadow and drivers, watches them, and does what the recovery's plan says.
+//! The keeper: opens everything, starts shadow and drivers, watches them, and does what the recovery's plan says.
 //!
 //! It moves no frame and maps no guest's memory. While there is work it looks at everybody each millisecond; without any it
 //! sleeps until a network card has a frame or the shadow says that a guest sent one.
+//!
+//! It may die at any instruction. All that the next one needs is with the vaults ([`crate::vault`]) before it matters: a
+//! process that was started does nothing until its first order, which it gets only once it is known to them.
 
+mod act;
+mod asks;
+mod begin;
 mod child;
 mod commands;
 mod held;
 mod look;
 mod reset;
+mod vaults;
 
 use std::collections::{BTreeMap, VecDeque};
 use std::ffi::OsString;
-use std::os::fd::AsFd;
+use std::fs::File;
+use std::os::fd::OwnedFd;
 use std::path::PathBuf;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use hypervisor::HostSpec;
 use net_watch::TimeNs;
-use net_watch::detector::{Cause, DeviceReport, ExitStatus, Lie, Verdict};
-use net_watch::ladder::{Action, Attempt, Incarnation, Input, Ladder, NicId, Part, Report, ReportKind};
+use net_watch::detector::{Cause, DeviceReport, Lie, Verdict};
+use net_watch::ladder::{Incarnation, Input, Ladder, Memory, NicId, Part};
 use nic::NicSpec;
 
+use crate::desk::{Desk, KeeperLock};
 use crate::error::Error;
-use crate::events::{Event, Events};
-use crate::limits::{IDLE_AFTER, KEEPER_IDLE, LOOK_PAUSE, LOOK_PAUSE_MAX, LOOK_REST, NICS_MAX};
+use crate::events::{Event, Events, Format, monotonic_ns};
+use crate::limits::{IDLE_AFTER, KEEPER_IDLE, LOOK_PAUSE, LOOK_PAUSE_MAX, LOOK_REST};
 use crate::poller::{Interest, Poller};
+use crate::rpc;
+use crate::vault::wire::{number_of, part_of};
 use crate::wire::{Accused, Order, Said};
+pub(crate) use asks::is_fault;
+pub use begin::run;
 use child::{Child, Heard};
-use commands::{Command, Commands};
+use commands::Commands;
 use held::Kept;
-
-/// Where the library that speaks with the store finds its socket.
-const STORE_VARIABLE: &str = "XENSTORED_PATH";
+use reset::Resets;
+use vaults::Vaults;
 
 const BUSY: u64 = 0;
 const STOP: u64 = 1;
 const COMMANDS: u64 = 2;
+const RESETS: u64 = 3;
+const ASKS: u64 = 4;
 const NICS: u64 = 16;
 const CHILDREN: u64 = 1 << 32;
 const LINKS: u64 = 1 << 33;
+const VAULTS_GONE: u64 = 1 << 34;
+const VAULT_LINKS: u64 = 1 << 35;
+/// The number in a word.
+const NUMBER: u64 = u32::MAX as u64;
 
 /// What a keeper is started with.
 #[derive(Debug, Clone)]
@@ -51,6 +69,12 @@ pub struct Options {
     pub store: Option<PathBuf>,
     /// Faults may be injected.
     pub injection: bool,
+    /// How events are told.
+    pub format: Format,
+    /// Where gRPC is served.
+    pub listen: PathBuf,
+    /// The arguments that say all that, for vaults.
+    pub arguments: Vec<OsString>,
 }
 
 /// The keeper.
@@ -59,9 +83,13 @@ pub struct Keeper {
     kept: Kept,
     ladder: Ladder,
     children: BTreeMap<Part, Child>,
+    vaults: Vaults,
+    /// What the vaults know of the plan.
+    remembered: Vec<Memory>,
+    resets: Resets,
     poller: Poller,
     events: Events,
-    began: Instant,
+    rpc: rpc::Window,
     /// Inputs that came up while others were being taken.
     inputs: VecDeque<Input>,
     /// Since when nobody had anything to do.
@@ -69,81 +97,67 @@ pub struct Keeper {
     looked_at: TimeNs,
     /// How long the last look took.
     look_took: Duration,
-    stop: std::os::fd::OwnedFd,
+    stop: OwnedFd,
     commands: Commands,
+    desk: Desk,
+    generation: u64,
+    start_ticks: u64,
+    /// The lock of vaults and keepers, for them.
+    lock: OwnedFd,
+    /// The lock of all, in which processes are noted.
+    parts: File,
+    _only: KeeperLock,
 }
 
 impl Keeper {
-    /// Opens everything, and starts nothing yet. `stop`: readable when it is to end.
-    ///
-    /// # Errors
-    /// What cannot be opened.
-    pub fn new(options: Options, events: Events, stop: std::os::fd::OwnedFd) -> Result<Self, Error> {
-        if options.nics.len() > NICS_MAX {
-            return Err(Error::Full { what: "network card" });
-        }
-        let kept = Kept::open(&options)?;
-        let poller = Poller::new()?;
-        poller.add(&kept.busy, BUSY, Interest::READ)?;
-        poller.add(&stop, STOP, Interest::READ)?;
-        // A file or the null device cannot be waited for, and gives no commands.
-        let _ = poller.add(std::io::stdin(), COMMANDS, Interest::READ);
-        let ids: Vec<NicId> =
-            (0..options.nics.len()).filter_map(|n| u16::try_from(n).ok().map(NicId)).collect();
-        let ladder = Ladder::new(&ids, TimeNs(0))?;
-        Ok(Self {
-            options,
-            kept,
-            ladder,
-            children: BTreeMap::new(),
-            poller,
-            events,
-            began: Instant::now(),
-            inputs: VecDeque::new(),
-            idle_since: None,
-            looked_at: TimeNs(0),
-            look_took: Duration::ZERO,
-            stop,
-            commands: Commands::default(),
-        })
-    }
-
     /// Runs until it is told to stop.
     ///
     /// # Errors
-    /// What it cannot go on without.
-    pub fn run(&mut self) -> Result<(), Error> {
+    /// What it cannot go on without: the next keeper may.
+    fn serve(&mut self) -> Result<(), Error> {
         let mut ready = vec![];
         self.step(Input::Tick)?;
         loop {
+            self.desk.beat_keeper();
             let pause = self.pause()?;
-            let planned = self.now().plus_ns(nanos(pause));
+            let planned = now().plus_ns(nanos(pause));
             self.poller.wait(pause, &mut ready)?;
             let woken = !ready.is_empty();
             for word in &ready {
-                match *word {
-                    STOP => return self.end(),
-                    BUSY => self.wake_up()?,
-                    COMMANDS => self.obey()?,
-                    word if word & LINKS != 0 => self.hear(part_of(word & !LINKS))?,
-                    word if word & CHILDREN != 0 => self.bury(part_of(word & !CHILDREN))?,
-                    _ => self.wake_up()?,
+                if self.take(*word)? {
+                    return self.end();
                 }
             }
-            let now = self.now();
+            let now = now();
             let gap_ns = if woken { 0 } else { now.since_ns(planned) };
             self.look(now, gap_ns)?;
+            self.look_at_vaults(now, gap_ns);
             self.step(Input::Tick)?;
+            self.rpc.told(self.events.journal().last());
         }
     }
 
-    fn now(&self) -> TimeNs {
-        TimeNs(nanos(self.began.elapsed()))
+    /// True if all is to end.
+    fn take(&mut self, word: u64) -> Result<bool, Error> {
+        let number = u32::try_from(word & NUMBER).unwrap_or(u32::MAX);
+        match word {
+            STOP => return Ok(true),
+            COMMANDS => self.obey()?,
+            RESETS => self.resets_ended()?,
+            ASKS => self.answer(),
+            word if word & VAULT_LINKS != 0 => return Ok(self.vaults.hear_stop(number as usize)),
+            word if word & VAULTS_GONE != 0 => self.replace_vault(number as usize)?,
+            word if word & LINKS != 0 => self.hear(part_of(number))?,
+            word if word & CHILDREN != 0 => self.bury(part_of(number))?,
+            // BUSY, or a network card has a frame.
+            _ => self.wake_up()?,
+        }
+        Ok(false)
     }
 
     /// How long to sleep; prepares to be woken up if nobody has anything to do.
     fn pause(&mut self) -> Result<Duration, Error> {
-        let now = self.now();
+        let now = now();
         let due = self.ladder.next_deadline().map(|at| Duration::from_nanos(at.since_ns(now)));
         let idle = self.idle_since.is_some_and(|since| now.since_ns(since) > nanos(IDLE_AFTER));
         if idle {
@@ -160,91 +174,25 @@ impl Keeper {
         self.kept.wake_up(&mut self.poller)
     }
 
-    /// Tells the plan something, and does what it says, until nothing more follows.
+    /// Tells the plan something, and does what it says, until nothing more follows. Then the vaults know of it.
     fn step(&mut self, input: Input) -> Result<(), Error> {
         self.inputs.push_back(input);
         while let Some(input) = self.inputs.pop_front() {
-            for action in self.ladder.step(self.now(), input) {
+            for action in self.ladder.step(now(), input) {
                 self.act(action)?;
             }
         }
-        Ok(())
-    }
-
-    fn act(&mut self, action: Action) -> Result<(), Error> {
-        match action {
-            Action::Kill { part, incarnation } => self.kill(part, incarnation),
-            Action::Start { part, incarnation } => self.start(part, incarnation)?,
-            Action::Reset { nic, attempt } => self.reset(nic, attempt),
-            Action::Report(report) => self.report(&report),
+        if self.ladder.memories() != self.remembered {
+            self.deposit();
         }
         Ok(())
     }
 
-    fn kill(&mut self, part: Part, incarnation: Incarnation) {
-        if let Some(child) = self.children.get(&part).filter(|child| child.incarnation == incarnation) {
-            child.kill();
-        }
-    }
-
-    fn start(&mut self, part: Part, incarnation: Incarnation) -> Result<(), Error> {
-        let (begin, descriptors) = self.kept.begin(part, incarnation, self.options.injection);
-        let descriptors: Vec<_> = descriptors.iter().map(AsFd::as_fd).collect();
-        let now = self.now();
-        let store = self.options.store.iter().map(|store| (STORE_VARIABLE, store.clone().into()));
-        let environment: Vec<_> = store.collect();
-        let arguments = self.arguments(part);
-        match Child::start(part, incarnation, &arguments, &environment, begin, &descriptors, now) {
-            Ok(child) => {
-                self.poller.add(&child.pidfd, CHILDREN | word_of(part), Interest::READ)?;
-                self.poller.add(&child.link, LINKS | word_of(part), Interest::READ)?;
-                self.events.tell(Event::of(part, "started", &child.pid.to_string()).with_pid(child.pid));
-                self.children.insert(part, child);
-            }
-            Err(error) => {
-                self.events.tell(Event::of(part, "not_started", &error.to_string()));
-                let cause = Cause::Exited(ExitStatus::Unknown);
-                self.inputs.push_back(Input::Ended { part, incarnation, cause });
-            }
-        }
-        Ok(())
-    }
-
-    fn arguments(&self, part: Part) -> Vec<OsString> {
-        let role = match part {
-            Part::Shadow => "shadow",
-            Part::Driver(_) => "driver",
-        };
-        let mut arguments = vec![OsString::from(role)];
-        if part == Part::Shadow {
-            let profile = match self.options.host.profile {
-                hypervisor::Profile::Xen => "xen",
-                hypervisor::Profile::Local => "local",
-            };
-            arguments.extend(["--profile".into(), profile.into(), "--hv-socket".into()]);
-            arguments.push(self.options.host.local_socket.clone().into());
-        }
-        arguments
-    }
-
-    /// No driver of it runs. What goes wrong is told; it is tried again when the next driver finds its device gone.
-    fn replace_card(&mut self, nic: NicId) {
-        let event = match self.kept.replace(usize::from(nic.0), &mut self.poller) {
-            Ok(frames) => ("replaced", format!("another device is there; {frames} frames waited for it")),
-            Err(error) => ("not_replaced", error.to_string()),
-        };
-        self.events.tell(Event::of(Part::Driver(nic), event.0, &event.1));
-    }
-
-    fn reset(&mut self, nic: NicId, attempt: Attempt) {
-        let succeeded = match reset::reset(&self.options.nics[usize::from(nic.0)]) {
-            Ok(()) => true,
-            Err(error) => {
-                self.events.tell(Event::of(Part::Driver(nic), "reset_failed", &error.to_string()));
-                false
-            }
-        };
-        self.inputs.push_back(Input::ResetDone { nic, attempt, succeeded });
+    fn watch(&self, part: Part) -> Result<(), Error> {
+        let Some(child) = self.children.get(&part) else { return Ok(()) };
+        let number = u64::from(number_of(part));
+        self.poller.add(&child.process, CHILDREN | number, Interest::READ)?;
+        self.poller.add(&child.link, LINKS | number, Interest::READ)
     }
 
     /// Reads what a child says.
@@ -255,7 +203,9 @@ impl Keeper {
             let Some(child) = self.children.get_mut(&part) else { return Ok(()) };
             match child.hear() {
                 Heard::Said(Said::Ready(_)) => {
-                    self.events.tell(Event::of(part, "ready", ""));
+                    if !std::mem::replace(&mut child.ready, true) {
+                        self.events.tell(Event::of(part, "ready", ""));
+                    }
                     self.step(Input::Ready { part, incarnation })?;
                 }
                 Heard::Said(Said::Noted(noted)) => {
@@ -280,8 +230,10 @@ impl Keeper {
         // it what the poller knows. (The keeper waited for a living process, and nobody was watched any more.)
         let Some(status) = child.ended() else { return Ok(()) };
         let Some(child) = self.children.remove(&part) else { return Ok(()) };
-        self.poller.remove(&child.pidfd)?;
-        self.events.tell(Event::of(part, "ended", &format!("{status:?}")).with_pid(child.pid));
+        self.poller.remove(&child.process)?;
+        // The vaults have copies of it yet: closing it would not take it out.
+        let _ = self.poller.remove(&child.link);
+        self.events.tell(Event::of(part, "ended", &format!("{status:?}")).with_pid(child.process.pid));
         if let Part::Driver(nic) = part
             && child.device_replaced
         {
@@ -302,7 +254,7 @@ impl Keeper {
         for (part, child) in &mut self.children {
             let (sample, busy) = self.kept.sample(*part, child, now, gap_ns);
             worked |= busy;
-            let mut verdict = child.detector.judge(&sample);
+            let mut verdict = child.process.detector.judge(&sample);
             if let (Part::Driver(nic), DeviceReport::LinkDown) = (*part, sample.device)
                 && self.kept.is_replaced(usize::from(nic.0), now)
             {
@@ -316,15 +268,14 @@ impl Keeper {
                 });
             }
             if let Verdict::Dead { since, cause } = verdict
-                && !child.condemned
                 && !matches!(cause, Cause::Exited(_))
+                && !std::mem::replace(&mut child.process.condemned, true)
             {
-                child.condemned = true;
                 child.device_replaced = cause == Cause::DeviceReplaced;
                 verdicts.push((*part, child.incarnation, since, cause));
             }
         }
-        self.look_took = Duration::from_nanos(self.now().since_ns(now));
+        self.look_took = Duration::from_nanos(self::now().since_ns(now));
         self.idle_since = if worked { None } else { Some(self.idle_since.unwrap_or(now)) };
         for (part, incarnation, since, cause) in verdicts {
             let lasted_us = now.since_ns(since) / 1000;
@@ -340,7 +291,7 @@ impl Keeper {
         let part = Part::Driver(NicId(number));
         let incarnation = Incarnation(accused.epoch);
         let Some(child) = self.children.get_mut(&part) else { return Ok(()) };
-        if child.incarnation != incarnation || std::mem::replace(&mut child.condemned, true) {
+        if child.incarnation != incarnation || std::mem::replace(&mut child.process.condemned, true) {
             return Ok(());
         }
         let cause = Cause::Lying(Lie::Lane);
@@ -348,99 +299,33 @@ impl Keeper {
         self.step(Input::Condemned { part, incarnation, cause })
     }
 
-    fn obey(&mut self) -> Result<(), Error> {
-        let Some(commands) = self.commands.read() else { return self.poller.remove(std::io::stdin()) };
-        for command in commands {
-            match command {
-                Ok(Command::Counts) => self.tell_counts(),
-                Ok(Command::Inject(part, fault)) if self.options.injection => {
-                    if let Some(child) = self.children.get(&part) {
-                        child.order(Order::Misbehave(crate::wire::Misbehave { fault }));
-                    }
-                }
-                Ok(Command::Inject(..)) => tracing::warn!("faults were not allowed at the start"),
-                Err(error) => tracing::warn!(%error, "not a command"),
-            }
-        }
-        Ok(())
-    }
-
-    fn tell_counts(&mut self) {
-        for (place, record) in self.kept.state.connected() {
-            for queue in 0..record.queues.len() {
-                let Ok(memory) = self.kept.state.queue(place, queue) else { continue };
-                let detail = memory.counts.to_string();
-                let name = format!("vif{}.{} queue {queue} {detail}", record.domid, record.handle);
-                self.events.tell(Event::of(Part::Shadow, "counts", &name));
-            }
-        }
-        for (number, card) in (0u16..).zip(&self.kept.cards) {
-            let counts = card.lane.words().counts();
-            let detail = format!(
-                "tx_frames={} tx_bytes={} rx_frames={} rx_bytes={} tx_damaged={} rx_damaged={}",
-                counts.tx_frames,
-                counts.tx_bytes,
-                counts.rx_frames,
-                counts.rx_bytes,
-                counts.tx_damaged,
-                card.lane.rx_damaged()
-            );
-            self.events.tell(Event::of(Part::Driver(NicId(number)), "counts", &detail));
+    fn look_at_vaults(&mut self, now: TimeNs, gap_ns: u64) {
+        for (number, why) in self.vaults.look(now, gap_ns, &self.desk) {
+            self.events.tell(Event::about(&format!("vault.{number}"), "condemned", &why));
         }
     }
 
-    fn report(&mut self, report: &Report) {
-        let kind = match report.kind {
-            ReportKind::Failed(_) => "failed",
-            ReportKind::DeviceTrouble(_) => "device_trouble",
-            ReportKind::Escalated => "escalated",
-            ReportKind::Recovered => "recovered",
-            ReportKind::GaveUp => "gave_up",
-            ReportKind::Probing => "probing",
-            ReportKind::DoesNotEnd => "does_not_end",
-            ReportKind::ResetFailed => "reset_failed",
-            ReportKind::ResetStuck => "reset_stuck",
-        };
-        let since = report.since.map_or(0, |since| report.at.since_ns(since) / 1000);
-        let detail = format!("{:?} at rung {:?}, for {since} us", report.kind, report.rung);
-        self.events.tell(Event::of(report.part, kind, &detail));
-    }
-
+    /// All end in order; no keeper follows.
     fn end(&mut self) -> Result<(), Error> {
+        self.vaults.tell_stop();
         for child in self.children.values_mut() {
             child.order(Order::Stop(true));
         }
-        for child in self.children.values_mut() {
+        for (part, child) in &mut self.children {
             child.end();
+            self.desk.beat_keeper();
+            self.events.tell(Event::of(*part, "stopped", "").with_pid(child.process.pid));
         }
-        let _ = rustix::io::read(&self.stop, &mut [0; 8]);
+        self.events.finish();
+        self.desk.set_finished();
         Ok(())
     }
+}
+
+fn now() -> TimeNs {
+    TimeNs(monotonic_ns())
 }
 
 fn nanos(duration: Duration) -> u64 {
     u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
-}
-
-fn word_of(part: Part) -> u64 {
-    part.nic().map_or(0, |nic| u64::from(nic.0) + 1)
-}
-
-fn part_of(word: u64) -> Part {
-    match word.checked_sub(1) {
-        None => Part::Shadow,
-        Some(number) => Part::Driver(NicId(u16::try_from(number).unwrap_or(u16::MAX))),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn words_name_parts() {
-        for part in [Part::Shadow, Part::Driver(NicId(0)), Part::Driver(NicId(7))] {
-            assert_eq!(part_of(word_of(part)), part);
-        }
-    }
 }

@@ -46,7 +46,7 @@ const UPLINKS: u64 = 16;
 
 /// The shadow's process.
 pub struct Shadow {
-    boss: Option<Boss>,
+    boss: Boss,
     injection: bool,
     fabric: Fabric,
     state: State,
@@ -102,7 +102,7 @@ impl Shadow {
         let (sender, commands) = std::sync::mpsc::channel();
         let (lost, lost_receiver) = tokio::sync::mpsc::unbounded_channel();
         let mut shadow = Self {
-            boss: Some(boss),
+            boss,
             injection: begun.begin.injection,
             fabric,
             state,
@@ -125,9 +125,7 @@ impl Shadow {
         let commands = xenbus::Commands { sender, wake: commands_wake, lost: lost_receiver };
         xenbus::start(commands, known)?;
         shadow.heartbeat.set_ready();
-        if let Some(boss) = &shadow.boss {
-            boss.say(Said::Ready(true));
-        }
+        shadow.boss.say(Said::Ready(true));
         Ok(shadow)
     }
 
@@ -368,9 +366,7 @@ impl Shadow {
 
     fn accuse(&self, number: usize, epoch: u64, detail: &str) {
         let nic = u32::try_from(number).unwrap_or(u32::MAX);
-        if let Some(boss) = &self.boss {
-            boss.say(Said::Accused(Accused { nic, epoch, detail: detail.to_owned() }));
-        }
+        self.boss.say(Said::Accused(Accused { nic, epoch, detail: detail.to_owned() }));
     }
 
     /// Takes interfaces down whose guests broke their rings.
@@ -408,7 +404,7 @@ impl Shadow {
         }
     }
 
-    /// True if it is to stop. Without a keeper it goes on.
+    /// True if it is to stop. Without anybody to tell it so it goes on.
     fn take_orders(&mut self) -> Result<bool, Error> {
         while let Some(order) = wire::next_order(&mut self.boss, &self.poller)? {
             match order {
@@ -418,16 +414,16 @@ impl Shadow {
                         tracing::warn!(%error, "an order is passed over");
                     }
                 }
-                Order::Misbehave(_) | Order::Begin(_) => {}
+                // A keeper that took over asks so whether we serve.
+                Order::Begin(_) => self.boss.say(Said::Ready(true)),
+                Order::Misbehave(_) => {}
             }
         }
         Ok(false)
     }
 
     fn note(&self, kind: &str, detail: String) {
-        if let Some(boss) = &self.boss {
-            boss.note(kind, detail);
-        }
+        self.boss.note(kind, detail);
     }
 }
 

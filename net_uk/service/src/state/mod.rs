@@ -77,6 +77,16 @@ impl State {
         self.region.u64(0).store(MAGIC, Ordering::Release);
     }
 
+    /// State that an earlier keeper of this version made. What never changes is written again: it may have been damaged.
+    ///
+    /// # Errors
+    /// [`Error::Region`].
+    pub fn adopt(fd: std::os::fd::OwnedFd) -> Result<Self, Error> {
+        let state = Self { region: Arc::new(Region::open(fd, STATE_BYTES)?) };
+        state.refresh();
+        Ok(state)
+    }
+
     /// State that another process made.
     ///
     /// # Errors

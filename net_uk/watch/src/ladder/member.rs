@@ -56,6 +56,16 @@ pub(super) enum Plan {
     GiveUp,
 }
 
+impl Plan {
+    /// When it is due.
+    pub fn at(self) -> TimeNs {
+        match self {
+            Self::Start { at } | Self::Reset { at } | Self::All { at } => at,
+            Self::GiveUp => TimeNs(0),
+        }
+    }
+}
+
 #[derive(Clone, Debug)]
 pub(super) struct Member {
     pub part: Part,
@@ -73,16 +83,12 @@ pub(super) struct Member {
 }
 
 impl Member {
-    pub fn new(part: Part, incarnation: Incarnation, alive: bool, now: TimeNs) -> Self {
-        let phase = match alive {
-            true => Phase::Running { since: now, proven: false },
-            false => Phase::Down { start_at: now },
-        };
+    pub fn new(part: Part, now: TimeNs) -> Self {
         Self {
             part,
-            phase,
+            phase: Phase::Down { start_at: now },
             plan: Plan::Start { at: now },
-            incarnation,
+            incarnation: Incarnation(0),
             attempt: Attempt(0),
             rung: Rung::Restart,
             failing_since: None,
@@ -106,6 +112,19 @@ impl Member {
 
     pub fn strikes(&self) -> u32 {
         self.strikes
+    }
+
+    pub fn probes(&self) -> u32 {
+        self.probes
+    }
+
+    pub fn last_success(&self) -> Option<TimeNs> {
+        self.last_success
+    }
+
+    /// What an earlier keeper had counted.
+    pub fn restore(&mut self, strikes: u32, probes: u32, last_success: Option<TimeNs>) {
+        (self.strikes, self.probes, self.last_success) = (strikes, probes, last_success);
     }
 
     /// When it will have run for long enough, if nothing happens.

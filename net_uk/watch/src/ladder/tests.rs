@@ -302,13 +302,30 @@ fn a_process_that_does_not_end_is_told_once_and_holds_nobody_else_up() {
 }
 
 #[test]
-fn a_successor_adopts_what_runs() {
-    let found = [
-        Found { part: Part::Shadow, incarnation: Incarnation(4), alive: true },
-        Found { part: DRIVER, incarnation: Incarnation(7), alive: false },
+fn a_successor_goes_on_with_what_runs_and_with_what_was_counted() {
+    let new = Memory::of_new(DRIVER, TimeNs(0));
+    let shadow = Memory { incarnation: Incarnation(4), stage: Stage::Proven(TimeNs(0)), ..new };
+    let memories = [
+        Memory { part: Part::Shadow, ..shadow },
+        Memory { incarnation: Incarnation(7), strikes: RESTART_STRIKES_MAX, stage: Stage::Starting, ..new },
     ];
-    let mut ladder = Ladder::adopting(&[NIC], &found, TimeNs(0)).unwrap();
-    assert_eq!(ladder.step(TimeNs(0), Input::Tick), [start(DRIVER, 8)]);
+    let mut ladder = Ladder::resuming(&[NIC], &memories, TimeNs(0)).unwrap();
+    assert_eq!(ladder.memories(), memories);
+    assert_eq!(ladder.step(TimeNs(0), Input::Tick), []);
+    // One more failure is one too many, whoever counted the others.
+    let cause = Cause::Exited(ExitStatus::Unknown);
+    let ended = Input::Ended { part: DRIVER, incarnation: Incarnation(7), cause };
+    ladder.step(TimeNs(0), ended);
+    assert_eq!(ladder.memories()[1].rung, Rung::ResetDevice);
+    assert!(matches!(ladder.memories()[1].stage, Stage::Resetting(_)));
+}
+
+#[test]
+fn a_successor_kills_again_what_was_condemned() {
+    let new = Memory::of_new(DRIVER, TimeNs(0));
+    let condemned = Memory { incarnation: Incarnation(3), stage: Stage::Fencing, ..new };
+    let mut ladder = Ladder::resuming(&[NIC], &[condemned], TimeNs(5)).unwrap();
+    assert!(ladder.step(TimeNs(5), Input::Tick).contains(&kill(DRIVER, 3)));
 }
 
 #[test]

@@ -30,18 +30,22 @@ pub struct NetArgs {
     /// How much longer a pause may be.
     #[arg(long, default_value_t = 60)]
     pub jitter_ms: u64,
-    /// Which processes are harmed: all if left out.
+    /// Which processes are harmed: all if left out, the driver most often.
     #[arg(long, value_delimiter = ',')]
     pub targets: Vec<NetTarget>,
     /// Which faults, all but slow, link-down and garbage if left out. Of a driver: kill, stop, loop, livelock, slow, exit, panic; taken,
     /// published, garbage (it writes nonsense into its lane again and again); storm (it is killed four times, each time
     /// before it serves); link-down (its network card is switched off for a while). Of a shadow: kill, stop, storm, and die (at one of
-    /// the places around its commits). Of both: flip (a bit in the memory that it shares with others).
+    /// the places around its commits). Of both: flip (a bit in the memory that it shares with others). Of
+    /// keeper and vaults: kill, stop.
     #[arg(long, value_delimiter = ',')]
     pub deeds: Vec<String>,
     /// How the backend reaches its network card. A TAP device may cost or double one frame for each fault; the others none.
     #[arg(long, value_enum, default_value_t = NicDriver::Packet)]
     pub driver: NicDriver,
+    /// How many of a hundred faults hit two different processes at the same instant, with a signal each.
+    #[arg(long, default_value_t = 0, value_parser = clap::value_parser!(u32).range(0..=100))]
+    pub overlapping: u32,
     /// Guests that misbehave beside the others, each in one way: never-take, corrupt-indices, random-ring, post-nothing,
     /// event-storm, huge-chains. They must cost nobody a frame and cause no restart.
     #[arg(long, value_delimiter = ',')]
@@ -64,6 +68,10 @@ pub enum NetTarget {
     Driver,
     /// The backend that guests see.
     Shadow,
+    /// The one that watches all others.
+    Keeper,
+    /// One of the two that hold all descriptors for the next keeper.
+    Vault,
 }
 
 /// A kind of network card.

@@ -2,6 +2,7 @@
 
 use net_stand::Told;
 use net_uk::fate::Step;
+use net_uk::limits::VAULTS;
 use rustix::process::Signal;
 
 use super::args::{NetArgs, NetTarget};
@@ -86,6 +87,7 @@ impl Deed {
             NetTarget::Shadow => {
                 matches!(self, Self::Die | Self::Flip | Self::Storm) || self.signal().is_some()
             }
+            NetTarget::Keeper | NetTarget::Vault => self.signal().is_some(),
         }
     }
 
@@ -113,16 +115,43 @@ pub struct Fault {
     pub deed: Deed,
     /// Where the shadow dies, and at which time that it comes there.
     pub place: (&'static str, u32),
+    /// Which vault.
+    pub vault: usize,
+    /// Another process is hit at the same instant.
+    pub paired: bool,
 }
 
+/// A run may want one process alone.
+const DRAWS_MAX: u32 = 64;
+
+const USUAL_TARGETS: [NetTarget; 6] = [
+    NetTarget::Driver,
+    NetTarget::Driver,
+    NetTarget::Driver,
+    NetTarget::Shadow,
+    NetTarget::Keeper,
+    NetTarget::Vault,
+];
+
 impl Fault {
-    /// The next one.
-    pub fn draw(rng: &mut fastrand::Rng, args: &NetArgs) -> Self {
-        let targets = if args.targets.is_empty() {
-            &[NetTarget::Driver, NetTarget::Driver, NetTarget::Driver, NetTarget::Shadow][..]
-        } else {
-            &args.targets
+    /// The next ones, which come at the same instant.
+    pub fn draw(rng: &mut fastrand::Rng, args: &NetArgs) -> Vec<Self> {
+        let first = Self::draw_one(rng, args);
+        if rng.u32(0..100) >= args.overlapping {
+            return vec![first];
+        }
+        let mut others = (0..DRAWS_MAX).map(|_| Self::draw_one(rng, args));
+        let Some(second) = others.find(|other| other.part() != first.part()) else { return vec![first] };
+        // What a process is told may be lost with the keeper that reads it: a signal is not.
+        let signal = |fault: Self| {
+            let deed = if fault.deed.signal().is_some() { fault.deed } else { Deed::Kill };
+            Self { deed, paired: true, ..fault }
         };
+        vec![signal(first), signal(second)]
+    }
+
+    fn draw_one(rng: &mut fastrand::Rng, args: &NetArgs) -> Self {
+        let targets = if args.targets.is_empty() { &USUAL_TARGETS[..] } else { &args.targets };
         let target = targets[rng.usize(0..targets.len())];
         let fits = |deed: &Deed| {
             let usual = args.deeds.is_empty() && !Deed::UNUSUAL.contains(deed);
@@ -134,7 +163,7 @@ impl Fault {
         let kill = deeds.contains(&Deed::Kill) && rng.bool();
         let deed = if kill || deeds.is_empty() { Deed::Kill } else { deeds[rng.usize(0..deeds.len())] };
         let (name, _) = Step::MOVING[rng.usize(0..Step::MOVING.len())];
-        Self { target, deed, place: (name, rng.u32(1..40)) }
+        Self { target, deed, place: (name, rng.u32(1..40)), vault: rng.usize(0..VAULTS), paired: false }
     }
 
     /// What the process is told, if it does it itself.
@@ -146,17 +175,25 @@ impl Fault {
     }
 
     /// The part's name in events.
-    pub fn part(self) -> &'static str {
+    pub fn part(self) -> String {
         match self.target {
-            NetTarget::Driver => "driver.0",
-            NetTarget::Shadow => "shadow",
+            NetTarget::Driver => "driver.0".to_owned(),
+            NetTarget::Shadow => "shadow".to_owned(),
+            NetTarget::Keeper => "keeper".to_owned(),
+            NetTarget::Vault => format!("vault.{}", self.vault),
         }
     }
 
     /// For people.
     pub fn name(self) -> String {
-        let target = if self.target == NetTarget::Driver { "driver" } else { "shadow" };
-        format!("{} {target}", self.deed.name())
+        let target = match self.target {
+            NetTarget::Driver => "driver",
+            NetTarget::Shadow => "shadow",
+            NetTarget::Keeper => "keeper",
+            NetTarget::Vault => "vault",
+        };
+        let also = if self.paired { " & other" } else { "" };
+        format!("{} {target}{also}", self.deed.name())
     }
 }
 
@@ -181,16 +218,18 @@ impl Outcome {
         Self { fault, detected_us: None, ready_us: None, served_us: None, others: 0 }
     }
 
-    /// Reads what the keeper told since the fault.
-    pub fn look(&mut self, told: &[Told], at_ns: u64) {
+    /// Reads what was told since the fault. `hit` are all that were harmed.
+    pub fn look(&mut self, told: &[Told], at_ns: u64, hit: &[String]) {
         let since = |told: &Told| told.at_monotonic_ns.saturating_sub(at_ns) / 1000;
         let after = || told.iter().filter(|told| told.at_monotonic_ns >= at_ns);
-        let own = || after().filter(|told| told.part == self.fault.part());
+        let part = self.fault.part();
+        let own = || after().filter(|told| told.part == part);
         let noticed = own().find(|told| matches!(told.kind.as_str(), "ended" | "condemned"));
-        let ready = own().find(|told| told.kind == "ready");
-        let others = after().filter(|told| told.kind == "failed" && told.part != self.fault.part()).count();
+        let ready = own().skip_while(|told| told.kind != "started").find(|told| told.kind == "ready");
+        let others = after().filter(|told| told.kind == "failed" && !hit.contains(&told.part)).count();
         (self.detected_us, self.ready_us) = (noticed.map(since), ready.map(since));
-        self.others = others as u64;
+        // Told once for a pair.
+        self.others = if hit.first() == Some(&part) { others as u64 } else { 0 };
     }
 
     /// Did the keeper notice?

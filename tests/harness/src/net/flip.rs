@@ -17,15 +17,11 @@ const RING_HEADER_BYTES: usize = lane::limits::RING_HEADER_BYTES;
 
 /// Flips one: of a driver somewhere in its lane, of a shadow somewhere in its state.
 pub fn flip(fault: Fault, pid: u32, rng: &mut fastrand::Rng) -> anyhow::Result<()> {
-    let name = match fault.target {
-        NetTarget::Driver => "/memfd:net-lane",
-        NetTarget::Shadow => "/memfd:net-state",
-    };
+    let of_driver = fault.target == NetTarget::Driver;
+    let name = if of_driver { "/memfd:net-lane" } else { "/memfd:net-state" };
     let region = Region::open(open_memory(pid, name)?, 1)?;
-    let at = match fault.target {
-        NetTarget::Driver => in_lane(region.length_bytes(), rng),
-        NetTarget::Shadow => in_state(region.length_bytes(), rng),
-    };
+    let bytes = region.length_bytes();
+    let at = if of_driver { in_lane(bytes, rng) } else { in_state(bytes, rng) };
     region.u64(at & !7).fetch_xor(1 << rng.u32(0..64), Ordering::SeqCst);
     Ok(())
 }

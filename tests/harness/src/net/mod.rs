@@ -56,12 +56,12 @@ pub fn run(args: &NetArgs) -> anyhow::Result<NetReport> {
     let began = Instant::now();
     let mut outcomes = Vec::new();
     let bar = indicatif::ProgressBar::new(args.faults);
-    for _ in 0..args.faults {
-        let fault = Fault::draw(&mut rng, args);
+    while (outcomes.len() as u64) < args.faults {
+        let faults = Fault::draw(&mut rng, args);
         let jitter = Duration::from_micros(rng.u64(0..args.jitter_ms.max(1) * 1000));
         std::thread::sleep(Duration::from_millis(args.pause_ms) + jitter);
-        outcomes.push(inject(&mut backend, &peer, &veth, fault, &mut rng)?);
-        bar.inc(1);
+        outcomes.extend(inject(&mut backend, &peer, &veth, &faults, &mut rng)?);
+        bar.set_position(outcomes.len() as u64);
     }
     bar.finish_and_clear();
     let seconds = began.elapsed().as_secs_f64();
@@ -73,58 +73,84 @@ pub fn run(args: &NetArgs) -> anyhow::Result<NetReport> {
     let counts = backend.counts()?;
     let peer = peer.end()?;
     let guests = guests.end()?;
+    let missing = backend.missing();
     let course = Course { seed, seconds, calm, loses_each: args.driver.loses_each() };
-    Ok(NetReport::of(&course, &outcomes, &guests, &peer, &counts))
+    let report = NetReport::of(&course, &outcomes, &guests, &peer, &counts);
+    Ok(report.with_missing_events(missing))
 }
 
-/// One fault, and the wait until frames flow both ways again.
+/// Faults at the same instant, and the wait until frames flow both ways again.
 fn inject(
     backend: &mut Keeper,
     peer: &Peer,
     veth: &Veth,
-    fault: Fault,
+    faults: &[Fault],
     rng: &mut fastrand::Rng,
-) -> anyhow::Result<Outcome> {
+) -> anyhow::Result<Vec<Outcome>> {
     backend.hear()?;
-    let mut pid = backend.pid_of(fault.part()).context("the process to be harmed")?;
+    let hit: Vec<String> = faults.iter().map(|fault| fault.part()).collect();
+    let pids = hit.iter().map(|part| backend.pid_of(part).context("the process to be harmed"));
+    let mut pids = pids.collect::<anyhow::Result<Vec<u32>>>()?;
     let mut at_ns = net_uk::events::monotonic_ns();
-    match fault.deed {
-        Deed::Flip => flip::flip(fault, pid, rng)?,
-        Deed::LinkDown => switch_off(veth, rng)?,
-        Deed::Storm => {
-            for _ in 1..STORM {
-                pid = kill_and_meet_the_next(backend, fault, pid, rng)?;
-            }
-            at_ns = net_uk::events::monotonic_ns();
-            send(pid, Signal::KILL);
-        }
-        _ => harm(backend, fault, pid)?,
+    for (fault, pid) in faults.iter().zip(&mut pids) {
+        let storm_ended_ns = do_harm(backend, veth, *fault, pid, rng)?;
+        at_ns = storm_ended_ns.unwrap_or(at_ns);
     }
     let before = peer.received();
-    let mut outcome = Outcome::new(fault);
+    let mut outcomes: Vec<Outcome> = faults.iter().copied().map(Outcome::new).collect();
     let began = Instant::now();
     loop {
         backend.hear()?;
-        outcome.look(backend.events(), at_ns);
-        let flows = peer.received() > before + 2;
-        if fault.deed == Deed::Die && began.elapsed() > PLACE_WAIT && !outcome.is_noticed() {
-            // It does not come to that place: nothing waits in backlogs.
-            harm(backend, Fault { deed: Deed::Kill, ..fault }, pid)?;
+        for (outcome, pid) in outcomes.iter_mut().zip(&pids) {
+            outcome.look(backend.events(), at_ns, &hit);
+            let fault = outcome.fault;
+            if fault.deed == Deed::Die && began.elapsed() > PLACE_WAIT && !outcome.is_noticed() {
+                // It does not come to that place: nothing waits in backlogs.
+                harm(backend, Fault { deed: Deed::Kill, ..fault }, *pid)?;
+            }
         }
-        let unnoticed =
-            !fault.deed.must_be_noticed() && outcome.is_settled() && began.elapsed() > UNNOTICED_WAIT;
-        if (outcome.is_whole() || unnoticed) && flows {
-            outcome.served_us = u64::try_from(began.elapsed().as_micros()).ok();
-            return Ok(outcome);
+        let over = |outcome: &Outcome| {
+            let unnoticed = !outcome.fault.deed.must_be_noticed()
+                && outcome.is_settled()
+                && began.elapsed() > UNNOTICED_WAIT;
+            outcome.is_whole() || unnoticed
+        };
+        if outcomes.iter().all(over) && peer.received() > before + 2 {
+            let served_us = u64::try_from(began.elapsed().as_micros()).ok();
+            return Ok(outcomes.into_iter().map(|outcome| Outcome { served_us, ..outcome }).collect());
         }
         ensure!(
             began.elapsed() < WHOLE_WAIT,
-            "{fault:?}: not whole after {} s: {:?}",
+            "{faults:?}: not whole after {} s: {:?}",
             WHOLE_WAIT.as_secs(),
             backend.events().iter().rev().take(12).collect::<Vec<_>>()
         );
         std::thread::sleep(Duration::from_micros(200));
     }
+}
+
+/// Does it. Of a storm it gives when its last death was, and whose.
+fn do_harm(
+    backend: &mut Keeper,
+    veth: &Veth,
+    fault: Fault,
+    pid: &mut u32,
+    rng: &mut fastrand::Rng,
+) -> anyhow::Result<Option<u64>> {
+    match fault.deed {
+        Deed::Flip => flip::flip(fault, *pid, rng)?,
+        Deed::LinkDown => switch_off(veth, rng)?,
+        Deed::Storm => {
+            for _ in 1..STORM {
+                *pid = kill_and_meet_the_next(backend, fault, *pid, rng)?;
+            }
+            let at_ns = net_uk::events::monotonic_ns();
+            send(*pid, Signal::KILL);
+            return Ok(Some(at_ns));
+        }
+        _ => harm(backend, fault, *pid)?,
+    }
+    Ok(None)
 }
 
 /// A driver's card without a carrier for a while.
@@ -145,7 +171,7 @@ fn kill_and_meet_the_next(
     let began = Instant::now();
     loop {
         backend.hear()?;
-        if let Some(next) = backend.pid_of(fault.part()).filter(|next| *next != pid) {
+        if let Some(next) = backend.pid_of(&fault.part()).filter(|next| *next != pid) {
             std::thread::sleep(Duration::from_micros(rng.u64(0..3000)));
             return Ok(next);
         }

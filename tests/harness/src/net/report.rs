@@ -52,6 +52,8 @@ pub struct NetReport {
     pub false_alarms: u64,
     /// Time without faults after them.
     pub calm: Calm,
+    /// Events that were never told.
+    pub events_missing: u64,
     /// From the fault to the first sign that it was noticed, in microseconds.
     pub detected: BTreeMap<String, Spread>,
     /// From the fault until a successor serves.
@@ -132,6 +134,7 @@ impl NetReport {
         let clean = |ledger: &Ledger| (0..=most_lost).contains(&ledger.lost) && ledger.corrupt == 0;
         let few = |ledger: &Ledger| ledger.duplicated <= outcomes.len() as u64;
         let passed = [&to_wire, &from_wire].into_iter().all(|ledger| clean(ledger) && few(ledger))
+            && state_changes == 0
             && false_alarms == 0;
         Self {
             version: 1,
@@ -146,8 +149,14 @@ impl NetReport {
             state_changes,
             false_alarms,
             calm,
+            events_missing: 0,
             passed,
         }
+    }
+
+    /// With events that were never told.
+    pub fn with_missing_events(self, events_missing: u64) -> Self {
+        Self { events_missing, passed: self.passed && events_missing == 0, ..self }
     }
 
     /// For people.
@@ -170,8 +179,8 @@ impl NetReport {
             ));
         }
         lines.push(format!(
-            "changes of state that guests saw {}, false alarms {}",
-            self.state_changes, self.false_alarms
+            "changes of state that guests saw {}, false alarms {}, events that were never told {}",
+            self.state_changes, self.false_alarms, self.events_missing
         ));
         if self.calm.seconds > 1.0 {
             lines.push(format!(

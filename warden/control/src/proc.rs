@@ -1,4 +1,9 @@
-//! What `/proc` tells of a process (proc_pid_stat(5)).
+//! What `/proc` tells of a process (proc_pid_stat(5)), and processes that are not our children.
+
+use std::os::fd::{AsFd, OwnedFd};
+
+use rustix::event::{PollFd, PollFlags, Timespec};
+use rustix::process::PidfdFlags;
 
 /// A process as it was at one moment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -24,6 +29,27 @@ impl Stat {
     pub fn is_stopped(self) -> bool {
         self.state == 'T'
     }
+
+    /// Whether it runs or waits for a processor.
+    pub fn is_runnable(self) -> bool {
+        self.state == 'R'
+    }
+}
+
+/// Holds on to a process that may be nobody's child of ours: one that lives and began when it is said to have begun. Where
+/// it is gone, its pid may be another's.
+pub fn hold(pid: u32, start_ticks: u64) -> Option<OwnedFd> {
+    let raw = rustix::process::Pid::from_raw(i32::try_from(pid).ok()?)?;
+    let pidfd = rustix::process::pidfd_open(raw, PidfdFlags::empty()).ok()?;
+    // Looked at while the descriptor holds the process: the pid is nobody else's.
+    Stat::of(pid).is_some_and(|stat| stat.start_ticks == start_ticks).then_some(pidfd)
+}
+
+/// Whether the process behind a pidfd is gone. What a poller says of the descriptor may be about another one.
+pub fn is_gone(pidfd: impl AsFd) -> bool {
+    let mut polled = [PollFd::from_borrowed_fd(pidfd.as_fd(), PollFlags::IN)];
+    let now = Timespec { tv_sec: 0, tv_nsec: 0 };
+    matches!(rustix::event::poll(&mut polled, Some(&now)), Ok(1))
 }
 
 /// How a process has run.
@@ -65,9 +91,13 @@ mod tests {
             assert!(began.elapsed() < std::time::Duration::from_secs(10), "it sleeps");
         }
         assert!(Run::of(std::process::id()).unwrap().ran_us > 0);
+        let stat = Stat::of(child.id()).unwrap();
+        let pidfd = hold(child.id(), stat.start_ticks).unwrap();
+        assert!(hold(child.id(), stat.start_ticks + 1).is_none() && !is_gone(&pidfd));
         child.kill().unwrap();
         child.wait().unwrap();
         assert_eq!(Stat::of(child.id()), None);
+        assert!(is_gone(&pidfd) && hold(child.id(), stat.start_ticks).is_none());
         assert!(!boot_id().is_empty());
     }
 }

@@ -1,0 +1,129 @@
+//! A process that is watched, whoever's child it is.
+
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::time::Duration;
+
+use control::proc::{self, Stat};
+use net_watch::TimeNs;
+use net_watch::detector::{
+    Detector, DeviceReport, Flow, ProcessState, ProcessorUse, Promise, Sample, Verdict,
+};
+use rustix::event::{PollFd, PollFlags, Timespec};
+use rustix::process::{Pid, PidfdFlags, Signal};
+
+use crate::error::Error;
+use crate::limits::BEAT;
+
+/// A process with its judge.
+pub struct Watched {
+    /// Its number in the system.
+    pub pid: u32,
+    /// When it began: with the pid it names a process for as long as the machine runs.
+    pub start_ticks: u64,
+    /// Its judge.
+    pub detector: Detector,
+    /// It was found dead, and killed.
+    pub condemned: bool,
+    pidfd: OwnedFd,
+}
+
+impl Watched {
+    /// A child that was just started.
+    ///
+    /// # Errors
+    /// [`Error::System`].
+    pub fn child(process: &std::process::Child, now: TimeNs) -> Result<Self, Error> {
+        // Not waited for yet: the pid is its own.
+        let pidfd = rustix::process::pidfd_open(Pid::from_child(process), PidfdFlags::empty())
+            .map_err(Error::system("pidfd_open"))?;
+        let start_ticks = Stat::of(process.id()).map_or(0, |stat| stat.start_ticks);
+        Ok(Self::new(process.id(), start_ticks, pidfd, now))
+    }
+
+    /// A process that somebody else started, if it lives.
+    pub fn other(pid: u32, start_ticks: u64, now: TimeNs) -> Option<Self> {
+        Some(Self::new(pid, start_ticks, proc::hold(pid, start_ticks)?, now))
+    }
+
+    fn new(pid: u32, start_ticks: u64, pidfd: OwnedFd, now: TimeNs) -> Self {
+        Self { pid, start_ticks, detector: detector(now), condemned: false, pidfd }
+    }
+
+    /// What was seen of it counts no more.
+    pub fn begin_anew(&mut self, now: TimeNs) {
+        self.detector = detector(now);
+    }
+
+    /// Whether it is that one.
+    pub fn is(&self, pid: u32, start_ticks: u64) -> bool {
+        (self.pid, self.start_ticks) == (pid, start_ticks)
+    }
+
+    /// Whether it is gone, asked of the descriptor itself.
+    pub fn is_gone(&self) -> bool {
+        proc::is_gone(&self.pidfd)
+    }
+
+    /// Kills it. Its end is told by the descriptor.
+    pub fn kill(&self) {
+        self.signal(Signal::KILL);
+    }
+
+    /// Sends it a signal, if it lives.
+    pub fn signal(&self, signal: Signal) {
+        let _ = rustix::process::pidfd_send_signal(self.pidfd.as_fd(), signal);
+    }
+
+    /// Waits for its end. False if it did not come in time.
+    pub fn wait(&self, timeout: Duration) -> bool {
+        let timeout = Timespec::try_from(timeout).ok();
+        let mut polled = [PollFd::new(&self.pidfd, PollFlags::IN)];
+        matches!(rustix::event::poll(&mut polled, timeout.as_ref()), Ok(1))
+    }
+
+    /// Whether it runs, and what it uses of the processors.
+    pub fn look(&self) -> (ProcessState, Option<ProcessorUse>) {
+        let stat = Stat::of(self.pid);
+        let process = match stat {
+            Some(stat) if stat.is_stopped() => ProcessState::Stopped,
+            // Its end is told by the descriptor.
+            _ => ProcessState::Alive,
+        };
+        (process, self.processor_use(stat.is_some_and(Stat::is_runnable)))
+    }
+
+    /// Judges one of which nothing but beats is known. The observer itself came `gap_ns` too late.
+    pub fn judge(&mut self, now: TimeNs, gap_ns: u64, beats: u64) -> Verdict {
+        let (process, processor) = self.look();
+        self.detector.judge(&Sample {
+            now,
+            observer_gap_ns: gap_ns,
+            process,
+            heartbeat: beats,
+            send: Flow::default(),
+            receive: Flow::default(),
+            device: DeviceReport::Fine,
+            device_fine_since: None,
+            processor,
+        })
+    }
+
+    fn processor_use(&self, runnable: bool) -> Option<ProcessorUse> {
+        let text = std::fs::read_to_string(format!("/proc/{}/schedstat", self.pid)).ok()?;
+        let mut fields = text.split_ascii_whitespace().map(str::parse);
+        let (run_ns, wait_ns) = (fields.next()?.ok()?, fields.next()?.ok()?);
+        Some(ProcessorUse { run_ns, wait_ns, runnable })
+    }
+}
+
+impl AsFd for Watched {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.pidfd.as_fd()
+    }
+}
+
+/// For a process that shows itself alive as all do.
+fn detector(now: TimeNs) -> Detector {
+    let heartbeat_ns = u64::try_from(BEAT.as_nanos()).unwrap_or(u64::MAX);
+    Detector::new(Promise { heartbeat_ns }, now)
+}
