@@ -101,10 +101,11 @@ impl Lane {
         let seen = Cursor::from_word(self.word(SEEN_CONSUMED_AT).load(Ordering::Relaxed));
         let sane =
             |produced, consumed, ring: &FrameRing| Cursor::used(produced, consumed, ring.slots()).is_ok();
-        let consumed = tx.and_then(|next| self.tx.before(next));
+        // A card that tells nothing: what makes sense stays.
+        let consumed = tx.map_or(Some(self.tx.consumed()), |next| self.tx.before(next));
         let consumed = consumed.filter(|consumed| sane(self.tx.produced(), *consumed, &self.tx));
         self.tx.take_off(consumed.unwrap_or(seen));
-        let produced = rx.and_then(|next| self.rx.before(next));
+        let produced = rx.map_or(Some(self.rx.produced()), |next| self.rx.before(next));
         let produced = produced.filter(|produced| sane(*produced, self.rx.consumed(), &self.rx));
         self.rx.publish(produced.unwrap_or_else(|| self.rx.consumed()));
         self.word(MENDS_AT).fetch_add(1, Ordering::Relaxed);

@@ -5,7 +5,7 @@ use net_uk::fate::Step;
 use net_uk::limits::VAULTS;
 use rustix::process::Signal;
 
-use super::args::{NetArgs, NetTarget};
+use super::args::{NetArgs, NetTarget, NicDriver};
 
 /// What is done.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -154,7 +154,9 @@ impl Fault {
         let targets = if args.targets.is_empty() { &USUAL_TARGETS[..] } else { &args.targets };
         let target = targets[rng.usize(0..targets.len())];
         let fits = |deed: &Deed| {
-            let usual = args.deeds.is_empty() && !Deed::UNUSUAL.contains(deed);
+            // Only a packet socket's rings tell a successor where a liar was.
+            let told = args.driver == NicDriver::Packet || !matches!(deed, Deed::Taken | Deed::Published);
+            let usual = args.deeds.is_empty() && !Deed::UNUSUAL.contains(deed) && told;
             let wanted = usual || args.deeds.iter().any(|name| name == deed.name());
             wanted && deed.fits(target)
         };
