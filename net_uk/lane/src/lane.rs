@@ -102,10 +102,10 @@ impl Lane {
         let sane =
             |produced, consumed, ring: &FrameRing| Cursor::used(produced, consumed, ring.slots()).is_ok();
         // A card that tells nothing: what makes sense stays.
-        let consumed = tx.map_or(Some(self.tx.consumed()), |next| self.tx.before(next));
+        let consumed = tx.map_or_else(|| Some(self.tx.consumed()), |next| self.tx.before(next));
         let consumed = consumed.filter(|consumed| sane(self.tx.produced(), *consumed, &self.tx));
         self.tx.take_off(consumed.unwrap_or(seen));
-        let produced = rx.map_or(Some(self.rx.produced()), |next| self.rx.before(next));
+        let produced = rx.map_or_else(|| Some(self.rx.produced()), |next| self.rx.before(next));
         let produced = produced.filter(|produced| sane(*produced, self.rx.consumed(), &self.rx));
         self.rx.publish(produced.unwrap_or_else(|| self.rx.consumed()));
         self.word(MENDS_AT).fetch_add(1, Ordering::Relaxed);

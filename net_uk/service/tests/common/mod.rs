@@ -141,13 +141,24 @@ impl Service {
     }
 }
 
+/// Kills whoever is told of, until nobody is left who could tell: those that watch replace each other.
 impl Drop for Service {
     fn drop(&mut self) {
-        for pid in self.pids.values() {
-            let _ = kill_process(Pid::from_raw(i32::try_from(*pid).unwrap()).unwrap(), Signal::KILL);
+        let began = Instant::now();
+        self.pids.insert("first".to_owned(), self.first.id());
+        while began.elapsed() < PATIENCE {
+            for signal in [Signal::STOP, Signal::KILL] {
+                for pid in self.pids.values().filter_map(|pid| Pid::from_raw(i32::try_from(*pid).ok()?)) {
+                    let _ = kill_process(pid, signal);
+                }
+            }
+            let _ = self.first.wait();
+            match self.news.recv_timeout(Duration::from_millis(50)) {
+                Ok(told) => self.pids.extend(told.pid.map(|pid| (told.part, pid))),
+                Err(RecvTimeoutError::Timeout) => {}
+                Err(RecvTimeoutError::Disconnected) => return,
+            }
         }
-        let _ = self.first.kill();
-        let _ = self.first.wait();
     }
 }
 
