@@ -279,6 +279,9 @@ impl Fabric {
         targets: PortSet,
         replay: bool,
     ) -> Result<Forwarded, Error> {
+        if !self.has_room_on_all_cards(targets, frame.len(), facts)? {
+            return Ok(Forwarded::NoRoom);
+        }
         for port in targets.iter() {
             let Some(Side::Nic(number)) = self.sides.get(&port) else { continue };
             let uplink = &mut self.uplinks[*number];
@@ -298,6 +301,23 @@ impl Fabric {
             }
         }
         Ok(Forwarded::Taken)
+    }
+
+    /// Asked before it is given to the first of several: it comes again as a whole.
+    fn has_room_on_all_cards(
+        &mut self,
+        targets: PortSet,
+        length_bytes: usize,
+        facts: &Facts,
+    ) -> Result<bool, Error> {
+        let slots = slots_needed(length_bytes, facts);
+        for port in targets.iter() {
+            let Some(Side::Nic(number)) = self.sides.get(&port) else { continue };
+            if !has_room(&mut self.uplinks[*number], slots)? {
+                return Ok(false);
+            }
+        }
+        Ok(true)
     }
 
     /// Stages a frame for the backlog of a guest; one without room there is dropped and counted. It is published after all
@@ -499,24 +519,11 @@ fn was_pushed(target: &Producer, label: Label) -> bool {
 /// Stages a frame for the wire. False if there is no room for all of it.
 fn send_up(uplink: &mut Uplink, frame: &mut [u8], facts: &Facts, segment: &mut [u8]) -> Result<bool, Error> {
     let plain = facts.finished().meta();
-    if !uplink.is_trusted() {
-        uplink.wanted = true;
-        return Ok(false);
-    }
-    let tx = &mut uplink.tx;
     let slots = slots_needed(frame.len(), facts);
-    if slots > tx.ring().slots() {
+    if slots > uplink.tx.ring().slots() {
         return Err(netif::FrameFault::Length(frame.len()).into());
     }
-    let room_slots = match tx.room_slots() {
-        Err(error) if error.is_nonsense() => {
-            uplink.doubt(&error);
-            0
-        }
-        room => room?,
-    };
-    if room_slots < slots {
-        uplink.wanted = true;
+    if !has_room(uplink, slots)? {
         return Ok(false);
     }
     let tx = &mut uplink.tx;
@@ -526,6 +533,21 @@ fn send_up(uplink: &mut Uplink, frame: &mut [u8], facts: &Facts, segment: &mut [
         fault.is_none()
     })?;
     fault.map_or(Ok(true), Err)
+}
+
+/// Is there room towards the wire? More than there can be is not waited for. If not, the driver tells when.
+fn has_room(uplink: &mut Uplink, slots: u32) -> Result<bool, Error> {
+    let room_slots = match uplink.tx.room_slots() {
+        _ if !uplink.is_trusted() => 0,
+        Err(error) if error.is_nonsense() => {
+            uplink.doubt(&error);
+            0
+        }
+        room => room?,
+    };
+    let enough = room_slots >= slots.min(uplink.tx.ring().slots());
+    uplink.wanted |= !enough;
+    Ok(enough)
 }
 
 /// Slots of a lane that a frame takes at most.

@@ -65,7 +65,7 @@ impl Facts {
 }
 
 /// Gives `each` the frame as it can go where nothing is done to it any more: checksums filled in, in segments of at most
-/// `max_bytes`.
+/// `max_bytes`. Afterwards the frame is what its facts say, as before, for the next one who gets it.
 ///
 /// # Errors
 /// [`FrameFault`] if the frame is not what the facts say. Nothing was given out then, or `each` said that it cannot go on.
@@ -77,10 +77,13 @@ pub fn finish(
     mut each: impl FnMut(&[u8]) -> bool,
 ) -> Result<bool, FrameFault> {
     let Some(gso) = facts.gso else {
-        if facts.checksum == Checksum::Blank {
-            checksum::complete(frame)?;
+        if facts.checksum != Checksum::Blank {
+            return Ok(each(frame));
         }
-        return Ok(each(frame));
+        checksum::complete(frame)?;
+        let goes_on = each(frame);
+        checksum::blank(frame)?;
+        return Ok(goes_on);
     };
     let mut segments = Segmenter::new(frame, gso, max_bytes)?;
     while let Some(length_bytes) = segments.write_next(segment) {
@@ -94,6 +97,33 @@ pub fn finish(
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// A broadcast goes to the network card and to guests. The first one who could not take a blank checksum had it filled in
+    /// for all, so a second one got it filled in twice, and one who takes blank ones got a full one that was called blank.
+    #[test]
+    fn a_frame_for_several_is_the_same_for_each() {
+        // UDP over IPv4, ports 68 and 67, 4 bytes of payload; the checksum is the last but one field of its header.
+        let mut frame = vec![0xff; 12];
+        frame.extend([0x08, 0x00, 0x45, 0, 0, 32, 0, 0, 0, 0, 64, 17, 0, 0, 10, 0, 0, 1, 255, 255, 255, 255]);
+        frame.extend([0, 68, 0, 67, 0, 12, 0, 0, 1, 2, 3, 4]);
+        checksum::blank(&mut frame).unwrap();
+        let mut full = frame.clone();
+        checksum::complete(&mut full).unwrap();
+        let before = frame.clone();
+        let label = Label { source: 9, seq: 77 };
+        let facts = Facts { checksum: Checksum::Blank, gso: None, label };
+        for _ in 0..3 {
+            let mut given = vec![];
+            let each = |bytes: &[u8]| {
+                given.push(bytes.to_vec());
+                true
+            };
+            assert_eq!(finish(&mut frame, &facts, 1518, &mut [0; 1518], each), Ok(true));
+            assert_eq!(given, [full.as_slice()]);
+            assert_eq!(frame, before);
+        }
+        assert!(checksum::verify(&full).unwrap() && full != frame);
+    }
 
     #[test]
     fn facts_pass_through_a_ring() {
