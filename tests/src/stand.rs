@@ -236,6 +236,9 @@ fn spawn(program: &Path, rundir: &Path, name: &str, args: &[&str]) -> Child {
     let log = std::fs::File::create(rundir.join(format!("{name}.log"))).expect("a log file");
     Command::new(program)
         .args(args)
+        // Whoever runs this may have another store's exported.
+        .env_remove("XENSTORED_PATH")
+        .env_remove("XENSTORED_RUNDIR")
         .stdin(Stdio::null())
         .stdout(log.try_clone().expect("a second handle"))
         .stderr(log)
