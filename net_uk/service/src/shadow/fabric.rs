@@ -11,7 +11,8 @@ use hypervisor::{CopyDirection, DomId, EventChannels, GrantCopy, Grants, Region}
 use lane::limits::SLOT_BYTES;
 use lane::{Frame, Producer};
 use net_switch::{Forward, MacAddress, PortId, PortSet, Switch, TimeNs};
-use netif::{Multicast, TxPacket, TxStatus};
+use netif::segment::Segmenter;
+use netif::{Gso, Multicast, TxPacket, TxStatus};
 
 use super::frame::{Facts, finish};
 use super::queue::{BACKLOG_SOURCE, Queue};
@@ -310,10 +311,11 @@ impl Fabric {
         length_bytes: usize,
         facts: &Facts,
     ) -> Result<bool, Error> {
-        let slots = slots_needed(length_bytes, facts);
         for port in targets.iter() {
             let Some(Side::Nic(number)) = self.sides.get(&port) else { continue };
-            if !has_room(&mut self.uplinks[*number], slots)? {
+            let uplink = &mut self.uplinks[*number];
+            let slots = slots_needed(length_bytes, facts.gso.filter(|_| !uplink.offload));
+            if !has_room(uplink, slots)? {
                 return Ok(false);
             }
         }
@@ -519,7 +521,8 @@ fn was_pushed(target: &Producer, label: Label) -> bool {
 /// Stages a frame for the wire. False if there is no room for all of it.
 fn send_up(uplink: &mut Uplink, frame: &mut [u8], facts: &Facts, segment: &mut [u8]) -> Result<bool, Error> {
     let plain = facts.finished().meta();
-    let slots = slots_needed(frame.len(), facts);
+    let whole = facts.gso.filter(|_| uplink.offload);
+    let slots = slots_needed(frame.len(), facts.gso.filter(|_| whole.is_none()));
     if slots > uplink.tx.ring().slots() {
         return Err(netif::FrameFault::Length(frame.len()).into());
     }
@@ -527,6 +530,11 @@ fn send_up(uplink: &mut Uplink, frame: &mut [u8], facts: &Facts, segment: &mut [
         return Ok(false);
     }
     let tx = &mut uplink.tx;
+    if let Some(gso) = whole {
+        // That it can be cut is looked at here: the guest is told if not.
+        Segmenter::new(frame, gso, UPLINK_FRAME_BYTES_MAX)?;
+        return stage(tx, frame, &facts.meta()).map(|()| true);
+    }
     let mut fault = None;
     finish(frame, facts, UPLINK_FRAME_BYTES_MAX, segment, |bytes| {
         fault = stage(tx, bytes, &plain).err();
@@ -550,10 +558,10 @@ fn has_room(uplink: &mut Uplink, slots: u32) -> Result<bool, Error> {
     Ok(enough)
 }
 
-/// Slots of a lane that a frame takes at most.
-fn slots_needed(length_bytes: usize, facts: &Facts) -> u32 {
-    let frames = facts.gso.map_or(1, |gso| length_bytes.div_ceil(usize::from(gso.size_bytes).max(1)));
-    let each = if facts.gso.is_some() { UPLINK_FRAME_BYTES_MAX } else { length_bytes };
+/// Slots of a lane that a frame takes at most, in segments if it is to be cut.
+fn slots_needed(length_bytes: usize, cut: Option<Gso>) -> u32 {
+    let frames = cut.map_or(1, |gso| length_bytes.div_ceil(usize::from(gso.size_bytes).max(1)));
+    let each = if cut.is_some() { UPLINK_FRAME_BYTES_MAX } else { length_bytes };
     u32::try_from(frames * each.div_ceil(SLOT_BYTES)).unwrap_or(u32::MAX)
 }
 

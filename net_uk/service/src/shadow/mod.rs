@@ -23,6 +23,7 @@ use hypervisor::{DomId, Host, HostSpec, Port, Region};
 use lane::Lane;
 use net_switch::limits::AGEING_DEFAULT_NS;
 use net_switch::{MacAddress, PortConfig, Switch};
+use nic::NicSpec;
 use tokio::sync::mpsc::UnboundedSender;
 
 pub use wants::Wants;
@@ -437,7 +438,9 @@ fn take_uplinks(begun: &mut Begun, switch: &mut Switch) -> Result<Vec<Uplink>, E
         let wake_shadow = begun.take(&format!("{}{number}", names::WAKE_SHADOW), "eventfd")?;
         let number = u16::try_from(number).map_err(|_| Error::Full { what: "network card" })?;
         let port = switch.add_port(PortConfig::nic())?;
-        Ok(Uplink::attach(number, port, lane, wake_driver, wake_shadow))
+        let offload = nic.spec.parse::<NicSpec>()?.offload;
+        let uplink = Uplink::attach(number, port, lane, wake_driver, wake_shadow);
+        Ok(uplink.with_offload(offload))
     };
     nics.into_iter().map(uplink).collect()
 }

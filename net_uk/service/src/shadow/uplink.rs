@@ -33,6 +33,8 @@ pub struct Uplink {
     pub number: u16,
     /// Its port of the switch.
     pub port: PortId,
+    /// Its kernel cuts segments.
+    pub offload: bool,
     /// Towards the wire.
     pub tx: Producer,
     /// From the wire.
@@ -62,6 +64,7 @@ impl Uplink {
         let mut uplink = Self {
             number,
             port,
+            offload: false,
             tx: lane.tx().producer_alone(),
             rx: lane.rx().consumer_alone(),
             replay_before: None,
@@ -83,6 +86,12 @@ impl Uplink {
         // A former shadow may have died before it could.
         uplink.wake();
         uplink
+    }
+
+    /// Says whether its kernel cuts segments.
+    #[must_use]
+    pub fn with_offload(self, offload: bool) -> Self {
+        Self { offload, ..self }
     }
 
     /// Attaches to both rings. False if the driver's indices make no sense.
