@@ -14,6 +14,16 @@ pub enum Profile {
     Local,
 }
 
+impl Profile {
+    /// As options call it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Xen => "xen",
+            Self::Local => "local",
+        }
+    }
+}
+
 /// How to reach the host.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct HostSpec {

@@ -45,12 +45,8 @@ fn spec(args: &Args) -> anyhow::Result<WardenSpec> {
         &socket,
     );
     group.log = args.engine.log_name();
-    let profile = match host.profile {
-        Profile::Xen => "xen",
-        Profile::Local => "local",
-    };
     for service in group.replicas.iter_mut().chain([&mut group.gateway]) {
-        service.env.push(("PPVMM_PROFILE".into(), profile.into()));
+        service.env.push(("PPVMM_PROFILE".into(), host.profile.name().into()));
     }
     Ok(WardenSpec {
         rundir,

@@ -114,7 +114,7 @@ impl Driver {
             match self.work(&mut ready) {
                 Err(error) if is_nonsense(&error) && self.doubts < LANE_LOOKS_DRIVER => {
                     self.doubts += 1;
-                    self.wait_for_sense()?;
+                    self.wait_for_sense();
                 }
                 worked => {
                     worked?;
@@ -146,12 +146,11 @@ impl Driver {
 
     /// An index of the shadow's makes no sense. It writes it again when it is woken. What was handed to the kernel is
     /// committed, what was not published comes again.
-    fn wait_for_sense(&mut self) -> Result<(), Error> {
+    fn wait_for_sense(&mut self) {
         self.tx.commit();
         self.rx.abandon();
         self.kick = Kick::Congested;
-        signal(&self.wake_shadow);
-        self.poller.wait(LANE_LOOK, &mut vec![])
+        give_time(&self.wake_shadow);
     }
 
     /// Moves what there is in both directions, and tells the shadow.
@@ -267,9 +266,14 @@ fn attach_ends(
             _ => {}
         }
         left -= 1;
-        signal(wake_shadow);
-        std::thread::sleep(LANE_LOOK);
+        give_time(wake_shadow);
     }
+}
+
+/// For the shadow to write an index again. Frames that come meanwhile do not shorten it.
+fn give_time(wake_shadow: &OwnedFd) {
+    signal(wake_shadow);
+    std::thread::sleep(LANE_LOOK);
 }
 
 fn is_nonsense(error: &Error) -> bool {

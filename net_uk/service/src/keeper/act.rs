@@ -77,10 +77,7 @@ impl Keeper {
         };
         let mut arguments = vec![OsString::from(role)];
         if part == Part::Shadow {
-            let profile = match self.options.host.profile {
-                hypervisor::Profile::Xen => "xen",
-                hypervisor::Profile::Local => "local",
-            };
+            let profile = self.options.host.profile.name();
             arguments.extend(["--profile".into(), profile.into(), "--hv-socket".into()]);
             arguments.push(self.options.host.local_socket.clone().into());
         }

@@ -96,10 +96,7 @@ impl Keeper {
     /// Where the rest of the status is read.
     pub(super) fn source(&self) -> Source {
         let card = |card: &super::held::Card| (card.held.spec().to_string(), card.lane.clone());
-        let profile = match self.options.host.profile {
-            hypervisor::Profile::Xen => "xen",
-            hypervisor::Profile::Local => "local",
-        };
+        let profile = self.options.host.profile.name();
         Source {
             profile: profile.to_owned(),
             generation: self.generation,

@@ -272,6 +272,14 @@ impl Fabric {
         }
     }
 
+    /// The network card at a port.
+    fn card_at(&self, port: PortId) -> Option<usize> {
+        match self.sides.get(&port) {
+            Some(Side::Nic(number)) => Some(*number),
+            _ => None,
+        }
+    }
+
     /// Gives a frame that lies in private memory to all that get it: network cards first, for they can refuse.
     fn forward(
         &mut self,
@@ -280,21 +288,11 @@ impl Fabric {
         targets: PortSet,
         replay: bool,
     ) -> Result<Forwarded, Error> {
-        if !self.has_room_on_all_cards(targets, frame.len(), facts)? {
-            return Ok(Forwarded::NoRoom);
-        }
-        for port in targets.iter() {
-            let Some(Side::Nic(number)) = self.sides.get(&port) else { continue };
-            let uplink = &mut self.uplinks[*number];
-            if replay && was_pushed(&uplink.tx, facts.label) {
-                continue;
-            }
-            match send_up(uplink, frame, facts, &mut self.segment) {
-                Ok(true) => {}
-                Ok(false) => return Ok(Forwarded::NoRoom),
-                Err(Error::Frame(_)) => return Ok(Forwarded::Bad),
-                Err(error) => return Err(error),
-            }
+        match self.send_to_cards(frame, facts, targets, replay) {
+            Ok(true) => {}
+            Ok(false) => return Ok(Forwarded::NoRoom),
+            Err(Error::Frame(_)) => return Ok(Forwarded::Bad),
+            Err(error) => return Err(error),
         }
         for port in targets {
             if let Some(vif) = self.guest_at(port) {
@@ -304,19 +302,26 @@ impl Fabric {
         Ok(Forwarded::Taken)
     }
 
-    /// Asked before it is given to the first of several: it comes again as a whole.
-    fn has_room_on_all_cards(
+    /// Stages a frame for all network cards that get it. False if one of them has no room: then none got it, for it comes
+    /// again as a whole.
+    fn send_to_cards(
         &mut self,
-        targets: PortSet,
-        length_bytes: usize,
+        frame: &mut [u8],
         facts: &Facts,
+        targets: PortSet,
+        replay: bool,
     ) -> Result<bool, Error> {
         for port in targets.iter() {
-            let Some(Side::Nic(number)) = self.sides.get(&port) else { continue };
-            let uplink = &mut self.uplinks[*number];
-            let slots = slots_needed(length_bytes, facts.gso.filter(|_| !uplink.offload));
-            if !has_room(uplink, slots)? {
+            let Some(number) = self.card_at(port) else { continue };
+            if !has_room(&mut self.uplinks[number], frame.len(), facts)? {
                 return Ok(false);
+            }
+        }
+        for port in targets.iter() {
+            let Some(number) = self.card_at(port) else { continue };
+            let uplink = &mut self.uplinks[number];
+            if !(replay && was_pushed(&uplink.tx, facts.label)) {
+                send_up(uplink, frame, facts, &mut self.segment)?;
             }
         }
         Ok(true)
@@ -518,33 +523,12 @@ fn was_pushed(target: &Producer, label: Label) -> bool {
         .is_some_and(|last| last.wrapping_sub(label.seq) < netif::ring::RING_SLOTS)
 }
 
-/// Stages a frame for the wire. False if there is no room for all of it.
-fn send_up(uplink: &mut Uplink, frame: &mut [u8], facts: &Facts, segment: &mut [u8]) -> Result<bool, Error> {
-    let plain = facts.finished().meta();
-    let whole = facts.gso.filter(|_| uplink.offload);
-    let slots = slots_needed(frame.len(), facts.gso.filter(|_| whole.is_none()));
+/// Is there room for a frame towards the wire? If not, the driver tells when.
+fn has_room(uplink: &mut Uplink, length_bytes: usize, facts: &Facts) -> Result<bool, Error> {
+    let slots = slots_needed(length_bytes, uplink.cuts(facts));
     if slots > uplink.tx.ring().slots() {
-        return Err(netif::FrameFault::Length(frame.len()).into());
+        return Err(netif::FrameFault::Length(length_bytes).into());
     }
-    if !has_room(uplink, slots)? {
-        return Ok(false);
-    }
-    let tx = &mut uplink.tx;
-    if let Some(gso) = whole {
-        // That it can be cut is looked at here: the guest is told if not.
-        Segmenter::new(frame, gso, UPLINK_FRAME_BYTES_MAX)?;
-        return stage(tx, frame, &facts.meta()).map(|()| true);
-    }
-    let mut fault = None;
-    finish(frame, facts, UPLINK_FRAME_BYTES_MAX, segment, |bytes| {
-        fault = stage(tx, bytes, &plain).err();
-        fault.is_none()
-    })?;
-    fault.map_or(Ok(true), Err)
-}
-
-/// Is there room towards the wire? More than there can be is not waited for. If not, the driver tells when.
-fn has_room(uplink: &mut Uplink, slots: u32) -> Result<bool, Error> {
     let room_slots = match uplink.tx.room_slots() {
         _ if !uplink.is_trusted() => 0,
         Err(error) if error.is_nonsense() => {
@@ -553,9 +537,24 @@ fn has_room(uplink: &mut Uplink, slots: u32) -> Result<bool, Error> {
         }
         room => room?,
     };
-    let enough = room_slots >= slots.min(uplink.tx.ring().slots());
-    uplink.wanted |= !enough;
-    Ok(enough)
+    uplink.wanted |= room_slots < slots;
+    Ok(room_slots >= slots)
+}
+
+/// Stages a frame for the wire, for which there is room.
+fn send_up(uplink: &mut Uplink, frame: &mut [u8], facts: &Facts, segment: &mut [u8]) -> Result<(), Error> {
+    if let (Some(gso), None) = (facts.gso, uplink.cuts(facts)) {
+        // That it can be cut is looked at here: the guest is told if not.
+        Segmenter::new(frame, gso, UPLINK_FRAME_BYTES_MAX)?;
+        return stage(&mut uplink.tx, frame, &facts.meta());
+    }
+    let plain = facts.finished().meta();
+    let mut fault = None;
+    finish(frame, facts, UPLINK_FRAME_BYTES_MAX, segment, |bytes| {
+        fault = stage(&mut uplink.tx, bytes, &plain).err();
+        fault.is_none()
+    })?;
+    fault.map_or(Ok(()), Err)
 }
 
 /// Slots of a lane that a frame takes at most, in segments if it is to be cut.

@@ -7,8 +7,10 @@ use std::time::Duration;
 use hypervisor::Region;
 use lane::{Consumer, Frame, Lane, LaneError, Producer};
 use net_switch::PortId;
+use netif::Gso;
 use rustix::event::EventfdFlags;
 
+use super::frame::Facts;
 use super::trust::{News, Trust};
 use crate::error::Error;
 use crate::limits::{DAMAGED_MAX, LANE_SLOTS};
@@ -34,7 +36,7 @@ pub struct Uplink {
     /// Its port of the switch.
     pub port: PortId,
     /// Its kernel cuts segments.
-    pub offload: bool,
+    offload: bool,
     /// Towards the wire.
     pub tx: Producer,
     /// From the wire.
@@ -104,6 +106,11 @@ impl Uplink {
         self.replay_before = (waiting > 0).then(|| rx.committed().frames.wrapping_add(LANE_SLOTS));
         (self.tx, self.rx) = (tx, rx);
         true
+    }
+
+    /// How a frame is to be cut before it goes there.
+    pub fn cuts(&self, facts: &Facts) -> Option<Gso> {
+        facts.gso.filter(|_| !self.offload)
     }
 
     /// Can the lane be used?
