@@ -5,8 +5,8 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
-use hypervisor::DomId;
 use hypervisor::local::Broker;
+use hypervisor::{DomId, HostSpec};
 use rustix::process::{Pid, Signal, kill_process};
 use sim_guest::{Guest, Toolstack};
 use tempfile::TempDir;
@@ -54,9 +54,9 @@ impl Stand {
     pub fn start(flags: &[&str]) -> Self {
         let directory = TempDir::new().expect("a temporary directory");
         let rundir = directory.path();
-        let broker =
-            spawn(&binary("ppvmm-hv"), rundir, "hv", &["--socket", &text(&rundir.join("ppvmm-hv.sock"))]);
-        wait_for(|| rundir.join("ppvmm-hv.sock").exists(), "the broker's socket");
+        let hv_socket = rundir.join(HostSpec::LOCAL_SOCKET_NAME);
+        let broker = spawn(&binary("ppvmm-hv"), rundir, "hv", &["--socket", &text(&hv_socket)]);
+        wait_for(|| hv_socket.exists(), "the broker's socket");
         let store = Self::spawn_store(rundir, flags);
         let stand = Self { directory, broker, store };
         wait_for(|| stand.answers(), "the store's answer");
@@ -102,6 +102,11 @@ impl Stand {
         self.rundir().join("socket")
     }
 
+    /// The socket of the hypervisor's stand-in.
+    pub fn hv_socket(&self) -> PathBuf {
+        self.rundir().join(HostSpec::LOCAL_SOCKET_NAME)
+    }
+
     /// A new client.
     ///
     /// # Panics
@@ -115,7 +120,7 @@ impl Stand {
     /// # Panics
     /// If it is not there.
     pub fn hypervisor(&self) -> Broker {
-        Broker::connect(&self.rundir().join("ppvmm-hv.sock")).expect("the broker takes a client")
+        Broker::connect(&self.hv_socket()).expect("the broker takes a client")
     }
 
     /// Makes a domain and introduces it as the toolstack does; gives its end of the ring.
@@ -142,7 +147,7 @@ impl Stand {
     /// # Panics
     /// If the broker refuses.
     pub fn attach(&self, domid: DomId) -> Guest {
-        let (socket, began) = (self.rundir().join("ppvmm-hv.sock"), Instant::now());
+        let (socket, began) = (self.hv_socket(), Instant::now());
         let mut guest = loop {
             match Guest::attach(&socket, domid) {
                 Ok(guest) => break guest,

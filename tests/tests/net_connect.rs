@@ -64,7 +64,7 @@ fn net_uk(stand: &Stand) -> (Process, Receiver<String>) {
 fn guest(stand: &Stand) -> (Process, Receiver<String>) {
     let mut guest = Command::new(binary("sim-net-guest"))
         .arg("--hv-socket")
-        .arg(stand.rundir().join("ppvmm-hv.sock"))
+        .arg(stand.hv_socket())
         .arg("--create")
         .arg(stand.socket())
         .args(["--mac", "00:16:3e:77:00:01", "--wait"])

@@ -65,11 +65,8 @@ impl Args {
     /// # Errors
     /// [`Error::UnknownLine`].
     pub fn lines(&self) -> Result<Vec<&'static Line>> {
-        if let Some(name) = self.lines.iter().find(|name| !ALL.iter().any(|line| line.is(name))) {
-            return Err(Error::UnknownLine(name.clone()));
-        }
-        let wanted = |line: &&Line| self.lines.is_empty() || self.lines.iter().any(|name| line.is(name));
-        Ok(ALL.iter().filter(wanted).collect())
+        let chosen = figures::chosen(ALL, |line| line.name, &self.lines);
+        chosen.map_err(|name| Error::UnknownLine(name.to_owned()))
     }
 }
 

@@ -26,22 +26,4 @@ impl Contender {
             Self::Veth => "veth",
         }
     }
-
-    /// Another one begins in every round.
-    pub fn in_order(chosen: &[Self], round: u32) -> Vec<Self> {
-        let mut order = chosen.to_vec();
-        order.rotate_left(round as usize % chosen.len().max(1));
-        order
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn everybody_is_first_in_turn() {
-        let firsts: Vec<_> = (0..4).map(|round| Contender::in_order(&Contender::ALL, round)[0]).collect();
-        assert_eq!(firsts, [Contender::NetUk, Contender::Driver, Contender::Veth, Contender::NetUk]);
-    }
 }

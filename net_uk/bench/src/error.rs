@@ -24,9 +24,6 @@ pub enum Error {
     /// Something did not happen in time.
     #[error("waited in vain: {0}")]
     Late(&'static str),
-    /// A program is not beside this one.
-    #[error("{0} is missing: build the workspace first")]
-    NotBuilt(std::path::PathBuf),
     /// The system.
     #[error("{what}: {source}")]
     System {

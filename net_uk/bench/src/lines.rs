@@ -42,11 +42,6 @@ pub struct Line {
 }
 
 impl Line {
-    /// Is it meant by this name?
-    pub fn is(&self, name: &str) -> bool {
-        self.name == name || name.ends_with('-') && self.name.starts_with(name)
-    }
-
     /// Its figures, in the order in which they are shown.
     pub fn figures(&self) -> &'static [Figure] {
         match self.load {

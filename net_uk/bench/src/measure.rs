@@ -50,9 +50,9 @@ pub fn measure(order: Order<'_>, time: Duration) -> Result<Values> {
     let ledger = ledger(setup, line)?;
     let mut values = rates(line, before, after);
     if line.way == Way::RoundTrip {
-        let (_, [median, p99]) = trips;
-        values.insert(names::MEDIAN, f64::from(median) / 1e3);
-        values.insert(names::P99, f64::from(p99) / 1e3);
+        let [median, p99, _] = trips.summary_us();
+        values.insert(names::MEDIAN, median);
+        values.insert(names::P99, p99);
     }
     account(&mut values, ledger);
     Ok(values)
@@ -117,7 +117,7 @@ fn ledger(setup: Setup, line: &Line) -> Result<Ledger> {
                 reordered: received.reordered,
                 corrupt: received.corrupt,
             };
-            (report.sent.frames - report.sent.dropped, account)
+            (report.sent.frames, account)
         }
         Near::Endpoint { endpoint, .. } => of_endpoint(endpoint)?,
     };
@@ -149,7 +149,7 @@ type Share = fn(&Usage) -> u64;
 fn rates(line: &Line, before: Moment, after: Moment) -> Values {
     let seconds = (after.at_ns - before.at_ns) as f64 / 1e9;
     let frames = (after.received - before.received) as f64;
-    let per_frame = |of: fn(&Usage) -> u64| {
+    let per_frame = |of: Share| {
         let spent = of(&after.usage).saturating_sub(of(&before.usage)) as f64;
         (frames > 0.0).then(|| spent / frames)
     };

@@ -6,7 +6,6 @@ use std::fmt::Write;
 use figures::{Figure, Machine, median, number};
 use serde::Serialize;
 
-use crate::args::Args;
 use crate::contender::Contender;
 use crate::error::Error;
 use crate::lines::{Line, names};
@@ -57,11 +56,8 @@ struct FigureReport {
 
 impl Report {
     /// With nothing measured yet.
-    pub fn new(args: &Args) -> Self {
-        let mut arguments: Vec<String> = std::env::args().skip(1).collect();
-        if arguments.is_empty() {
-            arguments.push(format!("--rounds {}", args.rounds));
-        }
+    pub fn new() -> Self {
+        let arguments = std::env::args().skip(1).collect();
         Self { version: VERSION, machine: Machine::this(), arguments, lines: vec![] }
     }
 

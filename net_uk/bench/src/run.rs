@@ -22,11 +22,11 @@ pub fn run(args: &Args, lines: &[&'static Line], start_driver: StartDriver) -> R
     let temporary = temporary.map_err(system("make a temporary directory"))?;
     let mut bench = Bench { args, dir: temporary.path(), start_driver, rates: BTreeMap::new() };
     let progress = progress(lines.len() as u64 * u64::from(args.rounds) * args.contenders.len() as u64);
-    let mut report = Report::new(args);
+    let mut report = Report::new();
     for line in lines {
         let mut measured = LineReport::new(line);
         for round in 0..args.rounds {
-            for contender in Contender::in_order(&args.contenders, round) {
+            for contender in figures::in_turn(&args.contenders, round) {
                 progress.set_message(format!("{} {}", line.name, contender.name()));
                 let values = bench.measure(line, contender);
                 if let Err(error) = &values {

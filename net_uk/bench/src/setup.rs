@@ -1,6 +1,6 @@
 //! A contender between its two ends.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::Instant;
 
 use hypervisor::HostSpec;
@@ -8,13 +8,12 @@ use net_stand::{
     Endpoint, EndpointOptions, Guest, GuestOptions, Keeper, KeeperOptions, LaneWire, Look, PacketWire, Role,
     Veth, Wire, process_cpu_ns,
 };
-use peers::{Binaries, Daemon, Ours};
+use peers::{Binaries, Daemon, Ours, beside_us};
 use sim_guest::net::Mac;
 
-use crate::LaneDriver;
 use crate::StartDriver;
 use crate::contender::Contender;
-use crate::error::{Error, Result, system};
+use crate::error::{Error, Result};
 use crate::limits::{PEER_LOOK, PEER_SLOTS, START_WAIT};
 use crate::lines::{Line, Load, Way};
 
@@ -55,8 +54,8 @@ pub enum Near {
     Endpoint {
         /// The thread.
         endpoint: Endpoint,
-        /// The driver.
-        driver: Option<LaneDriver>,
+        /// The driver's process, and what it ends with.
+        driver: Option<(u32, Box<dyn Send>)>,
     },
 }
 
@@ -136,7 +135,7 @@ impl Setup {
                 }
             }
             Near::Endpoint { endpoint, driver } => Usage {
-                driver: driver.as_ref().map_or(0, |driver| process_cpu_ns(driver.pid)),
+                driver: driver.as_ref().map_or(0, |(pid, _)| process_cpu_ns(*pid)),
                 ends: far + endpoint.cpu_ns(),
                 ..Usage::default()
             },
@@ -169,12 +168,10 @@ fn near_endpoint(order: Order<'_>, wire: Box<dyn Wire>, veth: &Veth) -> Endpoint
 
 fn start_lane_end(order: Order<'_>, veth: &Veth) -> Result<Near> {
     let spec = format!("packet:{}", veth.ours()).parse()?;
-    let mut driver = (order.start_driver)(&spec).map_err(Error::Driver)?;
-    let clone = |fd: &std::os::fd::OwnedFd| fd.try_clone().map_err(system("duplicate an eventfd"));
-    let (wake_driver, wake_shadow) = (clone(&driver.wake_driver)?, clone(&driver.wake_shadow)?);
-    let wire = LaneWire::attach(&driver.lane, wake_driver, wake_shadow)?;
-    driver.wake_driver = clone(&driver.wake_driver)?;
-    Ok(Near::Endpoint { endpoint: near_endpoint(order, Box::new(wire), veth), driver: Some(driver) })
+    let driver = (order.start_driver)(&spec).map_err(Error::Driver)?;
+    let wire = LaneWire::attach(&driver.lane, driver.wake_driver, driver.wake_shadow)?;
+    let endpoint = near_endpoint(order, Box::new(wire), veth);
+    Ok(Near::Endpoint { endpoint, driver: Some((driver.pid, driver.life)) })
 }
 
 fn start_guest(order: Order<'_>, veth: &Veth) -> Result<Near> {
@@ -215,11 +212,4 @@ fn is_ready(keeper: &mut Keeper) -> Result<bool> {
     keeper.hear()?;
     let told = |part: &str| keeper.events().iter().any(|told| told.part == part && told.kind == "ready");
     Ok(told("shadow") && told("driver.0"))
-}
-
-fn beside_us(name: &str) -> Result<PathBuf> {
-    let mut path = std::env::current_exe().map_err(system("this program's path"))?;
-    path.pop();
-    path.push(name);
-    if path.exists() { Ok(path) } else { Err(Error::NotBuilt(path)) }
 }

@@ -5,12 +5,12 @@ use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
+use figures::Latencies;
 use lane::FrameMeta;
 use sim_guest::net::Mac;
 use sim_guest::net::traffic::{Numbered, Pace, ReceiveReport, Receiver, now_ns};
 
 use crate::error::{Error, Result};
-use crate::latencies::Latencies;
 use crate::limits::{BATCH, ECHO_WAIT, SLEEP_MAX};
 use crate::usage::thread_cpu_ns;
 use crate::wire::Wire;
@@ -113,12 +113,10 @@ impl Endpoint {
         thread_cpu_ns(self.shared.thread.load(Ordering::Relaxed))
     }
 
-    /// Times of round trips since this was asked last: how many, and their median and 99th percentile in nanoseconds.
-    pub fn take_latencies(&self) -> (usize, [u32; 2]) {
+    /// Times of round trips since this was asked last.
+    pub fn take_latencies(&self) -> Latencies {
         let mut latencies = self.shared.latencies.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-        let summary = latencies.summary();
-        latencies.clear();
-        summary
+        std::mem::replace(&mut latencies, Latencies::new())
     }
 
     /// Ends it.
@@ -136,8 +134,8 @@ struct Worker {
     options: EndpointOptions,
     shared: Arc<Shared>,
     receiver: Receiver,
-    pace: Pace,
-    paced: bool,
+    /// While it is told to send.
+    pace: Option<Pace>,
     next: Vec<u64>,
     sent: u64,
     /// Frames of our own that came back, or were given up.
@@ -156,8 +154,7 @@ impl Worker {
             options,
             shared,
             receiver: Receiver::default(),
-            pace: Pace::new(0, 0),
-            paced: false,
+            pace: None,
             sent: 0,
             returned: 0,
             last_return_ns: 0,
@@ -196,10 +193,7 @@ impl Worker {
         let now = now_ns();
         match self.options.role {
             Role::Send { rate } if sending => {
-                if !std::mem::replace(&mut self.paced, true) {
-                    self.pace = Pace::new(rate, now);
-                }
-                self.pace.due(now).min(BATCH)
+                self.pace.get_or_insert_with(|| Pace::new(rate, now)).due(now).min(BATCH)
             }
             Role::Ping { window } if sending => {
                 let lost = now.saturating_sub(self.last_return_ns)
@@ -211,7 +205,7 @@ impl Worker {
                 window.saturating_sub(self.sent.saturating_sub(self.returned)).min(BATCH)
             }
             _ => {
-                self.paced = false;
+                self.pace = None;
                 0
             }
         }
@@ -222,18 +216,19 @@ impl Worker {
             if !self.send()? {
                 return Ok(number);
             }
-            self.pace.sent();
+            if let Some(pace) = &mut self.pace {
+                pace.sent();
+            }
         }
         Ok(due)
     }
 
     /// How long there is nothing to do but for what comes. A wire that is full is looked at again soon.
     fn pause(&self, due: u64) -> Duration {
-        let sending = self.shared.sending.load(Ordering::Relaxed);
-        match self.options.role {
+        match &self.pace {
             _ if due > 0 => Duration::from_millis(1),
-            Role::Send { .. } if sending => Duration::from_nanos(self.pace.wait_ns(now_ns())).min(SLEEP_MAX),
-            _ => SLEEP_MAX,
+            Some(pace) => Duration::from_nanos(pace.wait_ns(now_ns())).min(SLEEP_MAX),
+            None => SLEEP_MAX,
         }
     }
 
@@ -280,7 +275,7 @@ impl Worker {
             let latencies = self.shared.latencies.lock();
             latencies
                 .unwrap_or_else(std::sync::PoisonError::into_inner)
-                .note(now.saturating_sub(numbered.stamp_ns));
+                .note(Duration::from_nanos(now.saturating_sub(numbered.stamp_ns)));
         }
     }
 

@@ -136,7 +136,6 @@ impl Keeper {
     }
 
     fn note(&mut self, told: Told) {
-        tracing_line(&told);
         self.missing += told.number - self.last - 1;
         self.last = told.number;
         if matches!(told.kind.as_str(), "started" | "adopted")
@@ -151,9 +150,13 @@ impl Keeper {
     }
 
     fn fault(&self, what: &'static str) -> Error {
+        Error::Keeper { what, events: self.last_events() }
+    }
+
+    /// The last events, newest first, for a message.
+    pub fn last_events(&self) -> Vec<String> {
         let last = self.events.iter().rev().take(12);
-        let events = last.map(|told| format!("{} {} {}", told.part, told.kind, told.detail)).collect();
-        Error::Keeper { what, events }
+        last.map(|told| format!("{} {} {}", told.part, told.kind, told.detail)).collect()
     }
 
     /// The last events.
@@ -219,13 +222,6 @@ impl Keeper {
             }
             std::thread::sleep(Duration::from_millis(1));
         }
-    }
-}
-
-/// With PPVMM_EVENTS set, shows what happens.
-fn tracing_line(told: &Told) {
-    if std::env::var_os("PPVMM_EVENTS").is_some() {
-        eprintln!("{:>12} {} {} {}", told.at_monotonic_ns / 1000, told.part, told.kind, told.detail);
     }
 }
 

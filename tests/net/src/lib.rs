@@ -11,7 +11,6 @@ mod endpoint;
 mod error;
 mod guest;
 mod keeper;
-mod latencies;
 pub mod limits;
 mod usage;
 mod veth;

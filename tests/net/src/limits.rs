@@ -14,9 +14,6 @@ pub const SLEEP_MAX: Duration = Duration::from_millis(5);
 /// How long a frame that was sent and did not come back counts as under way.
 pub const ECHO_WAIT: Duration = Duration::from_millis(500);
 
-/// Round trips whose times are kept; further ones are only counted.
-pub const LATENCIES_MAX: usize = 1 << 20;
-
 /// How long an answer of the keeper or of a guest may take.
 pub const ANSWER_WAIT: Duration = Duration::from_secs(5);
 

@@ -29,5 +29,5 @@ mod process;
 pub use daemon::{Daemon, DomainState};
 pub use error::{Error, Result};
 pub use install::Installation;
-pub use ours::{Binaries, Ours};
+pub use ours::{Binaries, Ours, beside_us};
 pub use peer::{Kind, Peer};

@@ -21,22 +21,27 @@ pub struct Binaries {
 }
 
 impl Binaries {
-    /// Those beside the running program, or one folder up for a test's.
+    /// Those that [`beside_us`] finds.
     ///
     /// # Errors
     /// [`Error::NotBuilt`].
     pub fn beside_us() -> Result<Self> {
-        let mut dir = std::env::current_exe().map_err(system("the program's own path"))?;
-        dir.pop();
-        if dir.ends_with("deps") {
-            dir.pop();
-        }
-        let found = |name: &str| {
-            let path = dir.join(name);
-            if path.exists() { Ok(path) } else { Err(Error::NotBuilt(path)) }
-        };
-        Ok(Self { xs_uk: found("xs_uk")?, broker: found("ppvmm-hv")? })
+        Ok(Self { xs_uk: beside_us("xs_uk")?, broker: beside_us("ppvmm-hv")? })
     }
+}
+
+/// A program beside the running one, or one folder up from a test's.
+///
+/// # Errors
+/// [`Error::NotBuilt`].
+pub fn beside_us(name: &str) -> Result<PathBuf> {
+    let mut path = std::env::current_exe().map_err(system("the program's own path"))?;
+    path.pop();
+    if path.ends_with("deps") {
+        path.pop();
+    }
+    path.push(name);
+    if path.exists() { Ok(path) } else { Err(Error::NotBuilt(path)) }
 }
 
 /// Our store with its broker; asked to end when dropped.

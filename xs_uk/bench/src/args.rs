@@ -30,7 +30,7 @@ pub struct Args {
     /// Names the lines and ends.
     #[arg(long)]
     pub list: bool,
-    /// Only these lines; a name may be the beginning of several.
+    /// Only these lines; a name that ends with - is the beginning of several.
     #[arg(long, value_delimiter = ',', value_name = "NAME")]
     pub lines: Vec<String>,
     /// Only these stores.
@@ -65,11 +65,8 @@ impl Args {
     /// # Errors
     /// [`Error::UnknownLine`].
     pub fn lines(&self) -> Result<Vec<&'static Line>> {
-        if let Some(name) = self.lines.iter().find(|name| !ALL.iter().any(|line| line.is(name))) {
-            return Err(Error::UnknownLine(name.clone()));
-        }
-        let wanted = |line: &&Line| self.lines.is_empty() || self.lines.iter().any(|name| line.is(name));
-        Ok(ALL.iter().filter(wanted).collect())
+        let chosen = figures::chosen(ALL, |line| line.name, &self.lines);
+        chosen.map_err(|name| Error::UnknownLine(name.to_owned()))
     }
 }
 

@@ -6,7 +6,6 @@ use std::fmt::Write;
 use figures::{Better, Figure, Machine, median, number};
 use serde::Serialize;
 
-use crate::args::Args;
 use crate::error::Error;
 use crate::lines::Line;
 use crate::stores::Store;
@@ -63,11 +62,8 @@ struct BareReport {
 
 impl Report {
     /// With nothing measured yet.
-    pub fn new(args: &Args) -> Self {
-        let mut arguments: Vec<String> = std::env::args().skip(1).collect();
-        if arguments.is_empty() {
-            arguments.push(format!("--rounds {}", args.rounds));
-        }
+    pub fn new() -> Self {
+        let arguments = std::env::args().skip(1).collect();
         Self { machine: Machine::this(), arguments, lines: vec![] }
     }
 

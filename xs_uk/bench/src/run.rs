@@ -20,11 +20,11 @@ pub fn run(args: &Args, lines: &[&'static Line]) -> Result<Report> {
     let rounds = |line: &Line| args.rounds.min(line.rounds_max);
     let total: u64 = lines.iter().map(|line| u64::from(rounds(line)) * args.stores.len() as u64).sum();
     let progress = progress(total);
-    let mut report = Report::new(args);
+    let mut report = Report::new();
     for line in lines {
         let mut measured = LineReport::new(line);
         for round in 0..rounds(line) {
-            for store in order(&args.stores, round) {
+            for store in figures::in_turn(&args.stores, round) {
                 progress.set_message(format!("{} {}", line.name, store.name()));
                 let values = measure(args, line, store, dir);
                 if let Err(error) = &values {
@@ -70,27 +70,8 @@ fn measure(args: &Args, line: &Line, store: Store, dir: &Path) -> Result<Values>
     values
 }
 
-/// Another store begins in every round.
-fn order(stores: &[Store], round: u32) -> Vec<Store> {
-    let mut stores = stores.to_vec();
-    let first = round as usize % stores.len().max(1);
-    stores.rotate_left(first);
-    stores
-}
-
 /// Shown on a terminal only.
 fn progress(total: u64) -> ProgressBar {
     let style = ProgressStyle::with_template("{bar:30} {pos}/{len}  {elapsed}  {msg}");
     ProgressBar::new(total).with_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn everybody_is_first_in_turn() {
-        let firsts: Vec<_> = (0..4).map(|round| order(&Store::ALL, round)[0]).collect();
-        assert_eq!(firsts, [Store::Ours, Store::Xenstored, Store::Oxenstored, Store::Ours]);
-    }
 }

@@ -59,11 +59,6 @@ pub struct Line {
 }
 
 impl Line {
-    /// Is it meant by this name?
-    pub fn is(&self, name: &str) -> bool {
-        self.name == name || name.ends_with('-') && self.name.starts_with(name)
-    }
-
     /// Each operation is one request that is logged.
     const fn beside_puts(self, clients: usize) -> Self {
         Self { bare: Some(Bare { clients, at_once: 1, in_turn: 1, counted: 1 }), ..self }
