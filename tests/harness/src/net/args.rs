@@ -1,5 +1,6 @@
 //! Options of `tests/crash net`.
 
+use super::faults::Deed;
 use crate::Output;
 
 /// A run against the network backend.
@@ -38,9 +39,10 @@ pub struct NetArgs {
     /// before it serves); link-down (its network card is switched off for a while). Of a shadow: kill, stop, storm, and die (at one of
     /// the places around its commits). Of both: flip (a bit in the memory that it shares with others). Of
     /// keeper and vaults: kill, stop.
-    #[arg(long, value_delimiter = ',')]
-    pub deeds: Vec<String>,
+    #[arg(long, value_delimiter = ',', value_enum)]
+    pub deeds: Vec<Deed>,
     /// How the backend reaches its network card. A TAP device may cost or double one frame for each fault; the others none.
+    /// What guests send over a TAP device before the peer listens counts as lost too.
     #[arg(long, value_enum, default_value_t = NicDriver::Packet)]
     pub driver: NicDriver,
     /// How many of a hundred faults hit two different processes at the same instant, with a signal each.

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use net_stand::Keeper;
+use net_stand::{Keeper, Told};
 use serde::Serialize;
 
 /// How often the keeper's events are looked at.
@@ -15,7 +15,7 @@ const LOOK: Duration = Duration::from_millis(100);
 pub struct Calm {
     /// How long it was, in seconds.
     pub seconds: f64,
-    /// Processes that were condemned or ended.
+    /// Processes that ended.
     pub alarms: u64,
 }
 
@@ -27,19 +27,19 @@ pub fn wait(backend: &mut Keeper, length: Duration) -> anyhow::Result<Calm> {
     while began.elapsed() < length {
         std::thread::sleep(LOOK);
         backend.hear()?;
-        let new = backend.events().iter().filter(|told| told.at_monotonic_ns > since_ns);
-        let (mut last, mut bad) = (since_ns, vec![]);
-        for told in new {
-            last = last.max(told.at_monotonic_ns);
-            if matches!(told.kind.as_str(), "condemned" | "ended") {
-                bad.push(format!("{} {}: {}", told.part, told.kind, told.detail));
-            }
+        let new = || backend.events().iter().filter(|told| told.at_monotonic_ns > since_ns);
+        for told in new().filter(|told| is_death(told)) {
+            eprintln!("false alarm: {} {}: {}", told.part, told.kind, told.detail);
+            alarms += 1;
         }
-        since_ns = last;
-        alarms += bad.len() as u64;
-        bad.iter().for_each(|alarm| eprintln!("false alarm: {alarm}"));
+        since_ns = new().map(|told| told.at_monotonic_ns).max().unwrap_or(since_ns);
     }
     Ok(Calm { seconds: began.elapsed().as_secs_f64(), alarms })
+}
+
+/// Of a keeper that was condemned no end is told besides.
+fn is_death(told: &Told) -> bool {
+    told.kind == "ended" || told.part == "keeper" && told.kind == "condemned"
 }
 
 /// Threads that burn processor time until the value ends.

@@ -73,10 +73,9 @@ pub fn run(args: &NetArgs) -> anyhow::Result<NetReport> {
     let counts = backend.counts()?;
     let peer = peer.end()?;
     let guests = guests.end()?;
-    let missing = backend.missing();
-    let course = Course { seed, seconds, calm, loses_each: args.driver.loses_each() };
-    let report = NetReport::of(&course, &outcomes, &guests, &peer, &counts);
-    Ok(report.with_missing_events(missing))
+    let (loses_each, events_missing) = (args.driver.loses_each(), backend.missing());
+    let course = Course { seed, seconds, calm, loses_each, events_missing };
+    Ok(NetReport::of(&course, &outcomes, &guests, &peer, &counts))
 }
 
 /// Faults at the same instant, and the wait until frames flow both ways again.
@@ -123,7 +122,7 @@ fn inject(
             began.elapsed() < WHOLE_WAIT,
             "{faults:?}: not whole after {} s: {:?}",
             WHOLE_WAIT.as_secs(),
-            backend.events().iter().rev().take(12).collect::<Vec<_>>()
+            backend.last_events()
         );
         std::thread::sleep(Duration::from_micros(200));
     }
@@ -178,7 +177,7 @@ fn kill_and_meet_the_next(
         ensure!(
             began.elapsed() < WHOLE_WAIT,
             "{fault:?}: no successor of {pid}: {:?}",
-            backend.events().iter().rev().take(12).collect::<Vec<_>>()
+            backend.last_events()
         );
         std::thread::sleep(Duration::from_micros(100));
     }

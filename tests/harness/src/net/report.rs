@@ -73,8 +73,10 @@ pub struct Course {
     pub seconds: f64,
     /// The time without faults after them.
     pub calm: Calm,
-    /// Frames that each fault may lose.
+    /// Frames that each fault may lose or double.
     pub loses_each: u64,
+    /// Events that were never told.
+    pub events_missing: u64,
 }
 
 impl NetReport {
@@ -86,13 +88,13 @@ impl NetReport {
         peer: &EndpointReport,
         counts: &Counts,
     ) -> Self {
-        let Course { seed, seconds, calm, loses_each } = *course;
+        let Course { seed, seconds, calm, loses_each, events_missing } = *course;
         let sum = |of: fn(&GuestReport) -> u64| guests.iter().map(of).sum::<u64>();
         // Frames of hostile guests are nobody's.
         let own = |flow: &&FlowReport| (1..=guests.len() as u64).contains(&flow.flow);
         let came = |of: fn(&FlowReport) -> u64| peer.received.flows.iter().filter(own).map(of).sum::<u64>();
         let to_wire = Ledger {
-            sent: sum(|guest| guest.sent.frames - guest.sent.dropped),
+            sent: sum(|guest| guest.sent.frames),
             received: came(|flow| flow.received),
             counted: counts.of("tx_errors") + counts.of("tx_damaged") + peer.dropped,
             lost: 0,
@@ -130,12 +132,11 @@ impl NetReport {
         for outcome in outcomes {
             *faults.entry(outcome.fault.name()).or_default() += 1;
         }
-        let most_lost = i64::try_from(loses_each * outcomes.len() as u64).unwrap_or(i64::MAX);
-        let clean = |ledger: &Ledger| (0..=most_lost).contains(&ledger.lost) && ledger.corrupt == 0;
-        let few = |ledger: &Ledger| ledger.duplicated <= outcomes.len() as u64;
-        let passed = [&to_wire, &from_wire].into_iter().all(|ledger| clean(ledger) && few(ledger))
+        let most = loses_each * outcomes.len() as u64;
+        let passed = [&to_wire, &from_wire].into_iter().all(|ledger| ledger.is_within(most))
             && state_changes == 0
-            && false_alarms == 0;
+            && false_alarms == 0
+            && events_missing == 0;
         Self {
             version: 1,
             seed,
@@ -149,14 +150,9 @@ impl NetReport {
             state_changes,
             false_alarms,
             calm,
-            events_missing: 0,
+            events_missing,
             passed,
         }
-    }
-
-    /// With events that were never told.
-    pub fn with_missing_events(self, events_missing: u64) -> Self {
-        Self { events_missing, passed: self.passed && events_missing == 0, ..self }
     }
 
     /// For people.
@@ -199,6 +195,12 @@ impl NetReport {
 }
 
 impl Ledger {
+    /// At most so many frames lost and doubled, and in their order if none may be.
+    fn is_within(&self, most: u64) -> bool {
+        let lost = u64::try_from(self.lost).is_ok_and(|lost| lost <= most);
+        lost && self.corrupt == 0 && self.duplicated <= most && (most > 0 || self.reordered == 0)
+    }
+
     fn balanced(self) -> Self {
         let accounted = i64::try_from(self.received + self.counted).unwrap_or(i64::MAX);
         Self { lost: i64::try_from(self.sent).unwrap_or(i64::MAX) - accounted, ..self }

@@ -28,7 +28,7 @@ pub fn create_wire(driver: NicDriver) -> net_stand::Result<Veth> {
 
 /// Starts the backend with one network card.
 pub fn start_keeper(stand: &Stand, veth: &Veth, args: &NetArgs) -> anyhow::Result<Keeper> {
-    let hv_socket = stand.rundir().join("ppvmm-hv.sock");
+    let hv_socket = stand.hv_socket();
     Ok(Keeper::start(KeeperOptions {
         program: &binary("net_uk"),
         hv_socket: &hv_socket,
@@ -93,7 +93,7 @@ fn start_guest(
     let last = u8::try_from(number + 1).context("that many guests")?;
     Ok(Guest::start(GuestOptions {
         program: &binary("sim-net-guest"),
-        hv_socket: &stand.rundir().join("ppvmm-hv.sock"),
+        hv_socket: &stand.hv_socket(),
         store: &stand.socket(),
         mac: Mac([0x00, 0x16, 0x3e, 0x77, 0, last]),
         peer_mac: veth.peer_mac(),
