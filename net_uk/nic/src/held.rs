@@ -24,7 +24,7 @@ pub enum Held {
 }
 
 impl Held {
-    /// Opens a network card.
+    /// Opens a network card, and waits for nothing.
     ///
     /// # Errors
     /// [`crate::NicError::Spec`], or what the kernel reports.
@@ -33,6 +33,17 @@ impl Held {
             NicKind::Packet => PacketHeld::open(spec).map(Self::Packet),
             NicKind::Tap => TapHeld::open(spec).map(Self::Tap),
             NicKind::Xdp => XdpHeld::open(spec).map(Self::Xdp),
+        }
+    }
+
+    /// As [`Held::open`], but over `AF_XDP` waits a while for a device whose former sockets the kernel is still taking down.
+    ///
+    /// # Errors
+    /// As [`Held::open`].
+    pub fn open_waiting(spec: &NicSpec) -> Result<Self> {
+        match spec.kind {
+            NicKind::Xdp => XdpHeld::open_waiting(spec).map(Self::Xdp),
+            NicKind::Packet | NicKind::Tap => Self::open(spec),
         }
     }
 

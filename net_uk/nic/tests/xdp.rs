@@ -5,8 +5,11 @@
 
 mod common;
 
+use std::time::Instant;
+
 use common::{Ledger, Peer, Stand, enter_namespace_with_xdp, frame_of, ip, wait_for};
 use lane::{FrameFlags, FrameMeta};
+use nic::limits::XDP_BUSY_WAIT;
 use nic::{Held, Kick, Link, Nic, NicError, NicSpec};
 
 type Port = Box<dyn Nic + Send>;
@@ -236,7 +239,7 @@ fn what_cannot_be_is_told() {
     if !enter_namespace_with_xdp() {
         return;
     }
-    let _first = Held::open(&NicSpec::xdp("near")).unwrap();
+    let _first = Held::open_waiting(&NicSpec::xdp("near")).unwrap();
     let refused = |spec: &str| Held::open(&spec.parse().unwrap()).unwrap_err().to_string();
     let used = refused("xdp:near");
     assert!(used.contains("is used by another program"), "{used}");
@@ -252,6 +255,25 @@ fn what_cannot_be_is_told() {
     });
     let refused = unprivileged.join().unwrap();
     assert!(refused.contains("CAP_NET_ADMIN"), "{refused}");
+}
+
+/// A keeper that opens a device in its loop must not stand still. Who has time waits until the former sockets are gone.
+#[test]
+fn a_device_in_use_is_waited_for_only_by_who_asks_for_it() {
+    if !enter_namespace_with_xdp() {
+        return;
+    }
+    let first = Held::open_waiting(&NicSpec::xdp("near")).unwrap();
+    let begin = Instant::now();
+    assert!(matches!(Held::open(&NicSpec::xdp("near")), Err(NicError::Xdp { .. })));
+    let took = begin.elapsed();
+    assert!(took < XDP_BUSY_WAIT / 2, "{took:?}");
+    let closing = std::thread::spawn(|| {
+        std::thread::sleep(XDP_BUSY_WAIT / 10);
+        drop(first);
+    });
+    Held::open_waiting(&NicSpec::xdp("near")).unwrap();
+    closing.join().unwrap();
 }
 
 /// UDP over IPv4 with the sum of the pseudo header for a checksum.

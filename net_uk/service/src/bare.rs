@@ -34,7 +34,7 @@ impl BareDriver {
     /// # Errors
     /// What cannot be opened or started.
     pub fn start(spec: &NicSpec) -> Result<Self, Error> {
-        let held = Held::open(spec)?;
+        let held = Held::open_waiting(spec)?;
         let region = Arc::new(Region::create("net-lane", Lane::bytes(LANE_SLOTS, LANE_SLOTS))?);
         let lane = Lane::create(region, LANE_SLOTS, LANE_SLOTS)?;
         let (wake_driver, wake_shadow) = (eventfd()?, eventfd()?);

@@ -101,19 +101,6 @@ impl XdpHeld {
     /// [`NicError::Spec`], [`NicError::Xdp`] where the kernel or the device cannot, or what else the kernel reports.
     pub fn open(spec: &NicSpec) -> Result<Self> {
         spec.check()?;
-        // The kernel takes sockets down some time after they were closed.
-        let begin = Instant::now();
-        loop {
-            match Self::open_once(spec) {
-                Err(error) if error.is_busy() && begin.elapsed() < XDP_BUSY_WAIT => {
-                    thread::sleep(XDP_BUSY_PAUSE)
-                }
-                opened => return opened,
-            }
-        }
-    }
-
-    fn open_once(spec: &NicSpec) -> Result<Self> {
         let layout = Layout::new(spec);
         let control = sys::packet_socket().map_err(system::explain("socket"))?;
         let ifindex = sys::interface_number(&control, &spec.interface)?;
@@ -139,6 +126,23 @@ impl XdpHeld {
             bpf::insert(&map, queue, socket)?;
         }
         Ok(Self { poll, memory, map, link, control, tx, rx, spec: spec.clone() })
+    }
+
+    /// As [`XdpHeld::open`], but waits a while for a device whose former sockets the kernel is still taking down, which it
+    /// does some time after they were closed.
+    ///
+    /// # Errors
+    /// As [`XdpHeld::open`].
+    pub fn open_waiting(spec: &NicSpec) -> Result<Self> {
+        let begin = Instant::now();
+        loop {
+            match Self::open(spec) {
+                Err(error) if error.is_busy() && begin.elapsed() < XDP_BUSY_WAIT => {
+                    thread::sleep(XDP_BUSY_PAUSE)
+                }
+                opened => return opened,
+            }
+        }
     }
 
     /// Takes over the descriptors.

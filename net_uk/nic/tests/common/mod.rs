@@ -261,7 +261,7 @@ pub struct Stand {
 impl Stand {
     pub fn new(spec: &str, slots: u32) -> Self {
         let spec: NicSpec = spec.parse().unwrap();
-        let held = Held::open(&spec).unwrap();
+        let held = Held::open_waiting(&spec).unwrap();
         let region = Arc::new(Region::create("lane", Lane::bytes(slots, slots)).unwrap());
         let lane = Lane::create(region, slots, slots).unwrap();
         let (tx, rx) = (lane.tx().producer().unwrap(), lane.rx().consumer().unwrap());

@@ -192,6 +192,7 @@ impl Kept {
         let spec = card.held.spec().clone();
         let index = interface_index(&spec.interface);
         super::reset::link_up(&spec.interface)?;
+        // It waits for nothing: this is the keeper's own loop, which comes here again.
         let held = Held::open(&spec)?;
         let carried = held.carry_over(&card.held, &card.lane)?;
         (card.held, card.index, card.replaced_since) = (held, index, None);
@@ -204,7 +205,7 @@ impl Card {
         let region = Arc::new(Region::create("net-lane", Lane::bytes(LANE_SLOTS, LANE_SLOTS))?);
         let lane = Lane::create(region, LANE_SLOTS, LANE_SLOTS)?;
         let index = interface_index(&spec.interface);
-        let held = Held::open(spec)?;
+        let held = Held::open_waiting(spec)?;
         // A TAP device may have been made just now.
         let index = index.or_else(|| interface_index(&spec.interface));
         Ok(Self { held, lane, index, replaced_since: None, wake_driver: eventfd()?, wake_shadow: eventfd()? })
