@@ -5,20 +5,13 @@
 
 mod common;
 
-use common::{Ledger, Peer, Stand, enter_namespace, frame_of, ip, run, wait_for};
+use common::rig::{self, Port, Rig, port_of};
+use common::{Ledger, Peer, Stand, enter_namespace, frame_of, ip, make_pair, run, wait_for};
 use lane::{FrameFlags, FrameMeta};
-use nic::packet::PacketPort;
-use nic::{Held, Kick, Link, Nic, NicError, Step};
+use nic::{Held, Kick, Link, NicError, Step};
 
 const ETHTOOL_GGRO: u32 = 0x2b;
 const ETHTOOL_SGRO: u32 = 0x2c;
-
-fn port_of(stand: &Stand) -> (PacketPort, lane::Consumer, lane::Producer) {
-    let (mut tx, mut rx) = (stand.lane.tx().consumer().unwrap(), stand.lane.rx().producer().unwrap());
-    let Held::Packet(held) = &stand.held else { panic!("another kind") };
-    let port = PacketPort::attach(held, &mut tx, &mut rx, stand.lane.words()).unwrap();
-    (port, tx, rx)
-}
 
 /// With rings that are smaller than a batch, and others of any number of slots.
 #[test]
@@ -26,39 +19,9 @@ fn frames_go_both_ways() {
     if !enter_namespace() {
         return;
     }
-    for spec in
-        ["packet:near,rx=16,tx=16", "packet:near,rx=500,tx=300,bypass", "packet:near,rx=30,tx=30,offload"]
-    {
-        let mut stand = Stand::new(spec, 256);
-        let peer = Peer::new("far");
-        let (mut port, mut tx, mut rx) = port_of(&stand);
-        assert_eq!(port.link().unwrap(), Link::Up);
-        let (mut there, mut here) = (Ledger::default(), Ledger::default());
-        for seq in 0..3000 {
-            assert!(stand.send(seq));
-            if seq % 10 == 9 {
-                port.transmit(&mut tx).unwrap();
-                port.kick().unwrap();
-            }
-            peer.send(&frame_of(seq));
-            if seq % 7 == 0 {
-                port.receive(&mut rx).unwrap();
-                stand.receive(&mut here);
-            }
-            peer.drain(&mut there);
-        }
-        wait_for("all frames", || {
-            port.transmit(&mut tx).unwrap();
-            port.kick().unwrap();
-            port.receive(&mut rx).unwrap();
-            stand.receive(&mut here);
-            peer.drain(&mut there);
-            there.received == 3000 && here.received == 3000
-        });
-        there.assert_perfect(3000, spec);
-        here.assert_perfect(3000, spec);
-        assert_eq!(port.counters().unwrap(), nic::Counters::default());
-    }
+    rig::both_ways("packet:near,rx=16,tx=16");
+    rig::both_ways("packet:near,rx=500,tx=300,bypass");
+    rig::both_ways("packet:near,rx=30,tx=30,offload");
 }
 
 #[test]
@@ -66,83 +29,22 @@ fn malformed_frames_are_counted_and_block_nothing() {
     if !enter_namespace() {
         return;
     }
-    for spec in ["packet:near,rx=16,tx=16", "packet:near,rx=30,tx=30,offload"] {
-        let mut stand = Stand::new(spec, 512);
-        let peer = Peer::new("far");
-        let (mut port, mut tx, _rx) = port_of(&stand);
-        let mut ledger = Ledger::default();
-        let odd = |flags, gso_bytes, length: usize| {
-            (FrameMeta { flags, gso_bytes, ..FrameMeta::default() }, vec![8; length])
-        };
-        let blank = FrameFlags::CSUM_BLANK;
-        let bad = [
-            odd(FrameFlags::VOID, 0, 100),
-            odd(FrameFlags::NONE, 0, 13),
-            odd(FrameFlags::NONE, 0, 1519),
-            odd(FrameFlags::NONE, 0, 65_562),
-            odd(blank, 0, 100),
-            odd(blank | FrameFlags::GSO_V4, 1448, 9000),
-        ];
-        for (seq, (meta, bytes)) in (0..60).zip(bad.iter().cycle()) {
-            assert!(stand.tx.push(bytes, meta).unwrap());
-            assert!(stand.send(seq));
-            wait_for("room", || {
-                port.transmit(&mut tx).unwrap();
-                port.kick().unwrap();
-                tx.backlog_slots().unwrap() == 0
-            });
-        }
-        wait_for("all frames", || {
-            port.kick().unwrap();
-            peer.drain(&mut ledger);
-            ledger.received == 60
-        });
-        ledger.assert_perfect(60, spec);
-        assert_eq!(port.counters().unwrap().tx_refused, 60);
-    }
+    rig::malformed_frames("packet:near,rx=16,tx=16");
+    rig::malformed_frames("packet:near,rx=30,tx=30,offload");
 }
 
-/// Frames beyond the ring of the kernel are lost and counted; what was in it is not.
 #[test]
 fn a_full_receive_ring_drops_and_counts() {
-    if !enter_namespace() {
-        return;
+    if enter_namespace() {
+        rig::full_receive_ring("packet:near,rx=16,tx=16");
     }
-    let mut stand = Stand::new("packet:near,rx=16,tx=16", 256);
-    let peer = Peer::new("far");
-    let (mut port, _tx, mut rx) = port_of(&stand);
-    for seq in 0..20 {
-        peer.send(&frame_of(seq));
-    }
-    let mut ledger = Ledger::default();
-    wait_for("frames", || {
-        port.receive(&mut rx).unwrap();
-        stand.receive(&mut ledger);
-        ledger.received == 16
-    });
-    assert_eq!(port.counters().unwrap().rx_dropped, 4);
 }
 
-/// A lane without room leaves the frames with the kernel.
 #[test]
 fn a_full_lane_blocks_and_loses_nothing() {
-    if !enter_namespace() {
-        return;
+    if enter_namespace() {
+        rig::full_lane("packet:near");
     }
-    let mut stand = Stand::new("packet:near", 64);
-    let peer = Peer::new("far");
-    let (mut port, _tx, mut rx) = port_of(&stand);
-    let mut ledger = Ledger::default();
-    for seq in 0..500 {
-        peer.send(&frame_of(seq));
-    }
-    wait_for("a full lane", || port.receive(&mut rx).unwrap().blocked);
-    wait_for("all frames", || {
-        port.receive(&mut rx).unwrap();
-        stand.receive(&mut ledger);
-        ledger.received == 500
-    });
-    ledger.assert_perfect(500, "a full lane");
 }
 
 /// Frames for a device that is down wait for it.
@@ -197,76 +99,47 @@ fn frames_that_waited_for_a_device_that_is_gone_go_over_the_next_one() {
         return;
     }
     for spec in ["packet:near,rx=16,tx=48", "packet:near,rx=30,tx=45,offload"] {
-        let mut stand = Stand::new(spec, 512);
-        let peer = Peer::new("far");
-        let (mut port, mut tx, mut rx) = port_of(&stand);
-        let (mut there, mut here) = (Ledger::default(), Ledger::default());
+        let mut rig = Rig::new(spec, 512);
         for seq in 0..20 {
-            assert!(stand.send(seq));
+            assert!(rig.stand.send(seq));
         }
-        wait_for("the first frames", || {
-            port.transmit(&mut tx).unwrap();
-            port.kick().unwrap();
-            peer.drain(&mut there);
-            there.received == 20
-        });
+        rig.settle(20, 0);
         for seq in 0..10 {
-            peer.send(&frame_of(seq));
+            rig.peer.send(&frame_of(seq));
         }
-        wait_for("frames in the kernel's ring", || wakes(&port));
+        wait_for("frames in the kernel's ring", || wakes(&rig.port));
         assert!(ip("link del near"));
-        // What had arrived can still be taken.
+        // What had arrived can still be taken. No kick: the driver does not know yet.
         wait_for("what had arrived", || {
-            port.receive(&mut rx).unwrap();
-            stand.receive(&mut here);
-            here.received == 10
+            rig.port.receive(&mut rig.rx).unwrap();
+            rig.stand.receive(&mut rig.here);
+            rig.here.received == 10
         });
         for seq in 20..80 {
-            assert!(stand.send(seq));
+            assert!(rig.stand.send(seq));
         }
         // Fills the ring across its end, and leaves some in the lane.
-        let handed = port.transmit(&mut tx).unwrap().frames;
+        let handed = rig.port.transmit(&mut rig.tx).unwrap().frames;
         assert!((40..60).contains(&handed), "{handed}");
-        assert_eq!(port.kick().unwrap(), Kick::Down);
-        drop(port);
-        assert!(
-            ip("link add near type veth peer name far") && ip("link set near up") && ip("link set far up")
-        );
-        common::wait_until_up("near");
-        common::wait_until_up("far");
-        let peer = Peer::new("far");
-        let new = Held::open(stand.held.spec()).unwrap();
-        assert_eq!(new.carry_over(&stand.held, &stand.lane).unwrap(), handed);
-        stand.held = new;
-        let (mut port, mut tx, mut rx) = port_of(&stand);
-        peer.send(&frame_of(10));
-        wait_for("all frames", || {
-            port.transmit(&mut tx).unwrap();
-            port.kick().unwrap();
-            port.receive(&mut rx).unwrap();
-            stand.receive(&mut here);
-            peer.drain(&mut there);
-            there.received == 80 && here.received == 11
-        });
-        there.assert_perfect(80, spec);
-        here.assert_perfect(11, spec);
+        assert_eq!(rig.port.kick().unwrap(), Kick::Down);
+        drop(rig.port);
+        assert!(make_pair(""));
+        rig.peer = Peer::new("far");
+        let new = Held::open(rig.stand.held.spec()).unwrap();
+        assert_eq!(new.carry_over(&rig.stand.held, &rig.stand.lane).unwrap(), handed);
+        rig.stand.held = new;
+        (rig.port, rig.tx, rig.rx) = port_of(&rig.stand);
+        rig.peer.send(&frame_of(10));
+        rig.settle_perfect(80, 11, spec);
     }
 }
 
 /// It found frames of every length too long for a device without any, and dropped them.
 #[test]
 fn a_driver_that_begins_without_its_device_leaves_all_in_the_lane() {
-    if !enter_namespace() {
-        return;
+    if enter_namespace() {
+        rig::begins_without_device("packet:near");
     }
-    let mut stand = Stand::new("packet:near", 64);
-    let (port, _tx, _rx) = port_of(&stand);
-    drop(port);
-    assert!(ip("link del near") && stand.send(0));
-    let (mut port, mut tx, _rx) = port_of(&stand);
-    assert_eq!(port.transmit(&mut tx).unwrap().taken(), 0);
-    assert_eq!(port.kick().unwrap(), Kick::Down);
-    assert!(tx.peek().unwrap().is_some());
 }
 
 /// Or else whoever waits for its frames would be woken up for ever.
@@ -285,7 +158,7 @@ fn a_device_that_is_gone_wakes_nobody_once_it_was_looked_at() {
 }
 
 /// Would whoever waits for frames be woken up?
-fn wakes(port: &PacketPort) -> bool {
+fn wakes(port: &Port) -> bool {
     let mut polled = [rustix::event::PollFd::from_borrowed_fd(port.poll_fd(), rustix::event::PollFlags::IN)];
     let now = rustix::event::Timespec { tv_sec: 0, tv_nsec: 0 };
     rustix::event::poll(&mut polled, Some(&now)).unwrap() == 1
@@ -331,9 +204,7 @@ fn a_socket_that_served_another_lane_is_refused() {
     drop(port);
     let other = Stand::new("packet:near,tx=16", 64);
     let (mut tx, mut rx) = (other.lane.tx().consumer().unwrap(), other.lane.rx().producer().unwrap());
-    let Held::Packet(held) = &stand.held else { panic!("another kind") };
-    let attached = PacketPort::attach(held, &mut tx, &mut rx, other.lane.words());
-    assert!(matches!(attached, Err(NicError::Used)));
+    assert!(matches!(stand.held.attach(&mut tx, &mut rx, other.lane.words()), Err(NicError::Used)));
 }
 
 /// Joined frames fit into no slot without offload, and would be lost: TCP hardly gets on then.
@@ -354,23 +225,9 @@ fn the_kernel_joins_frames_only_for_offload() {
 /// A tag that the kernel took out is put back.
 #[test]
 fn vlan_tags_survive() {
-    if !enter_namespace() {
-        return;
+    if enter_namespace() {
+        rig::vlan_tag("packet:near");
     }
-    let mut stand = Stand::new("packet:near", 64);
-    let peer = Peer::new("far");
-    let (mut port, _tx, mut rx) = port_of(&stand);
-    let mut tagged = vec![0xff; 12];
-    tagged.extend([0x81, 0, 0x20, 5, 0x88, 0xb5]);
-    tagged.extend([7; 80]);
-    peer.send(&tagged);
-    let mut frame = None;
-    wait_for("the frame", || {
-        port.receive(&mut rx).unwrap();
-        frame = stand.rx.peek().unwrap();
-        frame.is_some()
-    });
-    assert_eq!(stand.rx.bytes_of(&frame.unwrap()), tagged);
 }
 
 /// TCP over IPv4 in segments of 1000 bytes, with the sum of the pseudo header for a checksum.
@@ -483,53 +340,8 @@ fn every_place_to_die_at() {
     for spec in ["packet:near,rx=128,tx=64", "packet:near,rx=135,tx=60,offload"] {
         for step in Step::PACKET {
             for count in [1, 2, 5, 77] {
-                die_at(spec, step, count);
+                rig::die_at(spec, step, count, count.min(3));
             }
         }
-    }
-}
-
-fn die_at(spec: &str, step: Step, count: u32) {
-    const FRAMES: u64 = 200;
-    let recovering = matches!(step, Step::Placed | Step::TxRecovered | Step::RxRecovered);
-    let mut stand = Stand::new(spec, 512);
-    let peer = Peer::new("far");
-    // Recovery has something to do only after another death.
-    let first = match step {
-        Step::TxRecovered => (Step::TxMarked, 3),
-        Step::RxRecovered => (Step::RxPublished, 1),
-        _ => (step, count),
-    };
-    for seq in 0..FRAMES {
-        assert!(stand.send(seq));
-        if seq < 60 {
-            peer.send(&frame_of(seq));
-        }
-    }
-    let mut driver = stand.driver(Some(first));
-    let (mut there, mut here, mut sent) = (Ledger::default(), Ledger::default(), 60);
-    let mut lives = 1;
-    let what = format!("{spec} {step:?} {count}");
-    wait_for(&what, || {
-        if driver.has_ended() {
-            lives += 1;
-            driver = stand.driver((recovering && lives == 2).then_some((step, count.min(3))));
-        }
-        peer.drain(&mut there);
-        stand.receive(&mut here);
-        while sent < FRAMES && sent < here.received + 30 {
-            peer.send(&frame_of(sent));
-            sent += 1;
-        }
-        there.received == FRAMES && here.received == FRAMES
-    });
-    drop(driver);
-    peer.drain(&mut there);
-    stand.receive(&mut here);
-    there.assert_perfect(FRAMES, &what);
-    here.assert_perfect(FRAMES, &what);
-    // Each place is reached at least once; more often only if there is enough to do in one life.
-    if count == 1 {
-        assert_eq!(lives, if recovering { 3 } else { 2 }, "{what}");
     }
 }

@@ -7,18 +7,11 @@ mod common;
 
 use std::time::Instant;
 
+use common::rig::{self, Rig, port_of};
 use common::{Ledger, Peer, Stand, enter_namespace_with_xdp, frame_of, ip, wait_for};
 use lane::{FrameFlags, FrameMeta};
 use nic::limits::XDP_BUSY_WAIT;
-use nic::{Held, Kick, Link, Nic, NicError, NicSpec};
-
-type Port = Box<dyn Nic + Send>;
-
-fn port_of(stand: &Stand) -> (Port, lane::Consumer, lane::Producer) {
-    let (mut tx, mut rx) = (stand.lane.tx().consumer().unwrap(), stand.lane.rx().producer().unwrap());
-    let port = stand.held.attach(&mut tx, &mut rx, stand.lane.words()).unwrap();
-    (port, tx, rx)
-}
+use nic::{Held, Kick, Link, NicError, NicSpec};
 
 /// In both modes, with rings that are smaller than a batch, and often around each of them.
 #[test]
@@ -26,123 +19,32 @@ fn frames_go_both_ways() {
     if !enter_namespace_with_xdp() {
         return;
     }
-    for spec in [
-        "xdp:near,rx=16,tx=16,mode=native",
-        "xdp:near,rx=64,tx=32,mode=generic",
-        "xdp:near,rx=500,tx=300,zerocopy=off",
-    ] {
-        let mut stand = Stand::new(spec, 256);
-        let peer = Peer::new("far");
-        let (mut port, mut tx, mut rx) = port_of(&stand);
-        assert_eq!(port.link().unwrap(), Link::Up);
-        let (mut there, mut here) = (Ledger::default(), Ledger::default());
-        for seq in 0..3000 {
-            assert!(stand.send(seq));
-            if seq % 10 == 9 {
-                port.transmit(&mut tx).unwrap();
-                port.kick().unwrap();
-            }
-            peer.send(&frame_of(seq));
-            if seq % 7 == 0 {
-                port.receive(&mut rx).unwrap();
-                stand.receive(&mut here);
-            }
-            peer.drain(&mut there);
-        }
-        wait_for("all frames", || {
-            port.transmit(&mut tx).unwrap();
-            port.kick().unwrap();
-            port.receive(&mut rx).unwrap();
-            stand.receive(&mut here);
-            peer.drain(&mut there);
-            there.received == 3000 && here.received == 3000
-        });
-        there.assert_perfect(3000, spec);
-        here.assert_perfect(3000, spec);
-        assert_eq!(port.counters().unwrap(), nic::Counters::default());
-    }
+    rig::both_ways("xdp:near,rx=16,tx=16,mode=native");
+    rig::both_ways("xdp:near,rx=64,tx=32,mode=generic");
+    rig::both_ways("xdp:near,rx=500,tx=300,zerocopy=off");
 }
 
 #[test]
 fn malformed_frames_are_counted_and_block_nothing() {
-    if !enter_namespace_with_xdp() {
-        return;
+    if enter_namespace_with_xdp() {
+        rig::malformed_frames("xdp:near,rx=16,tx=16");
     }
-    let mut stand = Stand::new("xdp:near,rx=16,tx=16", 512);
-    let peer = Peer::new("far");
-    let (mut port, mut tx, _rx) = port_of(&stand);
-    let mut ledger = Ledger::default();
-    let blank = FrameFlags::CSUM_BLANK;
-    let bad = [
-        (FrameFlags::VOID, 0, 100),
-        (FrameFlags::NONE, 0, 13),
-        (FrameFlags::NONE, 0, 1519),
-        (FrameFlags::NONE, 0, 65_562),
-        (blank, 0, 100),
-        (blank | FrameFlags::GSO_V4, 1448, 9000),
-    ];
-    for (seq, (flags, gso_bytes, length)) in (0..60).zip(bad.into_iter().cycle()) {
-        let meta = FrameMeta { flags, gso_bytes, ..FrameMeta::default() };
-        assert!(stand.tx.push(&vec![8; length], &meta).unwrap());
-        assert!(stand.send(seq));
-        wait_for("room", || {
-            port.transmit(&mut tx).unwrap();
-            port.kick().unwrap();
-            tx.backlog_slots().unwrap() == 0
-        });
-    }
-    wait_for("all frames", || {
-        port.kick().unwrap();
-        peer.drain(&mut ledger);
-        ledger.received == 60
-    });
-    ledger.assert_perfect(60, "beside malformed frames");
-    assert_eq!(port.counters().unwrap().tx_refused, 60);
 }
 
-/// Frames beyond the kernel's ring are lost and counted; what was in it is not.
 #[test]
 fn a_full_receive_ring_drops_and_counts() {
     if !enter_namespace_with_xdp() {
         return;
     }
-    for mode in ["native", "generic"] {
-        let mut stand = Stand::new(&format!("xdp:near,rx=16,tx=16,mode={mode}"), 256);
-        let peer = Peer::new("far");
-        let (mut port, _tx, mut rx) = port_of(&stand);
-        for seq in 0..20 {
-            peer.send(&frame_of(seq));
-        }
-        let mut ledger = Ledger::default();
-        wait_for("frames", || {
-            port.receive(&mut rx).unwrap();
-            stand.receive(&mut ledger);
-            ledger.received == 16
-        });
-        assert_eq!(port.counters().unwrap().rx_dropped, 4, "{mode}");
-    }
+    rig::full_receive_ring("xdp:near,rx=16,tx=16,mode=native");
+    rig::full_receive_ring("xdp:near,rx=16,tx=16,mode=generic");
 }
 
-/// A lane without room leaves the frames with the kernel.
 #[test]
 fn a_full_lane_blocks_and_loses_nothing() {
-    if !enter_namespace_with_xdp() {
-        return;
+    if enter_namespace_with_xdp() {
+        rig::full_lane("xdp:near");
     }
-    let mut stand = Stand::new("xdp:near", 64);
-    let peer = Peer::new("far");
-    let (mut port, _tx, mut rx) = port_of(&stand);
-    let mut ledger = Ledger::default();
-    for seq in 0..500 {
-        peer.send(&frame_of(seq));
-    }
-    wait_for("a full lane", || port.receive(&mut rx).unwrap().blocked);
-    wait_for("all frames", || {
-        port.receive(&mut rx).unwrap();
-        stand.receive(&mut ledger);
-        ledger.received == 500
-    });
-    ledger.assert_perfect(500, "a full lane");
 }
 
 /// Frames wait in the lane while the device has all memory, and go on when it gives it back.
@@ -151,23 +53,14 @@ fn a_full_ring_to_the_device_blocks_and_loses_nothing() {
     if !enter_namespace_with_xdp() {
         return;
     }
-    let mut stand = Stand::new("xdp:near,tx=16", 64);
-    let peer = Peer::new("far");
-    let (mut port, mut tx, _rx) = port_of(&stand);
+    let mut rig = Rig::new("xdp:near,tx=16", 64);
     for seq in 0..40 {
-        assert!(stand.send(seq));
+        assert!(rig.stand.send(seq));
     }
-    let done = port.transmit(&mut tx).unwrap();
+    let done = rig.port.transmit(&mut rig.tx).unwrap();
     assert_eq!((done.frames, done.blocked), (16, true));
-    assert_eq!(port.transmit(&mut tx).unwrap().frames, 0);
-    let mut ledger = Ledger::default();
-    wait_for("all frames", || {
-        port.kick().unwrap();
-        port.transmit(&mut tx).unwrap();
-        peer.drain(&mut ledger);
-        ledger.received == 40
-    });
-    ledger.assert_perfect(40, "a full ring");
+    assert_eq!(rig.port.transmit(&mut rig.tx).unwrap().frames, 0);
+    rig.settle_perfect(40, 0, "a full ring");
 }
 
 /// Frames for a device that is down wait for it, whoever polls.
@@ -291,34 +184,26 @@ fn blank_checksums_are_told_and_completed() {
     if !enter_namespace_with_xdp() {
         return;
     }
-    let mut stand = Stand::new("xdp:near", 64);
-    let peer = Peer::new("far");
-    let (mut port, mut tx, mut rx) = port_of(&stand);
+    let mut rig = Rig::new("xdp:near", 64);
     let blank = blank_udp();
     let meta = FrameMeta { flags: FrameFlags::CSUM_BLANK, ..FrameMeta::default() };
-    assert!(stand.tx.push(&blank, &meta).unwrap());
-    port.transmit(&mut tx).unwrap();
+    assert!(rig.stand.tx.push(&blank, &meta).unwrap());
+    rig.port.transmit(&mut rig.tx).unwrap();
     let mut buffer = [0; 2000];
     let mut complete = vec![];
     wait_for("the frame", || {
-        port.kick().unwrap();
-        peer.receive(&mut buffer).is_some_and(|frame| {
+        rig.port.kick().unwrap();
+        rig.peer.receive(&mut buffer).is_some_and(|frame| {
             complete = frame.to_vec();
             true
         })
     });
     assert_ne!(complete, blank);
     for (frame, flags) in [(&blank, FrameFlags::CSUM_BLANK), (&complete, FrameFlags::NONE)] {
-        peer.send(frame);
-        let mut found = None;
-        wait_for("the frame", || {
-            port.receive(&mut rx).unwrap();
-            found = stand.rx.peek().unwrap();
-            found.is_some()
-        });
-        let found = found.unwrap();
-        assert_eq!((found.meta().flags, stand.rx.bytes_of(&found)), (flags, frame.clone()));
-        stand.rx.release(&found);
+        rig.peer.send(frame);
+        let found = rig.next_from_wire();
+        assert_eq!((found.meta().flags, rig.stand.rx.bytes_of(&found)), (flags, frame.clone()));
+        rig.stand.rx.release(&found);
     }
 }
 
@@ -337,8 +222,7 @@ fn frames_of_a_host_at_the_other_end() {
         && ip("addr add 10.8.0.1/24 dev tagged")
         && ip("neigh add 10.8.0.2 lladdr 02:00:00:00:00:07 dev tagged nud permanent");
     for mode in ["native", "generic"] {
-        let mut stand = Stand::new(&format!("xdp:near,mode={mode}"), 64);
-        let (mut port, _tx, mut rx) = port_of(&stand);
+        let mut rig = Rig::new(&format!("xdp:near,mode={mode}"), 64);
         for tagged in [false, true] {
             if tagged && !tags {
                 eprintln!("SKIPPED: no VLAN devices here");
@@ -347,19 +231,13 @@ fn frames_of_a_host_at_the_other_end() {
             let net = if tagged { 8 } else { 9 };
             let socket = std::net::UdpSocket::bind(format!("10.{net}.0.1:0")).unwrap();
             socket.send_to(b"hello", format!("10.{net}.0.2:9")).unwrap();
-            let mut found = None;
-            wait_for("the frame", || {
-                port.receive(&mut rx).unwrap();
-                found = stand.rx.peek().unwrap();
-                found.is_some()
-            });
-            let found = found.unwrap();
-            let mut bytes = stand.rx.bytes_of(&found);
+            let found = rig.next_from_wire();
+            let mut bytes = rig.stand.rx.bytes_of(&found);
             if tagged {
                 // Whoever is at the other end must not leave the tag to the device: nothing here would show it.
                 assert_eq!(bytes[12..16], [0x81, 0, 0, 5], "{mode}");
             }
-            stand.rx.release(&found);
+            rig.stand.rx.release(&found);
             assert_eq!(found.meta().flags, FrameFlags::CSUM_BLANK, "{mode}, tagged: {tagged}");
             assert!(nic::headers::complete_checksum(&mut bytes));
             assert!(!nic::headers::is_checksum_blank(&bytes));
@@ -373,20 +251,6 @@ fn vlan_tags_survive() {
     if !enter_namespace_with_xdp() {
         return;
     }
-    for mode in ["native", "generic"] {
-        let mut stand = Stand::new(&format!("xdp:near,mode={mode}"), 64);
-        let peer = Peer::new("far");
-        let (mut port, _tx, mut rx) = port_of(&stand);
-        let mut tagged = vec![0xff; 12];
-        tagged.extend([0x81, 0, 0x20, 5, 0x88, 0xb5]);
-        tagged.extend([7; 80]);
-        peer.send(&tagged);
-        let mut frame = None;
-        wait_for("the frame", || {
-            port.receive(&mut rx).unwrap();
-            frame = stand.rx.peek().unwrap();
-            frame.is_some()
-        });
-        assert_eq!(stand.rx.bytes_of(&frame.unwrap()), tagged);
-    }
+    rig::vlan_tag("xdp:near,mode=native");
+    rig::vlan_tag("xdp:near,mode=generic");
 }

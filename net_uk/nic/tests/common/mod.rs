@@ -4,6 +4,8 @@
 #![allow(clippy::unwrap_used, reason = "a test fails by a panic")]
 #![allow(clippy::cast_possible_truncation, reason = "constants, and lengths of frames")]
 
+pub mod rig;
+
 use std::collections::HashSet;
 use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd};
 use std::process::{Child, Command, Stdio};
@@ -28,14 +30,24 @@ pub fn enter_namespace() -> bool {
     }
     // Nothing but the frames of the test.
     let _ = std::fs::write("/proc/sys/net/ipv6/conf/default/disable_ipv6", "1");
-    let made = ip("link add near type veth peer name far") && ip("link set near up") && ip("link set far up");
+    let made = make_pair("");
     if !made {
         eprintln!("SKIPPED: no veth interfaces here");
-        return false;
     }
-    wait_until_up("near");
-    wait_until_up("far");
-    true
+    made
+}
+
+/// Makes the connected interfaces `near` and `far`, with these options of `ip link add` for both, and waits until they work.
+/// False if that cannot be.
+pub fn make_pair(options: &str) -> bool {
+    let made = ip(&format!("link add near {options} type veth peer name far {options}"))
+        && ip("link set near up")
+        && ip("link set far up");
+    if made {
+        wait_until_up("near");
+        wait_until_up("far");
+    }
+    made
 }
 
 /// As [`enter_namespace`]. False also where the kernel has no `AF_XDP`.
@@ -68,7 +80,7 @@ pub fn ip(words: &str) -> bool {
 
 pub fn run(program: &str, words: &str) -> bool {
     Command::new(program)
-        .args(words.split(' '))
+        .args(words.split_whitespace())
         .stdin(Stdio::null())
         .status()
         .is_ok_and(|status| status.success())
