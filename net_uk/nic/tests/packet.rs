@@ -137,8 +137,23 @@ fn frames_that_waited_for_a_device_that_is_gone_go_over_the_next_one() {
 /// It found frames of every length too long for a device without any, and dropped them.
 #[test]
 fn a_driver_that_begins_without_its_device_leaves_all_in_the_lane() {
+    if !enter_namespace() {
+        return;
+    }
+    let mut stand = Stand::new("packet:near", 64);
+    let (port, _tx, _rx) = port_of(&stand);
+    drop(port);
+    assert!(ip("link del near") && stand.send(0));
+    let (mut port, mut tx, _rx) = port_of(&stand);
+    assert_eq!(port.transmit(&mut tx).unwrap().taken(), 0);
+    assert_eq!(port.kick().unwrap(), Kick::Down);
+    assert!(tx.peek().unwrap().is_some());
+}
+
+#[test]
+fn frames_for_a_device_that_is_gone_stay_in_the_lane() {
     if enter_namespace() {
-        rig::begins_without_device("packet:near");
+        rig::gone_device("packet:near");
     }
 }
 

@@ -112,6 +112,14 @@ fn a_device_that_is_down_keeps_its_frames() {
     assert_eq!(port.kick().unwrap(), Kick::Down);
 }
 
+/// The old rings would have taken them, and nothing is carried over from these.
+#[test]
+fn frames_for_a_device_that_is_gone_stay_in_the_lane() {
+    if enter_namespace_with_xdp() {
+        rig::gone_device("xdp:near");
+    }
+}
+
 #[test]
 fn sockets_that_served_another_lane_are_refused() {
     if !enter_namespace_with_xdp() {

@@ -142,16 +142,16 @@ pub fn vlan_tag(spec: &str) {
     assert_eq!(rig.stand.rx.bytes_of(&frame), tagged, "{spec}");
 }
 
-/// A driver that comes to rings whose device is gone leaves all in the lane. The device stays away.
-pub fn begins_without_device(spec: &str) {
-    let mut stand = Stand::new(spec, 64);
-    let (port, _tx, _rx) = port_of(&stand);
-    drop(port);
-    assert!(ip("link del near") && stand.send(0));
-    let (mut port, mut tx, _rx) = port_of(&stand);
-    assert_eq!(port.transmit(&mut tx).unwrap().taken(), 0);
-    assert_eq!(port.kick().unwrap(), Kick::Down);
-    assert!(tx.peek().unwrap().is_some());
+/// A driver that knows that its device is gone leaves all in the lane. The device stays away.
+pub fn gone_device(spec: &str) {
+    let mut rig = Rig::new(spec, 64);
+    assert!(ip("link del near"));
+    assert_eq!(rig.port.kick().unwrap(), Kick::Down);
+    assert!(rig.stand.send(0));
+    assert_eq!(rig.port.transmit(&mut rig.tx).unwrap().taken(), 0, "{spec}");
+    assert_eq!(rig.port.kick().unwrap(), Kick::Down);
+    assert!(rig.tx.peek().unwrap().is_some());
+    assert_eq!(rig.port.counters().unwrap().tx_refused, 0);
 }
 
 /// A driver dies after a step has been done `count` times. If it is one of recovery, its successor dies too, after it has
