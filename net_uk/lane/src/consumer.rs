@@ -34,10 +34,9 @@ impl Consumer {
     }
 
     pub(crate) fn new(ring: FrameRing) -> Result<Self, LaneError> {
-        let committed = ring.consumed();
-        let produced = ring.produced();
-        Cursor::used(produced, committed, ring.slots())?;
-        Ok(Self { ring, committed, passed: committed, produced, damaged: 0, doubted: None })
+        let mut consumer = Self::alone(ring);
+        consumer.backlog_slots()?;
+        Ok(consumer)
     }
 
     pub(crate) fn alone(ring: FrameRing) -> Self {

@@ -49,10 +49,9 @@ impl Producer {
     }
 
     pub(crate) fn new(ring: FrameRing) -> Result<Self, LaneError> {
-        let published = ring.produced();
-        let consumed = ring.consumed();
-        Cursor::used(published, consumed, ring.slots())?;
-        Ok(Self { ring, published, staged: published, reserved_slot: published.slots, consumed })
+        let mut producer = Self::alone(ring);
+        producer.room_slots()?;
+        Ok(producer)
     }
 
     pub(crate) fn alone(ring: FrameRing) -> Self {
