@@ -6,6 +6,14 @@ use lane::{Consumer, DriverWords, Frame, Producer};
 
 use crate::error::Result;
 
+/// Driver words: which sockets the others are about, where the rings of a packet socket stand, and what was counted.
+pub(crate) const COOKIE_WORD: usize = 0;
+pub(crate) const TX_PLACE_WORD: usize = 1;
+pub(crate) const RX_PLACE_WORD: usize = 2;
+pub(crate) const RX_DROPPED_WORD: usize = 3;
+pub(crate) const RX_REFUSED_WORD: usize = 4;
+pub(crate) const TX_REFUSED_WORD: usize = 5;
+
 /// What a call of [`Nic::transmit`] or [`Nic::receive`] did.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Done {
@@ -104,6 +112,13 @@ pub trait Nic {
     /// # Errors
     /// What the kernel reports.
     fn counters(&mut self) -> Result<Counters>;
+}
+
+/// Adds to a driver word.
+pub(crate) fn count(words: &DriverWords, word: usize, amount: u32) {
+    if amount > 0 {
+        words.set_nic(word, words.nic(word).wrapping_add(u64::from(amount)));
+    }
 }
 
 /// The next frame to be sent. Frames that are not what the shadow wrote are taken off and counted.

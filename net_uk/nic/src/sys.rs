@@ -7,17 +7,24 @@ use crate::error::{NicError, Result, last_error};
 use crate::nic::Link;
 
 /// Commands of `linux/ethtool.h`, each with a number.
-pub(crate) const ETHTOOL_GFLAGS: u32 = 0x25;
-pub(crate) const ETHTOOL_SFLAGS: u32 = 0x26;
+const ETHTOOL_GFLAGS: u32 = 0x25;
+const ETHTOOL_SFLAGS: u32 = 0x26;
 const ETHTOOL_SGRO: u32 = 0x2c;
+/// The device takes VLAN tags out of frames.
+pub(crate) const ETH_FLAG_RXVLAN: u32 = 1 << 8;
 /// The device itself joins frames.
-const ETH_FLAG_LRO: u32 = 1 << 15;
+pub(crate) const ETH_FLAG_LRO: u32 = 1 << 15;
 
 /// A packet socket that receives nothing until it is bound.
 pub(crate) fn packet_socket() -> Result<OwnedFd> {
-    let kind = libc::SOCK_RAW | libc::SOCK_CLOEXEC | libc::SOCK_NONBLOCK;
+    raw_socket(libc::AF_PACKET, libc::SOCK_NONBLOCK)
+}
+
+/// A socket for whole frames. Its protocol comes with its address.
+pub(crate) fn raw_socket(family: c_int, flags: c_int) -> Result<OwnedFd> {
+    let kind = libc::SOCK_RAW | libc::SOCK_CLOEXEC | flags;
     // SAFETY: takes no pointers.
-    let fd = unsafe { libc::socket(libc::AF_PACKET, kind, 0) };
+    let fd = unsafe { libc::socket(family, kind, 0) };
     if fd < 0 {
         return Err(last_error("socket"));
     }
@@ -61,6 +68,11 @@ pub(crate) fn get_option<T: Plain>(fd: impl AsFd, level: c_int, name: c_int, mut
         0 => Ok(value),
         _ => Err(last_error("getsockopt")),
     }
+}
+
+/// A number that no other socket has.
+pub(crate) fn cookie_of(socket: impl AsFd) -> Result<u64> {
+    get_option(socket, libc::SOL_SOCKET, libc::SO_COOKIE, 0u64)
 }
 
 /// Binds a packet socket to an interface; from then on it receives everything.
@@ -208,6 +220,18 @@ impl Interface {
         Ok(if flags & up == up { Link::Up } else { Link::Down })
     }
 
+    /// The state of the one that a packet socket is bound to, given by which name it was last known. It may have another one
+    /// by now, or be gone.
+    pub(crate) fn link_of(known: &mut Option<Self>, socket: impl AsFd) -> Result<Link> {
+        let link = |known: Option<Self>| known.map_or(Ok(Link::Gone), |known| known.link(&socket));
+        let found = link(*known)?;
+        if found != Link::Gone {
+            return Ok(found);
+        }
+        *known = Self::bound(&socket)?;
+        link(*known)
+    }
+
     /// Its largest packet.
     pub(crate) fn mtu_bytes(self, fd: impl AsFd) -> Result<usize> {
         let mut request = request_for(self.0);
@@ -220,13 +244,24 @@ impl Interface {
     /// gets them after that.) A device that cannot join any is fine.
     pub(crate) fn join_no_frames(self, fd: impl AsFd) -> Result<()> {
         self.ethtool(&fd, &mut [ETHTOOL_SGRO, 0])?;
+        let flags = self.flags(&fd)?;
+        self.set_flags(&fd, flags & !ETH_FLAG_LRO)
+    }
+
+    /// What the device does of itself. None of it, if it cannot tell.
+    pub(crate) fn flags(self, fd: impl AsFd) -> Result<u32> {
         let mut flags = [ETHTOOL_GFLAGS, 0];
-        self.ethtool(&fd, &mut flags)?;
-        self.ethtool(&fd, &mut [ETHTOOL_SFLAGS, flags[1] & !ETH_FLAG_LRO])
+        self.ethtool(fd, &mut flags)?;
+        Ok(flags[1])
+    }
+
+    /// Says what the device is to do of itself. That it cannot be told is no error.
+    pub(crate) fn set_flags(self, fd: impl AsFd, flags: u32) -> Result<()> {
+        self.ethtool(fd, &mut [ETHTOOL_SFLAGS, flags])
     }
 
     /// A command with a number (`struct ethtool_value`).
-    pub(crate) fn ethtool(self, fd: impl AsFd, value: &mut [u32; 2]) -> Result<()> {
+    fn ethtool(self, fd: impl AsFd, value: &mut [u32; 2]) -> Result<()> {
         let mut request = request_for(self.0);
         request.ifr_ifru.ifru_data = value.as_mut_ptr().cast();
         let done = interface_request(fd, libc::SIOCETHTOOL, "SIOCETHTOOL", &mut request);

@@ -1,15 +1,14 @@
 //! What goes from the rings of a device that is gone to those of the one that came in its place.
 
-use std::os::fd::AsFd;
+use lane::Lane;
 
-use lane::{DriverWords, Lane};
-
-use crate::error::{NicError, Result};
+use crate::error::Result;
+use crate::nic::COOKIE_WORD;
 use crate::packet::held::PacketHeld;
-use crate::packet::port::{COOKIE_WORD, RX_PLACE_WORD, TX_PLACE_WORD, cookie_of};
 use crate::packet::rings::{Rings, mark_of};
-use crate::packet::slots::Slot;
+use crate::packet::slots::{Slot, TX_DATA_AT};
 use crate::place::Place;
+use crate::sys::cookie_of;
 
 impl PacketHeld {
     /// Puts frames that a driver had handed to `old`, and that were never sent, at the beginning of the own transmit ring, in
@@ -17,14 +16,15 @@ impl PacketHeld {
     /// no driver runs. The kernel sends nothing over a device that is gone, so none of them was or will be sent from there.
     ///
     /// # Errors
-    /// [`NicError::Used`] if the driver words make no sense, or what the kernel reports.
+    /// [`crate::NicError::Used`] if the driver words make no sense, or what the kernel reports.
     pub fn carry_over(&self, old: &Self, lane: &Lane) -> Result<u32> {
         let words = lane.words();
-        if words.nic(COOKIE_WORD) != cookie_of(old.as_fd())? {
+        if words.nic(COOKIE_WORD) != cookie_of(old)? {
             // No driver has come as far as to use it.
             return Ok(0);
         }
-        let from = old.rings_in_place(&words)?;
+        let mut from = Rings::new(old, old.spec(), 0)?;
+        from.find(&words)?;
         let mut to = Rings::new(self, self.spec(), 0)?;
         let next = lane.tx().consumed().frames;
         let slots = from.tx.slots().min(to.tx.slots());
@@ -36,19 +36,8 @@ impl PacketHeld {
         for number in (0..count).map(|n| first.wrapping_add(n)) {
             copy(from.tx_slot(number), to.tx_slot(number), number);
         }
-        words.set_nic(RX_PLACE_WORD, to.rx_place.word());
-        words.set_nic(TX_PLACE_WORD, to.tx_place.word());
-        words.set_nic(COOKIE_WORD, cookie_of(self.as_fd())?);
+        to.note(&words, cookie_of(self)?);
         Ok(count)
-    }
-
-    /// The rings, where the driver words, which are about this socket, say that they stand.
-    fn rings_in_place(&self, words: &DriverWords) -> Result<Rings> {
-        let mut rings = Rings::new(self, self.spec(), 0)?;
-        let place = |word, slots| Place::from_word(words.nic(word), slots).ok_or(NicError::Used);
-        rings.tx_place = place(TX_PLACE_WORD, rings.tx.slots())?;
-        rings.rx_place = place(RX_PLACE_WORD, rings.rx.slots())?;
-        Ok(rings)
     }
 }
 
@@ -60,7 +49,7 @@ fn is_waiting(slot: Slot<'_>, number: u32) -> bool {
 fn copy(from: Slot<'_>, to: Slot<'_>, number: u32) {
     let length_bytes = from.sent_length();
     // SAFETY: the kernel leaves the slot alone, for its device is gone, and no driver runs.
-    let frame = unsafe { from.to_be_sent(length_bytes) };
+    let frame = unsafe { from.data(TX_DATA_AT, length_bytes) };
     // SAFETY: a slot of a new socket is available, no driver runs, and there is no other reference.
     let room = unsafe { to.room() };
     match frame.zip(room.get_mut(..length_bytes)) {

@@ -1,16 +1,12 @@
 //! How far drivers have come, as the kernel's rings tell: for a lane whose indices are lost.
 
-use std::os::fd::AsFd;
-
 use lane::Lane;
 
 use crate::error::Result;
+use crate::nic::COOKIE_WORD;
 use crate::packet::held::PacketHeld;
-use crate::packet::port::{COOKIE_WORD, cookie_of};
-use crate::packet::rings::Rings;
-
-/// A mark holds a frame's number but for its highest bit, and this one.
-const MARKED: u32 = 1 << 31;
+use crate::packet::rings::{MARKED, Rings};
+use crate::sys::cookie_of;
 
 impl PacketHeld {
     /// Towards the wire and from it: the number of the frame that comes next. A slot bears the number of the frame that it
@@ -19,7 +15,7 @@ impl PacketHeld {
     /// # Errors
     /// What the kernel reports.
     pub fn handed(&self, lane: &Lane) -> Result<[Option<u32>; 2]> {
-        if lane.words().nic(COOKIE_WORD) != cookie_of(self.as_fd())? {
+        if lane.words().nic(COOKIE_WORD) != cookie_of(self)? {
             return Ok([None; 2]);
         }
         let rings = Rings::new(self, self.spec(), 0)?;

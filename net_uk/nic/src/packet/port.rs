@@ -7,24 +7,19 @@ use lane::{Consumer, DriverWords, Producer};
 use crate::error::{NicError, Result};
 use crate::held::duplicate;
 use crate::limits::BATCH_FRAMES;
-use crate::nic::{Counters, Done, Kick, Link, Nic, next_frame};
+use crate::nic::{
+    COOKIE_WORD, Counters, Done, Kick, Link, Nic, RX_DROPPED_WORD, RX_PLACE_WORD, RX_REFUSED_WORD,
+    TX_PLACE_WORD, TX_REFUSED_WORD, count, next_frame,
+};
 use crate::packet::held::PacketHeld;
 use crate::packet::rings::{Rings, mark_of};
 use crate::place::Place;
-use crate::step::{Step, Steps, Straight};
+use crate::step::{Step, Steps};
 use crate::sys::{self, Interface};
-
-/// Driver words: which socket the others are about, where its rings stand, and what was counted.
-pub(super) const COOKIE_WORD: usize = 0;
-pub(super) const TX_PLACE_WORD: usize = 1;
-pub(super) const RX_PLACE_WORD: usize = 2;
-const RX_DROPPED_WORD: usize = 3;
-const RX_REFUSED_WORD: usize = 4;
-const TX_REFUSED_WORD: usize = 5;
 
 /// A driver's side of a packet socket.
 #[derive(Debug)]
-pub struct PacketPort<S = Straight> {
+pub struct PacketPort<S> {
     socket: OwnedFd,
     interface: Option<Interface>,
     rings: Rings,
@@ -32,26 +27,12 @@ pub struct PacketPort<S = Straight> {
     steps: S,
 }
 
-impl PacketPort {
-    /// Maps the rings, finishes what a predecessor left undone, and kicks. The predecessor must be dead.
+impl<S: Steps> PacketPort<S> {
+    /// Maps the rings, finishes what a predecessor left undone, and kicks; tells `steps` of each step. The predecessor must
+    /// be dead.
     ///
     /// # Errors
     /// [`NicError::Used`], [`NicError::Lane`], or what the kernel reports.
-    pub fn attach(
-        held: &PacketHeld,
-        tx_lane: &mut Consumer,
-        rx_lane: &mut Producer,
-        words: DriverWords,
-    ) -> Result<Self> {
-        Self::attach_with(held, tx_lane, rx_lane, words, Straight)
-    }
-}
-
-impl<S: Steps> PacketPort<S> {
-    /// As `attach`, and tells `steps` of each step from then on.
-    ///
-    /// # Errors
-    /// As `attach`.
     pub fn attach_with(
         held: &PacketHeld,
         tx_lane: &mut Consumer,
@@ -72,21 +53,16 @@ impl<S: Steps> PacketPort<S> {
     }
 
     fn find_place(&mut self, tx_lane: &Consumer, rx_lane: &Producer) -> Result<()> {
-        let (rx_slots, tx_slots) = (self.rings.rx.slots(), self.rings.tx.slots());
-        let cookie = cookie_of(self.socket.as_fd())?;
+        let cookie = sys::cookie_of(&self.socket)?;
         if self.words.nic(COOKIE_WORD) == cookie {
-            let place = |word, slots| Place::from_word(self.words.nic(word), slots).ok_or(NicError::Used);
-            self.rings.rx_place = place(RX_PLACE_WORD, rx_slots)?;
-            self.rings.tx_place = place(TX_PLACE_WORD, tx_slots)?;
+            self.rings.find(&self.words)?;
         } else {
-            self.rings.rx_place = Place::new(rx_lane.published().frames, 0, rx_slots);
-            self.rings.tx_place = Place::new(tx_lane.committed().frames, 0, tx_slots);
+            self.rings.rx_place = Place::new(rx_lane.published().frames, 0, self.rings.rx.slots());
+            self.rings.tx_place = Place::new(tx_lane.committed().frames, 0, self.rings.tx.slots());
             if self.has_served(tx_lane, rx_lane) {
                 return Err(NicError::Used);
             }
-            self.words.set_nic(RX_PLACE_WORD, self.rings.rx_place.word());
-            self.words.set_nic(TX_PLACE_WORD, self.rings.tx_place.word());
-            self.words.set_nic(COOKIE_WORD, cookie);
+            self.rings.note(&self.words, cookie);
         }
         self.steps.done(Step::Placed);
         Ok(())
@@ -128,17 +104,6 @@ impl<S: Steps> PacketPort<S> {
             self.steps.done(Step::RxRecovered);
         }
     }
-
-    fn count(&self, word: usize, amount: u32) {
-        if amount > 0 {
-            self.words.set_nic(word, self.words.nic(word).wrapping_add(u64::from(amount)));
-        }
-    }
-}
-
-/// A number that no other socket has.
-pub(super) fn cookie_of(socket: BorrowedFd<'_>) -> Result<u64> {
-    sys::get_option(socket, libc::SOL_SOCKET, libc::SO_COOKIE, 0u64)
 }
 
 impl<S: Steps> Nic for PacketPort<S> {
@@ -168,7 +133,7 @@ impl<S: Steps> Nic for PacketPort<S> {
         }
         if lane.commit() {
             self.steps.done(Step::TxCommitted);
-            self.count(TX_REFUSED_WORD, done.refused);
+            count(&self.words, TX_REFUSED_WORD, done.refused);
         }
         Ok(done)
     }
@@ -199,7 +164,7 @@ impl<S: Steps> Nic for PacketPort<S> {
         }
         if lane.publish() {
             self.steps.done(Step::RxPublished);
-            self.count(RX_REFUSED_WORD, done.refused);
+            count(&self.words, RX_REFUSED_WORD, done.refused);
         }
         for number in 0..done.taken() {
             self.rings.rx_slot(first.wrapping_add(number)).set_status(libc::TP_STATUS_KERNEL);
@@ -230,21 +195,14 @@ impl<S: Steps> Nic for PacketPort<S> {
     }
 
     fn link(&mut self) -> Result<Link> {
-        let link = |known: Option<Interface>| known.map_or(Ok(Link::Gone), |known| known.link(&self.socket));
-        let found = link(self.interface)?;
-        if found != Link::Gone {
-            return Ok(found);
-        }
-        // Renamed or gone.
-        self.interface = Interface::bound(&self.socket)?;
-        link(self.interface)
+        Interface::link_of(&mut self.interface, &self.socket)
     }
 
     /// The kernel forgets its count when it is read: a death right after that loses a part of `rx_dropped`.
     fn counters(&mut self) -> Result<Counters> {
         let none = libc::tpacket_stats { tp_packets: 0, tp_drops: 0 };
         let stats = sys::get_option(&self.socket, libc::SOL_PACKET, libc::PACKET_STATISTICS, none)?;
-        self.count(RX_DROPPED_WORD, stats.tp_drops);
+        count(&self.words, RX_DROPPED_WORD, stats.tp_drops);
         Ok(Counters {
             rx_dropped: self.words.nic(RX_DROPPED_WORD),
             rx_refused: self.words.nic(RX_REFUSED_WORD),

@@ -3,12 +3,13 @@
 use std::os::fd::AsFd;
 
 use lane::limits::FRAME_BYTES_MAX;
-use lane::{Consumer, Frame, FrameFlags, FrameMeta, Producer};
+use lane::{Consumer, DriverWords, Frame, FrameFlags, FrameMeta, Producer};
 
-use crate::error::Result;
+use crate::error::{NicError, Result};
 use crate::headers::complete_checksum;
 use crate::limits::{ETHERNET_BYTES, LINK_HEADER_BYTES};
 use crate::mapping::Mapping;
+use crate::nic::{COOKIE_WORD, RX_PLACE_WORD, TX_PLACE_WORD};
 use crate::packet::slots::{RingShape, Slot};
 use crate::place::Place;
 use crate::spec::NicSpec;
@@ -39,6 +40,24 @@ impl Rings {
             offload: spec.offload,
             packet_bytes_max: mtu_bytes.min(spec.mtu_bytes as usize) + LINK_HEADER_BYTES,
         })
+    }
+
+    /// Goes on where the driver words, which are about this socket, say that the rings stand.
+    ///
+    /// # Errors
+    /// [`NicError::Used`] if they make no sense.
+    pub(crate) fn find(&mut self, words: &DriverWords) -> Result<()> {
+        let place = |word, slots| Place::from_word(words.nic(word), slots).ok_or(NicError::Used);
+        self.rx_place = place(RX_PLACE_WORD, self.rx.slots())?;
+        self.tx_place = place(TX_PLACE_WORD, self.tx.slots())?;
+        Ok(())
+    }
+
+    /// Notes down where the rings of the socket with this cookie stand; the cookie last, for with it the places count.
+    pub(crate) fn note(&self, words: &DriverWords, cookie: u64) {
+        words.set_nic(RX_PLACE_WORD, self.rx_place.word());
+        words.set_nic(TX_PLACE_WORD, self.tx_place.word());
+        words.set_nic(COOKIE_WORD, cookie);
     }
 
     /// The slot that belongs to a frame from the device.
@@ -113,11 +132,11 @@ impl Rings {
             return None;
         }
         // SAFETY: the slot's status says that it is the driver's, which gives it back only after the frame is published.
-        let bytes = unsafe { slot.received(header.data_at, header.kept_bytes) }?;
+        let bytes = unsafe { slot.data(header.data_at, header.kept_bytes) }?;
         let (flags, gso_bytes) = if self.offload {
             let at = header.data_at.checked_sub(VNET_BYTES)?;
             // SAFETY: as above.
-            vnet::decode(unsafe { slot.received(at, VNET_BYTES) }?)?
+            vnet::decode(unsafe { slot.data(at, VNET_BYTES) }?)?
         } else {
             (checksum_flags(status), 0)
         };
@@ -151,9 +170,12 @@ impl Received<'_> {
     }
 }
 
+/// A mark holds a frame's number but for its highest bit, and this one, so that it is never 0.
+pub(crate) const MARKED: u32 = 1 << 31;
+
 /// What a driver writes into a slot that has carried the frame of this number.
 pub(crate) fn mark_of(number: u32) -> u32 {
-    number | 1 << 31
+    number | MARKED
 }
 
 fn checksum_flags(status: u32) -> FrameFlags {

@@ -2,7 +2,7 @@
 
 use std::sync::atomic::Ordering;
 
-use lane::limits::FRAME_BYTES_MAX;
+use lane::limits::{FRAME_BYTES_MAX, PAGE_BYTES};
 
 use crate::error::{NicError, Result};
 use crate::limits::{LINK_HEADER_BYTES, RING_BYTES_MAX};
@@ -15,8 +15,6 @@ pub(crate) const TX_DATA_AT: usize = 32;
 
 /// Room before a received frame, at most: header, address and alignment.
 const RX_HEAD_BYTES: usize = 96;
-
-const PAGE_BYTES: usize = 4096;
 
 /// One ring: blocks of contiguous memory, each with a whole number of slots.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -139,24 +137,14 @@ impl<'a> Slot<'a> {
         }
     }
 
-    /// Bytes of a received frame, if the range lies within the slot.
-    ///
-    /// # Safety
-    /// The slot is the driver's, by its status, and stays so as long as the reference lives.
-    pub(crate) unsafe fn received(self, at: usize, length_bytes: usize) -> Option<&'a [u8]> {
-        let end = at.checked_add(length_bytes)?;
-        // SAFETY: the caller's promise.
-        (end <= self.bytes).then(|| unsafe { self.mapping.bytes(self.at + at, length_bytes) })
-    }
-
-    /// Bytes of a frame that was put here to be sent, if it lies within the slot.
+    /// Bytes of a frame, received or put here to be sent, if the range lies within the slot.
     ///
     /// # Safety
     /// Neither the kernel nor a driver writes to the slot as long as the reference lives.
-    pub(crate) unsafe fn to_be_sent(self, length_bytes: usize) -> Option<&'a [u8]> {
-        let end = TX_DATA_AT.checked_add(length_bytes)?;
+    pub(crate) unsafe fn data(self, at: usize, length_bytes: usize) -> Option<&'a [u8]> {
+        let end = at.checked_add(length_bytes)?;
         // SAFETY: the caller's promise.
-        (end <= self.bytes).then(|| unsafe { self.mapping.bytes(self.at + TX_DATA_AT, length_bytes) })
+        (end <= self.bytes).then(|| unsafe { self.mapping.bytes(self.at + at, length_bytes) })
     }
 
     /// Room for a frame to be sent.

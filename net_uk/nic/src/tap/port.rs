@@ -10,18 +10,15 @@ use crate::error::Result;
 use crate::headers::complete_checksum;
 use crate::held::duplicate;
 use crate::limits::{BATCH_FRAMES, ETHERNET_BYTES, LINK_HEADER_BYTES};
-use crate::nic::{Counters, Done, Kick, Link, Nic, next_frame};
-use crate::step::{Step, Steps, Straight};
+use crate::nic::{Counters, Done, Kick, Link, Nic, RX_REFUSED_WORD, TX_REFUSED_WORD, count, next_frame};
+use crate::step::{Step, Steps};
 use crate::sys::{self, Interface};
 use crate::tap::held::TapHeld;
 use crate::vnet::{self, VNET_BYTES};
 
-const RX_REFUSED_WORD: usize = 4;
-const TX_REFUSED_WORD: usize = 5;
-
 /// A driver's side of a TAP device.
 #[derive(Debug)]
-pub struct TapPort<S = Straight> {
+pub struct TapPort<S> {
     tap: OwnedFd,
     socket: OwnedFd,
     packet_bytes_max: usize,
@@ -120,12 +117,6 @@ impl<S: Steps> TapPort<S> {
         }
         Ok(Some(read))
     }
-
-    fn count(&self, word: usize, amount: u32) {
-        if amount > 0 {
-            self.words.set_nic(word, self.words.nic(word).wrapping_add(u64::from(amount)));
-        }
-    }
 }
 
 impl<S: Steps> Nic for TapPort<S> {
@@ -151,14 +142,14 @@ impl<S: Steps> Nic for TapPort<S> {
             self.steps.done(Step::TxCommitted);
             done.add(sent);
         }
-        self.count(TX_REFUSED_WORD, done.refused);
+        count(&self.words, TX_REFUSED_WORD, done.refused);
         Ok(done)
     }
 
     fn receive(&mut self, lane: &mut Producer) -> Result<Done> {
         let mut done = Done::default();
         while done.taken() < BATCH_FRAMES && self.take_in(lane, &mut done)? {}
-        self.count(RX_REFUSED_WORD, done.refused);
+        count(&self.words, RX_REFUSED_WORD, done.refused);
         Ok(done)
     }
 

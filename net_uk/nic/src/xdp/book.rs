@@ -11,6 +11,8 @@
 use std::os::fd::AsFd;
 use std::sync::atomic::Ordering;
 
+use lane::limits::PAGE_BYTES;
+
 use crate::error::{NicError, Result};
 use crate::limits::XDP_QUEUES_MAX;
 use crate::mapping::Mapping;
@@ -23,7 +25,6 @@ const SERVED_AT: usize = 16;
 const TX_NOTE_AT: usize = 24;
 const RX_NOTES_AT: usize = 64;
 const IN_USE_AT: usize = 4096;
-const PAGE_BYTES: usize = 4096;
 
 const _: () = assert!(RX_NOTES_AT + XDP_QUEUES_MAX * 8 <= IN_USE_AT);
 

@@ -262,18 +262,12 @@ fn open_sender(layout: Layout, owner: &OwnedFd, ifindex: u32) -> Result<OwnedFd>
     Ok(socket)
 }
 
-const FLAG_RXVLAN: u32 = 1 << 8;
-const FLAG_LRO: u32 = 1 << 15;
-
 /// Has the device hand over each frame as it came. What it cannot do at all, it need not be told to leave.
 fn leave_frames_alone(interface: Interface, control: &OwnedFd) -> Result<()> {
     interface.join_no_frames(control)?;
-    let mut flags = [sys::ETHTOOL_GFLAGS, 0];
-    interface.ethtool(control, &mut flags)?;
-    let meddling = FLAG_RXVLAN | FLAG_LRO;
-    let set = interface.ethtool(control, &mut [sys::ETHTOOL_SFLAGS, flags[1] & !meddling]);
-    interface.ethtool(control, &mut flags)?;
-    if flags[1] & meddling == 0 {
+    let flags = interface.flags(control)?;
+    let set = interface.set_flags(control, flags & !sys::ETH_FLAG_RXVLAN);
+    if interface.flags(control)? & (sys::ETH_FLAG_RXVLAN | sys::ETH_FLAG_LRO) == 0 {
         return Ok(());
     }
     let source = match set {

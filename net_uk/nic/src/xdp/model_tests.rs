@@ -164,7 +164,7 @@ impl World {
         }
         for _ in 0..turns {
             self.world_turns();
-            sender.transmit(&mut tx, &book, &mut None, fuse)?;
+            sender.transmit(&mut tx, &book, fuse)?;
             let mut done = Done::default();
             for queue in &receivers {
                 queue.receive(&mut rx, &book, &mut done, fuse)?;
@@ -258,7 +258,7 @@ impl World {
             let mut fuse = Fuse(u32::MAX);
             let (mut tx, mut rx) = (self.lane.tx().consumer().unwrap(), self.lane.rx().producer().unwrap());
             let book = Book::open(&self.memory, self.layout.tx_slots, QUEUES).unwrap();
-            self.tx_queue().transmit(&mut tx, &book, &mut None, &mut fuse).unwrap();
+            self.tx_queue().transmit(&mut tx, &book, &mut fuse).unwrap();
             for queue in 0..QUEUES {
                 let mut done = Done::default();
                 self.rx_queue(queue).receive(&mut rx, &book, &mut done, &mut fuse).unwrap();

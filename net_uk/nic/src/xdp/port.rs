@@ -7,18 +7,13 @@ use lane::{Consumer, DriverWords, Producer};
 use crate::error::{NicError, Result};
 use crate::held::duplicate;
 use crate::limits::{BATCH_FRAMES, LINK_HEADER_BYTES};
-use crate::nic::{Counters, Done, Kick, Link, Nic};
+use crate::nic::{COOKIE_WORD, Counters, Done, Kick, Link, Nic, RX_REFUSED_WORD, TX_REFUSED_WORD, count};
 use crate::step::{Step, Steps};
 use crate::sys::{self, Interface};
 use crate::xdp::book::Book;
 use crate::xdp::held::XdpHeld;
 use crate::xdp::rx::RxQueue;
 use crate::xdp::tx::TxQueue;
-
-/// Driver words: which sockets they are about, and what was counted.
-const COOKIE_WORD: usize = 0;
-const RX_REFUSED_WORD: usize = 4;
-const TX_REFUSED_WORD: usize = 5;
 
 /// A driver's side of a network card over `AF_XDP`.
 #[derive(Debug)]
@@ -80,7 +75,7 @@ impl<S: Steps> XdpPort<S> {
     }
 
     fn find_place(&mut self, owner: BorrowedFd<'_>, tx_lane: &Consumer) -> Result<()> {
-        let cookie = sys::get_option(owner, libc::SOL_SOCKET, libc::SO_COOKIE, 0u64)?;
+        let cookie = sys::cookie_of(owner)?;
         if !self.book.served() {
             self.tx.begin(&self.book, tx_lane);
             self.words.set_nic(COOKIE_WORD, cookie);
@@ -91,12 +86,6 @@ impl<S: Steps> XdpPort<S> {
         self.steps.done(Step::Placed);
         Ok(())
     }
-
-    fn count(&self, word: usize, amount: u32) {
-        if amount > 0 {
-            self.words.set_nic(word, self.words.nic(word).wrapping_add(u64::from(amount)));
-        }
-    }
 }
 
 impl<S: Steps> Nic for XdpPort<S> {
@@ -106,10 +95,9 @@ impl<S: Steps> Nic for XdpPort<S> {
             // its successor.
             return Ok(Done::default());
         }
-        let mut fault = None;
-        let done = self.tx.transmit(lane, &self.book, &mut fault, &mut self.steps)?;
+        let (done, fault) = self.tx.transmit(lane, &self.book, &mut self.steps)?;
         self.words.add_tx_damaged(lane.take_damaged().into());
-        self.count(TX_REFUSED_WORD, done.refused);
+        count(&self.words, TX_REFUSED_WORD, done.refused);
         self.blocked = done.blocked;
         if let Some(fault) = fault {
             // What was handed over before is on its way, although it is not told.
@@ -134,7 +122,7 @@ impl<S: Steps> Nic for XdpPort<S> {
                 break;
             }
         }
-        self.count(RX_REFUSED_WORD, done.refused);
+        count(&self.words, RX_REFUSED_WORD, done.refused);
         Ok(done)
     }
 
@@ -143,9 +131,8 @@ impl<S: Steps> Nic for XdpPort<S> {
         if self.link()? != Link::Up {
             return Ok(Kick::Down);
         }
-        let mut dropped = 0;
-        let kick = self.tx.kick(&mut dropped)?;
-        self.count(TX_REFUSED_WORD, dropped);
+        let (kick, dropped) = self.tx.kick()?;
+        count(&self.words, TX_REFUSED_WORD, dropped);
         self.steps.done(Step::TxKicked);
         // The memory of frames comes back some time after these were sent, and nothing can be waited for.
         Ok(if self.blocked && kick == Kick::Clear { Kick::Congested } else { kick })
@@ -156,14 +143,7 @@ impl<S: Steps> Nic for XdpPort<S> {
     }
 
     fn link(&mut self) -> Result<Link> {
-        let link = |known: Option<Interface>| known.map_or(Ok(Link::Gone), |known| known.link(&self.control));
-        let found = link(self.interface)?;
-        if found != Link::Gone {
-            return Ok(found);
-        }
-        // Renamed or gone.
-        self.interface = Interface::bound(&self.control)?;
-        link(self.interface)
+        Interface::link_of(&mut self.interface, &self.control)
     }
 
     /// What found no room is counted by the sockets, so since these were opened.

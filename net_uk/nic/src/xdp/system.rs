@@ -2,7 +2,7 @@
 
 use std::ffi::c_int;
 use std::io::Error;
-use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 
 use crate::error::{NicError, Result};
 use crate::spec::ZeroCopy;
@@ -57,14 +57,7 @@ pub(crate) fn explain(call: &'static str) -> impl Fn(NicError) -> NicError {
 }
 
 pub(crate) fn socket() -> Result<OwnedFd> {
-    let kind = libc::SOCK_RAW | libc::SOCK_CLOEXEC;
-    // SAFETY: takes no pointers.
-    let fd = unsafe { libc::socket(libc::AF_XDP, kind, 0) };
-    if fd < 0 {
-        return Err(refused("socket"));
-    }
-    // SAFETY: a new descriptor that nobody else knows.
-    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+    sys::raw_socket(libc::AF_XDP, 0).map_err(explain("socket"))
 }
 
 /// Gives a socket its memory, which must stay in place until the call returns; the kernel keeps the pages.

@@ -94,23 +94,22 @@ impl TxQueue {
         Ok(())
     }
 
-    /// Hands frames over to the device, and commits. A lane that makes no sense is told after that, in `fault`.
+    /// Hands frames over to the device, and commits; then says, beside what it did, whether the lane made no sense.
     pub(crate) fn transmit(
         &self,
         lane: &mut Consumer,
         book: &Book,
-        fault: &mut Option<LaneError>,
         steps: &mut impl Steps,
-    ) -> Result<Done> {
+    ) -> Result<(Done, Option<LaneError>)> {
         self.take_completions(book, steps)?;
         let first = self.ring.produced();
-        let (mut done, mut upto) = (Done::default(), first);
+        let (mut done, mut fault, mut upto) = (Done::default(), None, first);
         while done.taken() < BATCH_FRAMES {
             let frame = match lane.next_good() {
                 Ok(Some(frame)) => frame,
                 Ok(None) => break,
                 Err(error) => {
-                    *fault = Some(error);
+                    fault = Some(error);
                     break;
                 }
             };
@@ -129,7 +128,7 @@ impl TxQueue {
         }
         // Damaged frames are passed over too.
         if lane.passed() == lane.committed() {
-            return Ok(done);
+            return Ok((done, fault));
         }
         book.set_tx_note(Note { frames: lane.passed().frames, index: upto });
         steps.done(Step::TxNoted);
@@ -141,27 +140,29 @@ impl TxQueue {
         steps.done(Step::TxMarked);
         lane.commit();
         steps.done(Step::TxCommitted);
-        Ok(done)
+        Ok((done, fault))
     }
 
-    /// Has the kernel take what was handed over. Counts frames that it dropped, because the carrier went just then.
-    pub(crate) fn kick(&self, dropped: &mut u32) -> Result<Kick> {
+    /// Has the kernel take what was handed over. Tells also how many frames it dropped, because the carrier went just then.
+    pub(crate) fn kick(&self) -> Result<(Kick, u32)> {
+        let mut dropped = 0;
         for _ in 0..XDP_SENDS_MAX {
             let waiting = self.ring.waiting()?;
             if waiting == 0 {
-                return Ok(Kick::Clear);
+                return Ok((Kick::Clear, dropped));
             }
             match sys::send_ring(&self.socket) {
                 Ok(()) | Err(libc::EAGAIN | libc::ENOBUFS | libc::ENOMEM | libc::EINTR) => {}
-                Err(libc::EBUSY) => *dropped += 1,
-                Err(libc::ENETDOWN | libc::ENXIO | libc::ENODEV) => return Ok(Kick::Down),
+                Err(libc::EBUSY) => dropped += 1,
+                Err(libc::ENETDOWN | libc::ENXIO | libc::ENODEV) => return Ok((Kick::Down, dropped)),
                 Err(errno) => return Err(sys::numbered("sendto", errno)),
             }
             if self.ring.waiting()? == waiting {
                 break;
             }
         }
-        Ok(if self.ring.waiting()? == 0 { Kick::Clear } else { Kick::Congested })
+        let kick = if self.ring.waiting()? == 0 { Kick::Clear } else { Kick::Congested };
+        Ok((kick, dropped))
     }
 
     /// The memory of frames that were sent is free again. It is not used before they are off the ring.
