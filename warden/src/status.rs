@@ -4,6 +4,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 
 use api::v1;
+use control::proc::rss_bytes;
 use tokio::sync::watch;
 use xs_shm::{Board, GatewayStatus, ReplicaStatus};
 
@@ -155,14 +156,6 @@ fn state(state: State) -> v1::State {
     }
 }
 
-/// Resident memory of a process, 0 if it cannot be told (`VmRSS` in proc_pid_status(5), in KiB).
-fn rss_bytes(pid: u32) -> u64 {
-    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
-    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
-    let kib = line.and_then(|line| line.trim().trim_end_matches(" kB").parse::<u64>().ok());
-    kib.unwrap_or(0).saturating_mul(1024)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -177,11 +170,5 @@ mod tests {
         assert!(!is_handed_over(&view, &GatewayStatus { untold: 1, ..whole }, 5));
         assert!(!is_handed_over(&View { serving: false, ..view.clone() }, &whole, 5));
         assert!(!is_handed_over(&view, &GatewayStatus::default(), 0), "a new gateway");
-    }
-
-    #[test]
-    fn this_process_takes_memory_and_a_gone_one_none() {
-        assert!(rss_bytes(std::process::id()) > 64 * 1024);
-        assert_eq!(rss_bytes(u32::MAX), 0);
     }
 }

@@ -2,7 +2,7 @@
 
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::process::CommandExt;
-use std::process::{Child, Command, Stdio};
+use std::process::Child;
 use std::sync::Arc;
 
 use control::Link;
@@ -12,6 +12,7 @@ use nic::{Held, NicSpec};
 
 use crate::error::Error;
 use crate::limits::LANE_SLOTS;
+use crate::process::start_role;
 use crate::shadow::uplink::eventfd;
 use crate::wire::{Begin, FromChild, Nic, Order, Said, ToChild, names};
 
@@ -38,12 +39,7 @@ impl BareDriver {
         let region = Arc::new(Region::create("net-lane", Lane::bytes(LANE_SLOTS, LANE_SLOTS))?);
         let lane = Lane::create(region, LANE_SLOTS, LANE_SLOTS)?;
         let (wake_driver, wake_shadow) = (eventfd()?, eventfd()?);
-        let (link, theirs) = Link::pair()?;
-        let process = Command::new("/proc/self/exe")
-            .arg("driver")
-            .stdin(Stdio::from(theirs.into_fd()))
-            .process_group(0)
-            .spawn()?;
+        let (process, link) = start_role(|command| command.arg("driver").process_group(0))?;
         let driver = Self { lane, wake_driver, wake_shadow, process, link, held };
         driver.begin(spec)?;
         Ok(driver)

@@ -5,6 +5,7 @@ use std::io::Write;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
+use net_watch::TimeNs;
 use net_watch::ladder::Part;
 use prost::Message;
 use serde::Serialize;
@@ -91,6 +92,16 @@ fn cut(text: &str) -> &str {
 pub fn monotonic_ns() -> u64 {
     let now = rustix::time::clock_gettime(rustix::time::ClockId::Monotonic);
     u64::try_from(now.tv_sec * 1_000_000_000 + now.tv_nsec).unwrap_or(0)
+}
+
+/// Now, by that clock.
+pub(crate) fn now() -> TimeNs {
+    TimeNs(monotonic_ns())
+}
+
+/// So long, in its unit.
+pub(crate) fn nanos(duration: Duration) -> u64 {
+    u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
 }
 
 /// How events are told on the standard output.

@@ -1,8 +1,10 @@
 //! A process that is watched, whoever's child it is.
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
+use control::Link;
 use control::proc::{self, Stat};
 use net_watch::TimeNs;
 use net_watch::detector::{
@@ -12,7 +14,19 @@ use rustix::event::{PollFd, PollFlags, Timespec};
 use rustix::process::{Pid, PidfdFlags, Signal};
 
 use crate::error::Error;
+use crate::events::nanos;
 use crate::limits::BEAT;
+
+/// Starts ourselves in another role, which `prepare` says, with a link as its standard input. Gives the process and our end.
+///
+/// # Errors
+/// What the system says.
+pub fn start_role(prepare: impl FnOnce(&mut Command) -> &mut Command) -> Result<(Child, Link), Error> {
+    let (ours, theirs) = Link::pair()?;
+    let mut command = Command::new("/proc/self/exe");
+    let process = prepare(&mut command).stdin(Stdio::from(theirs.into_fd())).spawn()?;
+    Ok((process, ours))
+}
 
 /// A process with its judge.
 pub struct Watched {
@@ -32,7 +46,7 @@ impl Watched {
     ///
     /// # Errors
     /// [`Error::System`].
-    pub fn child(process: &std::process::Child, now: TimeNs) -> Result<Self, Error> {
+    pub fn child(process: &Child, now: TimeNs) -> Result<Self, Error> {
         // Not waited for yet: the pid is its own.
         let pidfd = rustix::process::pidfd_open(Pid::from_child(process), PidfdFlags::empty())
             .map_err(Error::system("pidfd_open"))?;
@@ -124,6 +138,5 @@ impl AsFd for Watched {
 
 /// For a process that shows itself alive as all do.
 fn detector(now: TimeNs) -> Detector {
-    let heartbeat_ns = u64::try_from(BEAT.as_nanos()).unwrap_or(u64::MAX);
-    Detector::new(Promise { heartbeat_ns }, now)
+    Detector::new(Promise { heartbeat_ns: nanos(BEAT) }, now)
 }

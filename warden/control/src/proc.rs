@@ -72,6 +72,14 @@ impl Run {
     }
 }
 
+/// Resident memory of a process, 0 if it cannot be told (`VmRSS` in proc_pid_status(5), in KiB).
+pub fn rss_bytes(pid: u32) -> u64 {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
+    let kib = line.and_then(|line| line.trim().trim_end_matches(" kB").parse::<u64>().ok());
+    kib.unwrap_or(0).saturating_mul(1024)
+}
+
 /// A text that differs after each start of the machine; empty if it cannot be told.
 pub fn boot_id() -> String {
     std::fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default().trim().to_owned()
@@ -99,5 +107,11 @@ mod tests {
         assert_eq!(Stat::of(child.id()), None);
         assert!(is_gone(&pidfd) && hold(child.id(), stat.start_ticks).is_none());
         assert!(!boot_id().is_empty());
+    }
+
+    #[test]
+    fn this_process_takes_memory_and_a_gone_one_none() {
+        assert!(rss_bytes(std::process::id()) > 64 * 1024);
+        assert_eq!(rss_bytes(u32::MAX), 0);
     }
 }

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use hypervisor::Region;
 use lane::{Consumer, DriverState, DriverWords, Lane, Producer};
+use net_watch::detector::DeviceReport;
 use nic::{Done, Held, Kick, Nic, NicError, NicSpec};
 
 pub use fault::{Fault, Ring};
@@ -20,6 +21,15 @@ use crate::wire::{self, Begun, Boss, Order, Said, names};
 
 /// The driver word in which it tells how its device is: 0 fine, 1 its queue is full, 2 it is down.
 pub const DEVICE_WORD: usize = lane::limits::NIC_WORDS - 1;
+
+/// What a driver tells there.
+pub fn device_report(words: &DriverWords) -> DeviceReport {
+    match words.nic(DEVICE_WORD) {
+        0 => DeviceReport::Fine,
+        1 => DeviceReport::RingFull,
+        _ => DeviceReport::LinkDown,
+    }
+}
 
 const BOSS: u64 = 0;
 const WAKE: u64 = 1;

@@ -8,9 +8,9 @@ use net_watch::ladder::{Action, Attempt, Incarnation, Input, NicId, Part, Report
 
 use super::child::Child;
 use super::commands::Command;
-use super::{Keeper, VAULT_LINKS, VAULTS_GONE, now};
+use super::{Keeper, VAULT_LINKS, VAULTS_GONE};
 use crate::error::Error;
-use crate::events::Event;
+use crate::events::{Event, now};
 use crate::instance;
 use crate::poller::Interest;
 use crate::vault::wire::{Deposit, PartRecord, Process, Record, number_of};

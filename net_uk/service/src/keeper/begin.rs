@@ -14,11 +14,10 @@ use super::commands::Commands;
 use super::held::Kept;
 use super::reset::Resets;
 use super::vaults::Vaults;
-use super::{ASKS, BUSY, COMMANDS, Keeper, Options, RESETS, STOP, VAULT_LINKS, VAULTS_GONE, now};
+use super::{ASKS, BUSY, COMMANDS, Keeper, Options, RESETS, STOP, VAULT_LINKS, VAULTS_GONE};
 use crate::desk::{Desk, KeeperLock};
 use crate::error::Error;
-use crate::events::{Event, Events};
-use crate::limits::NICS_MAX;
+use crate::events::{Event, Events, now};
 use crate::poller::{Interest, Poller};
 use crate::rpc;
 use crate::vault::wire::{Bid, Deposit, Record, Succession, ToKeeper, ToVault, Told};
@@ -30,9 +29,6 @@ use crate::wire::{Named, names, take_named};
 /// # Errors
 /// What it cannot begin or go on without.
 pub fn run(options: Options, stop: OwnedFd) -> Result<(), Error> {
-    if options.nics.len() > NICS_MAX {
-        return Err(Error::Full { what: "network card" });
-    }
     let succession = Inheritance::take()?;
     let mut keeper = Keeper::begin(options, stop, succession)?;
     keeper.serve()
@@ -75,8 +71,8 @@ impl Inheritance {
 
 impl Keeper {
     fn begin(options: Options, stop: OwnedFd, inheritance: Inheritance) -> Result<Self, Error> {
-        let Inheritance { desk, lock, generation, link, succession, mut named } = inheritance;
-        let Deposit { sequence, record, .. } = succession.deposit.clone().unwrap_or_default();
+        let Inheritance { desk, lock, generation, link, mut succession, mut named } = inheritance;
+        let Deposit { sequence, record, .. } = succession.deposit.take().unwrap_or_default();
         let record = record.unwrap_or_default();
         let first = sequence == 0;
         let commands = Commands::new(take_named(&mut named, names::COMMANDS, "commands")?);

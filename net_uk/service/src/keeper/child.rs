@@ -3,7 +3,6 @@
 use std::ffi::OsString;
 use std::os::fd::{BorrowedFd, OwnedFd};
 use std::os::unix::process::{CommandExt, ExitStatusExt};
-use std::process::{Command, Stdio};
 
 use control::{Link, LinkError};
 use net_watch::detector::ExitStatus;
@@ -12,7 +11,7 @@ use net_watch::{Since, TimeNs, Widened};
 
 use crate::error::Error;
 use crate::limits::STOP_WAIT;
-use crate::process::Watched;
+use crate::process::{Watched, start_role};
 use crate::vault::wire::PartRecord;
 use crate::wire::{Begin, FromChild, Order, Said, ToChild};
 
@@ -62,15 +61,14 @@ impl Child {
         environment: &[(&str, OsString)],
         now: TimeNs,
     ) -> Result<Self, Error> {
-        let (ours, theirs) = Link::pair()?;
+        let (process, ours) = start_role(|command| {
+            command
+                .args(arguments)
+                .envs(environment.iter().map(|(name, value)| (name, value)))
+                // A signal to the keeper's group is not for the others: they end when they are told to.
+                .process_group(0)
+        })?;
         ours.set_nonblocking(true)?;
-        let process = Command::new("/proc/self/exe")
-            .args(arguments)
-            .envs(environment.iter().map(|(name, value)| (name, value)))
-            .stdin(Stdio::from(theirs.into_fd()))
-            // A signal to the keeper's group is not for the others: they end when they are told to.
-            .process_group(0)
-            .spawn()?;
         tracing::debug!(?part, ?incarnation, pid = process.id(), "started");
         Ok(Self::new(incarnation, Watched::child(&process, now)?, ours, Some(process)))
     }

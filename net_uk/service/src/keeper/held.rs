@@ -11,6 +11,7 @@ use nic::Held;
 
 use super::Options;
 use crate::error::Error;
+use crate::events::nanos;
 use crate::limits::{LANE_SLOTS, OLD_RING_WAIT};
 use crate::poller::{Interest, Poller};
 use crate::shadow::uplink::{drain, eventfd};
@@ -176,7 +177,7 @@ impl Kept {
         }
         let since = *card.replaced_since.get_or_insert(now);
         let unread = card.held.fds().first().is_some_and(super::look::is_readable);
-        !unread || now.since_ns(since) > u64::try_from(OLD_RING_WAIT.as_nanos()).unwrap_or(u64::MAX)
+        !unread || now.since_ns(since) > nanos(OLD_RING_WAIT)
     }
 
     /// Opens a device that came in the place of another. What waited for the old one goes over it. No driver runs. Tells how

@@ -8,7 +8,7 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 use super::child::Child;
 use super::held::{Card, Kept};
-use crate::driver::DEVICE_WORD;
+use crate::driver::device_report;
 
 impl Kept {
     /// Looks at a process, and whether anybody has work for it.
@@ -52,12 +52,7 @@ impl Kept {
 
 fn of_driver(card: &Card, child: &mut Child, now: TimeNs) -> (u64, Flow, Flow, DeviceReport) {
     let words = card.lane.words();
-    let device = match words.nic(DEVICE_WORD) {
-        0 => DeviceReport::Fine,
-        1 => DeviceReport::RingFull,
-        _ => DeviceReport::LinkDown,
-    };
-    (words.heartbeat(), sent(&card.lane, child, now), received(card, child, now), device)
+    (words.heartbeat(), sent(&card.lane, child, now), received(card, child, now), device_report(&words))
 }
 
 fn sent(lane: &Lane, child: &mut Child, now: TimeNs) -> Flow {

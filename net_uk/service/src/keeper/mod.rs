@@ -31,7 +31,7 @@ use nic::NicSpec;
 
 use crate::desk::{Desk, KeeperLock};
 use crate::error::Error;
-use crate::events::{Event, Events, Format, monotonic_ns};
+use crate::events::{Event, Events, Format, nanos, now};
 use crate::limits::{IDLE_AFTER, KEEPER_IDLE, LOOK_PAUSE, LOOK_PAUSE_MAX, LOOK_REST};
 use crate::poller::{Interest, Poller};
 use crate::rpc;
@@ -275,7 +275,7 @@ impl Keeper {
                 verdicts.push((*part, child.incarnation, since, cause));
             }
         }
-        self.look_took = Duration::from_nanos(self::now().since_ns(now));
+        self.look_took = Duration::from_nanos(crate::events::now().since_ns(now));
         self.idle_since = if worked { None } else { Some(self.idle_since.unwrap_or(now)) };
         for (part, incarnation, since, cause) in verdicts {
             let lasted_us = now.since_ns(since) / 1000;
@@ -320,12 +320,4 @@ impl Keeper {
         self.desk.set_finished();
         Ok(())
     }
-}
-
-fn now() -> TimeNs {
-    TimeNs(monotonic_ns())
-}
-
-fn nanos(duration: Duration) -> u64 {
-    u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
 }

@@ -2,7 +2,6 @@
 
 use std::ffi::OsString;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::process::{Command, Stdio};
 
 use control::{Link, LinkError};
 use net_watch::TimeNs;
@@ -10,8 +9,9 @@ use net_watch::detector::Verdict;
 
 use crate::desk::Desk;
 use crate::error::Error;
+use crate::events::nanos;
 use crate::limits::{VAULTS, VAULTS_LOOK};
-use crate::process::Watched;
+use crate::process::{Watched, start_role};
 use crate::vault::wire::{Bid, Deposit, Process, ToKeeper, ToVault, Told};
 use crate::wire::names;
 
@@ -57,13 +57,8 @@ impl Vaults {
     /// # Errors
     /// What the system says.
     pub fn start(&mut self, number: usize, arguments: &[OsString], now: TimeNs) -> Result<&Seat, Error> {
-        let (ours, theirs) = Link::pair()?;
+        let (own, ours) = start_role(|command| command.arg("vault").args(arguments))?;
         ours.set_nonblocking(true)?;
-        let own = Command::new("/proc/self/exe")
-            .arg("vault")
-            .args(arguments)
-            .stdin(Stdio::from(theirs.into_fd()))
-            .spawn()?;
         let process = Watched::child(&own, now)?;
         Ok(self.seats[number].insert(Seat { process, link: ours, given: false, own: Some(own) }))
     }
@@ -119,8 +114,7 @@ impl Vaults {
 
     /// Looks at all. Those that are found dead are killed; gives their numbers, and why.
     pub fn look(&mut self, now: TimeNs, gap_ns: u64, desk: &Desk) -> Vec<(usize, String)> {
-        let pause_ns = u64::try_from(VAULTS_LOOK.as_nanos()).unwrap_or(u64::MAX);
-        if now.since_ns(self.looked_at) < pause_ns {
+        if now.since_ns(self.looked_at) < nanos(VAULTS_LOOK) {
             return vec![];
         }
         self.looked_at = now;

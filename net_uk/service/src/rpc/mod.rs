@@ -17,7 +17,7 @@ use tokio::sync::{oneshot, watch};
 use crate::error::Error;
 use crate::limits::RPC_ASKS_MAX;
 use crate::shadow::uplink::{drain, eventfd};
-pub use metrics::Metrics;
+use metrics::Metrics;
 pub use source::{ProcessView, Source, View, unix_ms};
 
 /// Harm that somebody asks for.

@@ -3,13 +3,16 @@
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use api::v1;
+use control::proc::rss_bytes;
 use lane::{FrameRing, Lane};
+use net_watch::detector::DeviceReport;
 use net_watch::ladder;
+use netif::MacAddr;
 
 use crate::desk::{Journal, Lookup};
-use crate::driver::DEVICE_WORD;
+use crate::driver::device_report;
 use crate::events::Event;
-use crate::state::{State, VifRecord};
+use crate::state::State;
 
 /// What the keeper knows.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -74,7 +77,7 @@ impl Source {
                 .map(|(place, record)| v1::NetInterface {
                     domid: record.domid.into(),
                     handle: record.handle,
-                    mac: mac(&record),
+                    mac: MacAddr(record.mac).to_string(),
                     queues: (0..record.queues.len())
                         .filter_map(|number| queue(number, self.state.queue(place, number).ok()?))
                         .collect(),
@@ -127,10 +130,10 @@ pub fn unix_ms() -> i64 {
 fn card(number: u32, spec: &str, lane: &Lane) -> v1::NetCard {
     let words = lane.words();
     let counts = words.counts();
-    let device = match words.nic(DEVICE_WORD) {
-        0 => "fine",
-        1 => "full",
-        _ => "down",
+    let device = match device_report(&words) {
+        DeviceReport::Fine => "fine",
+        DeviceReport::RingFull => "full",
+        DeviceReport::LinkDown => "down",
     };
     v1::NetCard {
         number,
@@ -151,10 +154,6 @@ fn card(number: u32, spec: &str, lane: &Lane) -> v1::NetCard {
 fn waiting(ring: &FrameRing) -> u32 {
     let taken = ring.consumed().slots;
     ring.produced().slots.wrapping_sub(taken).min(ring.slots())
-}
-
-fn mac(record: &VifRecord) -> String {
-    record.mac.map(|byte| format!("{byte:02x}")).join(":")
 }
 
 fn queue(number: usize, memory: crate::state::QueueMemory) -> Option<v1::NetQueue> {
@@ -181,12 +180,4 @@ fn state_of(state: ladder::State) -> v1::NetState {
         ladder::State::Resetting => v1::NetState::Resetting,
         ladder::State::GivenUp => v1::NetState::GivenUp,
     }
-}
-
-/// Resident memory of a process, 0 if it cannot be told (`VmRSS` in proc_pid_status(5), in KiB).
-fn rss_bytes(pid: u32) -> u64 {
-    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
-    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
-    let kib = line.and_then(|line| line.trim().trim_end_matches(" kB").parse::<u64>().ok());
-    kib.unwrap_or(0).saturating_mul(1024)
 }

@@ -18,7 +18,6 @@ pub mod wire;
 use std::ffi::OsString;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
-use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use control::proc::Stat;
@@ -29,14 +28,14 @@ use rustix::process::WaitOptions;
 
 use crate::desk::Desk;
 use crate::error::Error;
-use crate::events::monotonic_ns;
+use crate::events::{nanos, now};
 use crate::instance::Instance;
 use crate::limits::{
     BEAT, KEEPER_AGAIN_FIRST, KEEPER_AGAIN_MAX, KEEPER_LIVED, KEEPER_STOP_WAIT, KEEPER_STOPS_MAX,
     VAULT_DOUBTS, VAULT_LINKS_MAX, VAULT_LOOK, VAULT_LOOK_AGAIN, VAULT_YIELD, VAULTS,
 };
 use crate::poller::{Interest, Poller};
-use crate::process::Watched;
+use crate::process::{Watched, start_role};
 use crate::wire::names;
 use holding::Holding;
 use wire::{Bid, Found, Process, Succession, ToKeeper, ToVault, Told};
@@ -172,7 +171,7 @@ impl Vault {
             let pause = self.look_again(now);
             let planned = now.plus_ns(nanos(pause));
             self.poller.wait(pause, &mut ready)?;
-            gap_ns = if ready.is_empty() { crate::vault::now().since_ns(planned) } else { 0 };
+            gap_ns = if ready.is_empty() { crate::events::now().since_ns(planned) } else { 0 };
             if ready.contains(&STOP) {
                 let _ = rustix::io::read(&self.stop, &mut [0; 8]);
                 self.begin_stop();
@@ -342,13 +341,8 @@ impl Vault {
     }
 
     fn try_start(&mut self, now: TimeNs) -> Result<(), Error> {
-        let (ours, theirs) = Link::pair()?;
+        let (process, ours) = start_role(|command| command.arg("keep").args(&self.arguments))?;
         ours.set_nonblocking(true)?;
-        let process = Command::new("/proc/self/exe")
-            .arg("keep")
-            .args(&self.arguments)
-            .stdin(Stdio::from(theirs.into_fd()))
-            .spawn()?;
         ours.send(&ToKeeper { bid: Some(Bid::Fence(true)) }, &[self.desk.as_fd()])?;
         let id = self.add_link(ours)?;
         self.watch(Watched::child(&process, now)?, Some(id))
@@ -398,12 +392,4 @@ impl Vault {
         self.links.push((self.links_made, link));
         Ok(self.links_made)
     }
-}
-
-fn now() -> TimeNs {
-    TimeNs(monotonic_ns())
-}
-
-fn nanos(duration: Duration) -> u64 {
-    u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
 }
