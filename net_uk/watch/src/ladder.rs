@@ -83,8 +83,8 @@ impl Ladder {
         Self::resuming(nics, &[], now)
     }
 
-    /// A plan that goes on where an earlier keeper's was. A reset that it had begun must have come to its end. Of a process
-    /// that ended meanwhile [`Input::Ended`] is to be told.
+    /// A plan that goes on where an earlier keeper's was. A reset that it had begun is begun anew, wherever it was broken off.
+    /// Of a process that ended meanwhile [`Input::Ended`] is to be told.
     ///
     /// # Errors
     /// Too many NICs, or one of them twice.

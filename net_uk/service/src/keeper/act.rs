@@ -85,7 +85,8 @@ impl Keeper {
     }
 
     fn reset(&mut self, nic: NicId, attempt: Attempt) {
-        self.resets.begin(nic, attempt, self.options.nics[usize::from(nic.0)].clone());
+        let card = &self.kept.cards[usize::from(nic.0)];
+        self.resets.begin(nic, attempt, card.held.spec().interface.clone(), card.bus.clone());
     }
 
     pub(super) fn resets_ended(&mut self) -> Result<(), Error> {

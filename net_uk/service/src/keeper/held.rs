@@ -10,6 +10,7 @@ use net_watch::ladder::{Incarnation, Part};
 use nic::Held;
 
 use super::Options;
+use super::reset::{BusDevice, link_up};
 use crate::error::Error;
 use crate::events::nanos;
 use crate::limits::{LANE_SLOTS, OLD_RING_WAIT};
@@ -27,6 +28,8 @@ pub struct Card {
     pub lane: Lane,
     /// The kernel's number of the interface: another one is another device.
     index: Option<u32>,
+    /// Where the device is on its bus, if it is on one.
+    pub bus: Option<BusDevice>,
     /// Since when another one is there.
     replaced_since: Option<TimeNs>,
     wake_driver: OwnedFd,
@@ -91,8 +94,10 @@ impl Kept {
 
     /// What the descriptors of the cards are about.
     pub fn record(&self) -> Vec<NicRecord> {
-        let record =
-            |card: &Card| NicRecord { spec: card.held.spec().to_string(), index: card.index.unwrap_or(0) };
+        let record = |card: &Card| {
+            let BusDevice { driver, id } = card.bus.clone().unwrap_or_default();
+            NicRecord { spec: card.held.spec().to_string(), index: card.index.unwrap_or(0), driver, id }
+        };
         self.cards.iter().map(record).collect()
     }
 
@@ -192,11 +197,12 @@ impl Kept {
         let card = &mut self.cards[number];
         let spec = card.held.spec().clone();
         let index = interface_index(&spec.interface);
-        super::reset::link_up(&spec.interface)?;
+        link_up(&spec.interface)?;
         // It waits for nothing: this is the keeper's own loop, which comes here again.
         let held = Held::open(&spec)?;
         let carried = held.carry_over(&card.held, &card.lane)?;
         (card.held, card.index, card.replaced_since) = (held, index, None);
+        card.bus = BusDevice::of(&spec.interface);
         Ok(carried)
     }
 }
@@ -209,7 +215,9 @@ impl Card {
         let held = Held::open_waiting(spec)?;
         // A TAP device may have been made just now.
         let index = index.or_else(|| interface_index(&spec.interface));
-        Ok(Self { held, lane, index, replaced_since: None, wake_driver: eventfd()?, wake_shadow: eventfd()? })
+        let bus = BusDevice::of(&spec.interface);
+        let (wake_driver, wake_shadow) = (eventfd()?, eventfd()?);
+        Ok(Self { held, lane, index, bus, replaced_since: None, wake_driver, wake_shadow })
     }
 
     fn adopt(named: &mut Named, number: usize, nic: &NicRecord) -> Result<Self, Error> {
@@ -222,7 +230,10 @@ impl Card {
         let mut take = |name: &str| take_named(named, &format!("{name}{number}"), "eventfd");
         let (wake_driver, wake_shadow) = (take(names::WAKE_DRIVER)?, take(names::WAKE_SHADOW)?);
         let index = Some(nic.index).filter(|index| *index != 0);
-        Ok(Self { held, lane, index, replaced_since: None, wake_driver, wake_shadow })
+        let noted = BusDevice { driver: nic.driver.clone(), id: nic.id.clone() };
+        // An older keeper did not note it.
+        let bus = if noted == BusDevice::default() { BusDevice::of(&spec.interface) } else { Some(noted) };
+        Ok(Self { held, lane, index, bus, replaced_since: None, wake_driver, wake_shadow })
     }
 }
 

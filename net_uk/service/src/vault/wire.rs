@@ -138,6 +138,12 @@ pub struct NicRecord {
     /// The kernel's number of the interface; 0 if it had none.
     #[prost(uint32, tag = "2")]
     pub index: u32,
+    /// The directory of the kernel's driver; empty if it had none.
+    #[prost(string, tag = "3")]
+    pub driver: String,
+    /// Its name on the bus; empty if it had none.
+    #[prost(string, tag = "4")]
+    pub id: String,
 }
 
 /// A part with its process and its place on the ladder.
