@@ -136,6 +136,10 @@ pub const KEEPER_STOP_WAIT: Duration = Duration::from_secs(15);
 /// Keepers that are started to stop all, before that is given up.
 pub const KEEPER_STOPS_MAX: u32 = 3;
 
+/// How soon a vault is started again that could not be started, or died at once. One that lived for longer is followed by
+/// the next one at once.
+pub const VAULT_AGAIN: Duration = Duration::from_millis(100);
+
 /// How often a keeper looks at its vaults.
 pub const VAULTS_LOOK: Duration = Duration::from_millis(20);
 

@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 
 use common::{PATIENCE, Service, keeper, rundir};
 use control::proc::Stat;
+use net_uk::limits::VAULT_AGAIN;
 use rustix::process::Signal;
 
 const NEXT_KEEPER: [(&str, &str); 2] = [("keeper", "started"), ("keeper", "ready")];
@@ -56,6 +57,22 @@ fn vaults_that_die_or_hang_are_replaced() {
         service.await_all(&[(vault, "ended"), (vault, "started"), (vault, "ready")]);
     }
     assert_eq!((service.pid("keeper"), service.count("keeper", "started")), (keeper, 1));
+}
+
+#[test]
+fn a_vault_that_dies_at_once_is_followed_by_the_next_one_after_a_pause() {
+    let dir = rundir();
+    let mut service = Service::start(dir.path());
+    let deaths = 5;
+    for _ in 0..deaths {
+        service.signal("vault.1", Signal::KILL);
+        service.await_all(&[("vault.1", "ended"), ("vault.1", "started"), ("vault.1", "ready")]);
+    }
+    let started = service.told.iter().filter(|told| told.part == "vault.1" && told.kind == "started");
+    let at_ns: Vec<_> = started.map(|told| told.at_monotonic_ns).collect();
+    let took = Duration::from_nanos(at_ns.last().unwrap() - at_ns[0]);
+    // A start is told when it is done, so the first one may take away from the time of the first pause.
+    assert!(at_ns.len() == 1 + deaths && took >= VAULT_AGAIN * 4, "{took:?}");
 }
 
 #[test]

@@ -170,9 +170,9 @@ impl Keeper {
         Record { parts, nics: self.kept.record(), vaults: self.vaults.record() }
     }
 
-    /// Starts the vaults that are not there.
+    /// Starts the vaults that are not there, and were not tried just now.
     pub(super) fn complete_vaults(&mut self) -> Result<(), Error> {
-        for number in self.vaults.missing() {
+        for number in self.vaults.missing(now()) {
             let name = format!("vault.{number}");
             let word = number as u64;
             match self.vaults.start(number, &self.options.arguments, now()) {
@@ -196,6 +196,8 @@ impl Keeper {
             let _ = self.poller.remove(&seat.link);
             let event = Event::about(&format!("vault.{number}"), "ended", "");
             self.events.tell(event.with_pid(seat.process.pid));
+            // There may be none in its place for a while.
+            self.show();
         }
         self.complete_vaults()
     }

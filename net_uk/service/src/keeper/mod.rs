@@ -131,7 +131,7 @@ impl Keeper {
             let now = now();
             let gap_ns = if woken { 0 } else { now.since_ns(planned) };
             self.look(now, gap_ns)?;
-            self.look_at_vaults(now, gap_ns);
+            self.look_at_vaults(now, gap_ns)?;
             self.step(Input::Tick)?;
             self.rpc.told(self.events.journal().last());
         }
@@ -299,10 +299,11 @@ impl Keeper {
         self.step(Input::Condemned { part, incarnation, cause })
     }
 
-    fn look_at_vaults(&mut self, now: TimeNs, gap_ns: u64) {
+    fn look_at_vaults(&mut self, now: TimeNs, gap_ns: u64) -> Result<(), Error> {
         for (number, why) in self.vaults.look(now, gap_ns, &self.desk) {
             self.events.tell(Event::about(&format!("vault.{number}"), "condemned", &why));
         }
+        self.complete_vaults()
     }
 
     /// All end in order; no keeper follows.

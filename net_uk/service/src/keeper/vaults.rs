@@ -10,7 +10,7 @@ use net_watch::detector::Verdict;
 use crate::desk::Desk;
 use crate::error::Error;
 use crate::events::nanos;
-use crate::limits::{VAULTS, VAULTS_LOOK};
+use crate::limits::{VAULT_AGAIN, VAULTS, VAULTS_LOOK};
 use crate::process::{Watched, start_role};
 use crate::vault::wire::{Bid, Deposit, Process, ToKeeper, ToVault, Told};
 use crate::wire::names;
@@ -30,6 +30,8 @@ pub struct Seat {
 #[derive(Default)]
 pub struct Vaults {
     seats: [Option<Seat>; VAULTS],
+    /// When each was started last, or was to be.
+    tried_at: [Option<TimeNs>; VAULTS],
     sequence: u64,
     looked_at: TimeNs,
 }
@@ -57,15 +59,19 @@ impl Vaults {
     /// # Errors
     /// What the system says.
     pub fn start(&mut self, number: usize, arguments: &[OsString], now: TimeNs) -> Result<&Seat, Error> {
+        self.tried_at[number] = Some(now);
         let (own, ours) = start_role(|command| command.arg("vault").args(arguments))?;
         ours.set_nonblocking(true)?;
         let process = Watched::child(&own, now)?;
         Ok(self.seats[number].insert(Seat { process, link: ours, given: false, own: Some(own) }))
     }
 
-    /// Numbers of those that are not there.
-    pub fn missing(&self) -> Vec<usize> {
-        (0..VAULTS).filter(|number| self.seats[*number].is_none()).collect()
+    /// Numbers of those that are not there. One that was tried just now waits: it could not be started, or died at once.
+    pub fn missing(&self, now: TimeNs) -> Vec<usize> {
+        let waits = |at: TimeNs| now.since_ns(at) < nanos(VAULT_AGAIN);
+        let is_missing =
+            |number: &usize| self.seats[*number].is_none() && !self.tried_at[*number].is_some_and(waits);
+        (0..VAULTS).filter(is_missing).collect()
     }
 
     /// Those that are there.
@@ -163,5 +169,22 @@ impl Vaults {
 impl Seat {
     fn record(&self, number: usize) -> Process {
         Process { number: number as u64, pid: self.process.pid, start_ticks: self.process.start_ticks }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_that_cannot_be_started_is_tried_again_after_a_pause() {
+        let mut vaults = Vaults::new(1);
+        let (begun, again) = (TimeNs(5), TimeNs(5).plus_ns(nanos(VAULT_AGAIN)));
+        assert_eq!(vaults.missing(begun), [0, 1]);
+        // No program takes such an argument.
+        assert!(vaults.start(1, &["\0".into()], begun).is_err());
+        assert_eq!(vaults.missing(begun), [0]);
+        assert_eq!(vaults.missing(TimeNs(again.0 - 1)), [0]);
+        assert_eq!(vaults.missing(again), [0, 1]);
     }
 }

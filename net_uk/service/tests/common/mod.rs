@@ -18,6 +18,7 @@ pub const PATIENCE: Duration = Duration::from_secs(20);
 #[derive(Clone, Debug, Deserialize)]
 pub struct Told {
     pub number: u64,
+    pub at_monotonic_ns: u64,
     pub part: String,
     pub kind: String,
     pub pid: Option<u32>,
