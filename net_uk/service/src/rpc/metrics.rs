@@ -34,8 +34,16 @@ pub struct Metrics {
     recovery: Times,
     /// Names of events that were counted.
     kinds: Mutex<BTreeSet<String>>,
-    /// When each part was found dead, by the monotonic clock, if no successor serves yet.
-    dead_since_ns: Mutex<BTreeMap<String, u64>>,
+    deaths: Mutex<Deaths>,
+}
+
+/// What is known of parts that died.
+#[derive(Debug, Default)]
+struct Deaths {
+    /// When each was found dead, by the monotonic clock, if no successor serves yet.
+    since_ns: BTreeMap<String, u64>,
+    /// Those whose process was condemned: its end is no fault of its own.
+    condemned: BTreeSet<String>,
 }
 
 impl Default for Metrics {
@@ -57,7 +65,7 @@ impl Default for Metrics {
             detection,
             recovery,
             kinds: Mutex::default(),
-            dead_since_ns: Mutex::default(),
+            deaths: Mutex::default(),
         }
     }
 }
@@ -67,8 +75,9 @@ impl Metrics {
     pub fn observe(&self, event: &Event) {
         let part = ("part", event.part.clone());
         self.events.get_or_create(&vec![("kind", self.kind(&event.kind)), part.clone()]).inc();
-        // The map is valid at each step.
-        let mut dead = self.dead_since_ns.lock().unwrap_or_else(PoisonError::into_inner);
+        // They are valid at each step.
+        let mut deaths = self.deaths.lock().unwrap_or_else(PoisonError::into_inner);
+        let Deaths { since_ns: dead, condemned: doomed } = &mut *deaths;
         match event.kind.as_str() {
             "condemned" => {
                 let (cause, lasted_us) = condemned(&event.detail);
@@ -77,11 +86,14 @@ impl Metrics {
                     self.detection.get_or_create(&vec![("cause", cause)]).observe(seconds(us * 1000));
                 }
                 dead.entry(event.part.clone()).or_insert(event.at_monotonic_ns);
+                doomed.insert(event.part.clone());
             }
-            "ended" if !dead.contains_key(&event.part) => {
+            "ended" if !doomed.remove(&event.part) => {
                 self.faults.get_or_create(&vec![part, ("cause", ended(&event.detail))]).inc();
-                dead.insert(event.part.clone(), event.at_monotonic_ns);
+                dead.entry(event.part.clone()).or_insert(event.at_monotonic_ns);
             }
+            // The end of a condemned keeper is not told.
+            "started" => _ = doomed.remove(&event.part),
             "ready" => {
                 if let Some(since_ns) = dead.remove(&event.part) {
                     let took_ns = event.at_monotonic_ns.saturating_sub(since_ns);
@@ -265,6 +277,43 @@ mod tests {
             assert!(text.lines().any(|other| other == line), "{line} in\n{text}");
         }
         assert!(!text.contains("cause=\"signal 9\"") && text.ends_with("# EOF\n"));
+    }
+
+    #[test]
+    fn each_end_is_a_fault_unless_its_process_was_condemned() {
+        let metrics = Metrics::default();
+        for (part, kind, detail, at_ms) in [
+            ("shadow", "ended", "Signal(11)", 1_000),
+            ("shadow", "started", "", 1_001),
+            ("shadow", "ended", "Signal(11)", 1_002),
+            ("shadow", "ready", "", 1_030),
+            ("driver.0", "condemned", "Hung after 25000 us", 2_000),
+            ("driver.0", "ended", "Signal(9)", 2_001),
+            ("keeper", "condemned", "Stopped after 50000 us", 3_000),
+            ("keeper", "started", "", 3_001),
+            ("keeper", "ended", "killed", 4_000),
+        ] {
+            metrics.observe(&event(part, kind, detail, at_ms));
+        }
+        let text = metrics.text(&status()).unwrap();
+        let mut faults: Vec<_> = text.lines().filter(|line| line.contains("faults_total")).collect();
+        faults.sort_unstable();
+        assert_eq!(
+            faults,
+            [
+                "ppvmm_net_faults_total{part=\"driver.0\",cause=\"hung\"} 1",
+                "ppvmm_net_faults_total{part=\"keeper\",cause=\"killed\"} 1",
+                "ppvmm_net_faults_total{part=\"keeper\",cause=\"stopped\"} 1",
+                "ppvmm_net_faults_total{part=\"shadow\",cause=\"signal 11\"} 2",
+            ]
+        );
+        for line in [
+            "ppvmm_net_recovery_seconds_count{part=\"shadow\"} 1",
+            // From the first of the two.
+            "ppvmm_net_recovery_seconds_sum{part=\"shadow\"} 0.03",
+        ] {
+            assert!(text.lines().any(|other| other == line), "{line} in\n{text}");
+        }
     }
 
     #[test]
