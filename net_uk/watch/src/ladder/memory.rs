@@ -3,7 +3,6 @@
 use super::member::{Member, Phase, Plan};
 use super::types::{Attempt, Incarnation, Part, Rung};
 use crate::TimeNs;
-use crate::limits::READY_BOUND_NS;
 
 /// A part on the ladder. Its times are those of a clock that all keepers have.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -116,12 +115,16 @@ impl Member {
 
     /// Goes on where an earlier keeper was. What the device told is told again.
     pub fn resume(memory: &Memory, now: TimeNs) -> Self {
-        let at = memory.follows_at;
-        let phase = match memory.stage {
+        let mut member = Self::new(memory.part, now);
+        member.restore(memory.strikes, memory.probes, memory.last_success);
+        (member.incarnation, member.attempt) = (memory.incarnation, memory.attempt);
+        (member.rung, member.probing, member.failing_since) =
+            (memory.rung, memory.probing, memory.failing_since);
+        member.phase = match memory.stage {
             Stage::Down(start_at) => Phase::Down { start_at },
             // How far it came is not known; it is begun anew.
             Stage::Resetting(at) => Phase::ResetDue { at },
-            Stage::Starting => Phase::Starting { deadline: now.plus_ns(READY_BOUND_NS) },
+            Stage::Starting => Phase::Starting { deadline: now.plus_ns(member.ready_bound_ns()) },
             Stage::Running(since) => Phase::Running { since, proven: false },
             // Trouble of the device may have ended unseen: another success tells.
             Stage::Proven(_) if memory.failing_since.is_some() => {
@@ -132,18 +135,13 @@ impl Member {
             Stage::Fencing => Phase::Fencing { kill_at: now, kills: 0 },
             Stage::GivenUp(probe_at) => Phase::GivenUp { probe_at },
         };
-        let plan = match memory.follows {
+        let at = memory.follows_at;
+        member.plan = match memory.follows {
             Follows::Start => Plan::Start { at },
             Follows::Reset => Plan::Reset { at },
             Follows::All => Plan::All { at },
             Follows::GiveUp => Plan::GiveUp,
         };
-        let mut member = Self::new(memory.part, now);
-        member.restore(memory.strikes, memory.probes, memory.last_success);
-        (member.phase, member.plan) = (phase, plan);
-        (member.incarnation, member.attempt) = (memory.incarnation, memory.attempt);
-        (member.rung, member.probing, member.failing_since) =
-            (memory.rung, memory.probing, memory.failing_since);
         member
     }
 }

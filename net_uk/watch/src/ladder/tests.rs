@@ -312,6 +312,8 @@ fn a_successor_goes_on_with_what_runs_and_with_what_was_counted() {
     let mut ladder = Ladder::resuming(&[NIC], &memories, TimeNs(0)).unwrap();
     assert_eq!(ladder.memories(), memories);
     assert_eq!(ladder.step(TimeNs(0), Input::Tick), []);
+    // Eight failures have doubled the bound of its start up to the most.
+    assert_eq!(ladder.next_deadline(), Some(TimeNs(READY_BOUND_MAX_NS)));
     // One more failure is one too many, whoever counted the others.
     let cause = Cause::Exited(ExitStatus::Unknown);
     let ended = Input::Ended { part: DRIVER, incarnation: Incarnation(7), cause };
