@@ -41,17 +41,7 @@ pub enum Command {
     },
     /// Show what happened.
     #[command(after_help = exit::HELP)]
-    Events {
-        /// Go on with what happens.
-        #[arg(short, long)]
-        follow: bool,
-        /// How many of the kept events to show first.
-        #[arg(short = 'n', long, default_value_t = u32::MAX, hide_default_value = true)]
-        last: u32,
-        /// For people or for programs: one JSON object a line.
-        #[arg(short, long, default_value = "table")]
-        output: Output,
-    },
+    Events(EventsArgs),
     /// Print what was counted and measured, as OpenMetrics text.
     #[command(after_help = exit::HELP)]
     Metrics,
@@ -97,17 +87,7 @@ pub enum NetCommand {
     },
     /// Show what happened.
     #[command(after_help = exit::HELP)]
-    Events {
-        /// Go on with what happens.
-        #[arg(short, long)]
-        follow: bool,
-        /// How many of the kept events to show first.
-        #[arg(short = 'n', long, default_value_t = u32::MAX, hide_default_value = true)]
-        last: u32,
-        /// For people or for programs: one JSON object a line.
-        #[arg(short, long, default_value = "table")]
-        output: Output,
-    },
+    Events(EventsArgs),
     /// Print what was counted and measured, as OpenMetrics text.
     #[command(after_help = exit::HELP)]
     Metrics,
@@ -127,6 +107,20 @@ pub enum NetCommand {
         #[arg(default_value = "", hide_default_value = true)]
         service: String,
     },
+}
+
+/// Which events to show, and how.
+#[derive(Debug, Args)]
+pub struct EventsArgs {
+    /// Go on with what happens.
+    #[arg(short, long)]
+    pub follow: bool,
+    /// How many of the kept events to show first.
+    #[arg(short = 'n', long, default_value_t = u32::MAX, hide_default_value = true)]
+    pub last: u32,
+    /// For people or for programs: one JSON object a line.
+    #[arg(short, long, default_value = "table")]
+    pub output: Output,
 }
 
 /// How to bring it up.

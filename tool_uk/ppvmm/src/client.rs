@@ -46,9 +46,7 @@ impl Warden {
 
     /// Whether a service serves, as its gRPC name.
     pub async fn health(&mut self, service: &str) -> anyhow::Result<String> {
-        let request = HealthCheckRequest { service: service.to_owned() };
-        let answer = self.health.check(bounded(request)).await.map_err(|status| failure(&status))?;
-        Ok(answer.into_inner().status().as_str_name().to_owned())
+        health(&mut self.health, service).await
     }
 
     /// The stream of events.
@@ -81,6 +79,13 @@ impl Warden {
         self.client.down(bounded(v1::DownRequest {})).await.map_err(|status| failure(&status))?;
         Ok(())
     }
+}
+
+/// Whether a service serves, as its gRPC name.
+pub async fn health(client: &mut HealthClient<Channel>, service: &str) -> anyhow::Result<String> {
+    let request = HealthCheckRequest { service: service.to_owned() };
+    let answer = client.check(bounded(request)).await.map_err(|status| failure(&status))?;
+    Ok(answer.into_inner().status().as_str_name().to_owned())
 }
 
 /// A connection to a socket in the file system; if there is none, why.
@@ -129,7 +134,8 @@ pub fn bounded<T>(message: T) -> Request<T> {
     request
 }
 
-fn is_refusal(code: Code) -> bool {
+/// Whether the request came to nothing, where else it may have been done although nobody answered.
+pub fn is_refusal(code: Code) -> bool {
     matches!(
         code,
         Code::FailedPrecondition
@@ -137,6 +143,7 @@ fn is_refusal(code: Code) -> bool {
             | Code::InvalidArgument
             | Code::NotFound
             | Code::Unimplemented
+            | Code::ResourceExhausted
     )
 }
 

@@ -15,7 +15,7 @@ use std::process::ExitCode;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use api::v1;
-use args::{Cli, Command, Fault, FlipArgs, Output};
+use args::{Cli, Command, EventsArgs, Fault, FlipArgs, Output};
 use clap::Parser;
 use client::Warden;
 use exit::Failure;
@@ -49,14 +49,16 @@ async fn run(cli: &Cli) -> anyhow::Result<()> {
         Command::Up(up) => say(&up::up(&rundir, up).await?),
         Command::Down => say(&up::down(&rundir).await?),
         Command::Status { output } => status(&rundir, *output).await,
-        Command::Events { follow, last, output } => events(&rundir, *last, *follow, *output).await,
+        Command::Events(args) => events(&rundir, args).await,
         Command::Metrics => say(&Warden::connect(&rundir).await?.metrics().await?),
         Command::Inject { fault, target, flip } => inject(&rundir, *fault, target, flip).await,
         Command::Net { socket, command } => {
             let socket = socket.clone().unwrap_or_else(|| rundir.join(api::NET_SOCKET_NAME));
             net::run(&socket, command).await
         }
-        Command::Health { service } => health(&rundir, service).await,
+        Command::Health { service } => {
+            say_health(service, &Warden::connect(&rundir).await?.health(service).await?)
+        }
     }
 }
 
@@ -70,19 +72,22 @@ async fn status(rundir: &Path, output: Output) -> anyhow::Result<()> {
     let status = Warden::connect(rundir).await?.status().await?;
     match output {
         Output::Json => say(&print::status_json(&status)?),
-        Output::Table => {
-            let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-            say(&print::status_table(&status, i64::try_from(now.as_millis()).unwrap_or(i64::MAX)))
-        }
+        Output::Table => say(&print::status_table(&status, unix_ms())),
     }
 }
 
-async fn events(rundir: &Path, last: u32, follow: bool, output: Output) -> anyhow::Result<()> {
-    let mut stream = Warden::connect(rundir).await?.events(last, follow).await?;
+/// The Unix time in milliseconds.
+fn unix_ms() -> i64 {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    i64::try_from(now.as_millis()).unwrap_or(i64::MAX)
+}
+
+async fn events(rundir: &Path, args: &EventsArgs) -> anyhow::Result<()> {
+    let mut stream = Warden::connect(rundir).await?.events(args.last, args.follow).await?;
     while let Some(response) = stream.message().await? {
         // An item of a newer warden's kind is passed over.
         let Some(item) = response.item else { continue };
-        match output {
+        match args.output {
             Output::Json => say(&print::event_json(&item)?)?,
             Output::Table => say(&print::event_line(&item))?,
         }
@@ -105,9 +110,9 @@ async fn inject(rundir: &Path, fault: Fault, target: &str, flip: &FlipArgs) -> a
     }
 }
 
-async fn health(rundir: &Path, service: &str) -> anyhow::Result<()> {
-    let health = Warden::connect(rundir).await?.health(service).await?;
-    say(&health)?;
+/// Says what a service's health is, and fails if it does not serve.
+fn say_health(service: &str, health: &str) -> anyhow::Result<()> {
+    say(health)?;
     if health == "SERVING" {
         return Ok(());
     }

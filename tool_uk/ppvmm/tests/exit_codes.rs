@@ -5,7 +5,7 @@
 use std::path::Path;
 use std::process::{Command, Output};
 
-use api::v1::{self, ppvmm_server};
+use api::v1::{self, net_server, ppvmm_server};
 use tokio::net::UnixListener;
 use tokio_stream::wrappers::UnixListenerStream;
 use tonic::{Request, Response, Status};
@@ -50,6 +50,45 @@ impl ppvmm_server::Ppvmm for Fake {
     async fn down(&self, _: Request<v1::DownRequest>) -> Answer<v1::DownResponse> {
         Err(Status::unavailable("the warden stops"))
     }
+}
+
+#[tonic::async_trait]
+impl net_server::Net for Fake {
+    type EventsStream = tokio_stream::Empty<Result<v1::NetEventsResponse, Status>>;
+
+    async fn status(&self, _: Request<v1::NetStatusRequest>) -> Answer<v1::NetStatusResponse> {
+        Ok(Response::new(Default::default()))
+    }
+
+    async fn events(&self, _: Request<v1::NetEventsRequest>) -> Answer<Self::EventsStream> {
+        Ok(Response::new(tokio_stream::empty()))
+    }
+
+    async fn metrics(&self, _: Request<v1::NetMetricsRequest>) -> Answer<v1::NetMetricsResponse> {
+        Ok(Response::new(Default::default()))
+    }
+
+    async fn inject(&self, request: Request<v1::NetInjectRequest>) -> Answer<v1::NetInjectResponse> {
+        let v1::NetInjectRequest { target, fault } = request.into_inner();
+        match (target.as_str(), fault.as_str()) {
+            ("keeper", "cont") => Err(Status::failed_precondition("fault injection is off")),
+            ("keeper", "stop") => Err(Status::resource_exhausted("too many requests wait")),
+            _ => Err(Status::unavailable("gone")),
+        }
+    }
+}
+
+fn serve_net(socket: &Path) {
+    let listener = std::os::unix::net::UnixListener::bind(socket).unwrap();
+    listener.set_nonblocking(true).unwrap();
+    let serve = async move {
+        let incoming = UnixListenerStream::new(UnixListener::from_std(listener).unwrap());
+        let server = tonic::transport::Server::builder().add_service(net_server::NetServer::new(Fake));
+        server.serve_with_incoming(incoming).await.unwrap();
+    };
+    std::thread::spawn(move || {
+        tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(serve);
+    });
 }
 
 fn serve(rundir: &Path) {
@@ -107,6 +146,17 @@ fn exit_codes_mean_what_the_help_says() {
     }
     let help = String::from_utf8(ppvmm(dir.path(), "status --help").stdout).unwrap();
     assert!(help.contains("EXIT STATUS") && help.contains("3  the warden is not running"), "{help}");
+}
+
+/// The keeper that is to die is the one that would answer.
+#[test]
+fn a_keeper_that_answers_no_more_was_harmed_unless_it_refused() {
+    let dir = tempfile::tempdir().unwrap();
+    assert_eq!(code(dir.path(), "net inject kill keeper"), 3, "without a backend");
+    serve_net(&dir.path().join(api::NET_SOCKET_NAME));
+    for (line, expected) in [("kill keeper", 0), ("stop keeper", 1), ("cont keeper", 1), ("kill shadow", 1)] {
+        assert_eq!(code(dir.path(), &format!("net inject {line}")), expected, "{line}");
+    }
 }
 
 #[test]
