@@ -105,7 +105,9 @@ async fn events_come_again_and_go_on_over_a_keepers_death() {
     let began = Instant::now();
     loop {
         let mut client = NetClient::new(connect(dir.path()).await);
-        let Ok(status) = client.status(NetStatusRequest {}).await else { continue };
+        let status = client.status(NetStatusRequest {}).await;
+        assert!(began.elapsed() < PATIENCE, "{status:?}");
+        let Ok(status) = status else { continue };
         let status = status.into_inner();
         let shadow = &status.processes[0];
         if status.keeper_number == 2 && status.serving {
@@ -116,7 +118,6 @@ async fn events_come_again_and_go_on_over_a_keepers_death() {
             assert_eq!((first.number, first.kind.as_str()), (1, "started"), "the first keeper's");
             return;
         }
-        assert!(began.elapsed() < PATIENCE, "{status:?}");
     }
 }
 

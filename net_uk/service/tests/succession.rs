@@ -101,7 +101,7 @@ fn a_shadow_that_dies_together_with_the_keeper_has_a_successor() {
 }
 
 #[test]
-fn deaths_of_the_keeper_do_not_fill_the_shadows_budget() {
+fn the_shadows_deaths_are_counted_whoever_is_the_keeper() {
     let dir = rundir();
     let mut service = Service::start(dir.path());
     // Eight deaths in a row within 100 ms of a start each are one too many, whoever counted them.
