@@ -8,7 +8,7 @@ use crate::cursor::Cursor;
 use crate::descriptor::Descriptor;
 use crate::error::{DescriptorFault, LaneError};
 use crate::frame::{Frame, Pieces};
-use crate::limits::FRAME_BYTES_MAX;
+use crate::limits::{FRAME_BYTES_MAX, FRAME_SLOTS_MAX, SLOT_BYTES};
 use crate::ring::FrameRing;
 
 /// The side that empties a ring: it looks at frames one after the other ([`Consumer::peek`], [`Consumer::advance`]) and
@@ -19,6 +19,10 @@ pub struct Consumer {
     committed: Cursor,
     passed: Cursor,
     produced: Cursor,
+    /// The bytes of the frame that was looked at last: what was checked is what is given on.
+    bytes: Box<[u8]>,
+    /// Which frame that is.
+    seen: Option<Frame>,
     damaged: u32,
     /// The frame there made no sense.
     doubted: Option<Cursor>,
@@ -41,7 +45,16 @@ impl Consumer {
 
     pub(crate) fn alone(ring: FrameRing) -> Self {
         let committed = ring.consumed();
-        Self { ring, committed, passed: committed, produced: committed, damaged: 0, doubted: None }
+        Self {
+            ring,
+            committed,
+            passed: committed,
+            produced: committed,
+            bytes: vec![0; FRAME_SLOTS_MAX * SLOT_BYTES].into(),
+            seen: None,
+            damaged: 0,
+            doubted: None,
+        }
     }
 
     /// What has been taken off since the ring was made, by this consumer and those before it.
@@ -79,7 +92,9 @@ impl Consumer {
             return Ok(None);
         }
         let left_slots = Cursor::used(self.produced, self.passed, self.ring.slots())?;
-        self.frame_at(self.passed, left_slots).map(Some)
+        self.seen = None;
+        self.seen = Some(self.frame_at(self.passed, left_slots)?);
+        Ok(self.seen)
     }
 
     /// As [`Consumer::peek`], but the second time that the same frame makes no sense it is passed over and counted. The
@@ -124,7 +139,8 @@ impl Consumer {
         let left_frames = self.produced.frames.wrapping_sub(self.passed.frames);
         (1..left_slots).find_map(|ahead| {
             let position = self.passed.slots.wrapping_add(ahead);
-            let frames = self.ring.checked_descriptor(position, 0).ok()?.number;
+            let mut bytes = [0; SLOT_BYTES];
+            let frames = self.ring.checked_descriptor(position, 0, &mut bytes).ok()?.number;
             let skipped = frames.wrapping_sub(self.passed.frames);
             // A number out of its order would make the rest of the ring nonsense.
             let fits = (1..left_frames).contains(&skipped) && skipped <= ahead;
@@ -141,7 +157,7 @@ impl Consumer {
         changed
     }
 
-    fn frame_at(&self, at: Cursor, left_slots: u32) -> Result<Frame, LaneError> {
+    fn frame_at(&mut self, at: Cursor, left_slots: u32) -> Result<Frame, LaneError> {
         let first = self.descriptor(at.slots, 0)?;
         if first.number != at.frames {
             return Err(self.fault(at.slots, DescriptorFault::Number));
@@ -173,8 +189,12 @@ impl Consumer {
         Ok(frame)
     }
 
-    fn descriptor(&self, position: u32, index: u32) -> Result<Descriptor, LaneError> {
-        self.ring.checked_descriptor(position, index).map_err(|fault| self.fault(position, fault))
+    /// The descriptor of slot `index` of a frame, and the slot's bytes beside those of the slots before it. All of these were
+    /// full, and there are no more than the longest frame has.
+    fn descriptor(&mut self, position: u32, index: u32) -> Result<Descriptor, LaneError> {
+        let at = index as usize * SLOT_BYTES;
+        let bytes = &mut self.bytes[at..at + SLOT_BYTES];
+        self.ring.checked_descriptor(position, index, bytes).map_err(|fault| self.fault(position, fault))
     }
 
     fn fault(&self, position: u32, fault: DescriptorFault) -> LaneError {
@@ -186,9 +206,14 @@ impl Consumer {
         self.ring.pieces(frame.first_slot, frame.length_bytes)
     }
 
-    /// Copies the first bytes of a frame into `bytes`; returns how many. The producer can still write there: decide on
-    /// the copy only.
+    /// Copies the first bytes of a frame into `bytes`; returns how many. Those of the frame that [`Consumer::peek`] gave last
+    /// are what was checked; the producer can still write to others: decide on the copy only.
     pub fn copy_to(&self, frame: &Frame, bytes: &mut [u8]) -> usize {
+        if self.seen == Some(*frame) {
+            let length_bytes = bytes.len().min(frame.length_bytes);
+            bytes[..length_bytes].copy_from_slice(&self.bytes[..length_bytes]);
+            return length_bytes;
+        }
         let mut copied = 0;
         for piece in self.pieces(frame) {
             let end = bytes.len().min(copied + piece.length_bytes);

@@ -7,7 +7,7 @@ use hypervisor::Region;
 use crate::cursor::Cursor;
 use crate::descriptor::Descriptor;
 use crate::error::LaneError;
-use crate::frame::{FrameMeta, Pieces};
+use crate::frame::{FrameFlags, FrameMeta, Pieces};
 use crate::limits::{FRAME_BYTES_MAX, SLOT_BYTES};
 use crate::ring::FrameRing;
 
@@ -94,7 +94,8 @@ impl Producer {
         changed
     }
 
-    fn free_slots(&self) -> u32 {
+    /// Slots that were free when the consumer's index was looked at last, but for those that were reserved since.
+    pub fn free_slots(&self) -> u32 {
         self.ring.slots() - self.reserved_slot.wrapping_sub(self.consumed.slots)
     }
 
@@ -160,30 +161,47 @@ impl Producer {
     /// [`LaneError::Meta`]; the frame is then staged as void.
     #[expect(clippy::needless_pass_by_value, reason = "a reservation is staged once")]
     pub fn stage(&mut self, reservation: Reservation, meta: &FrameMeta) -> Result<(), LaneError> {
+        self.describe(&reservation, meta, None)
+    }
+
+    /// Writes a frame's bytes and descriptors. The sum is over `bytes`, not over what lies in the ring by then. More bytes or
+    /// fewer than were reserved are a broken invariant.
+    ///
+    /// # Errors
+    /// [`LaneError::Meta`]; the frame is then staged as void.
+    #[expect(clippy::needless_pass_by_value, reason = "a reservation is staged once")]
+    pub fn stage_bytes(
+        &mut self,
+        reservation: Reservation,
+        bytes: &[u8],
+        meta: &FrameMeta,
+    ) -> Result<(), LaneError> {
+        assert_eq!(bytes.len(), reservation.length_bytes, "a frame is staged as a whole");
+        self.write(&reservation, 0, bytes);
+        self.describe(&reservation, meta, Some(bytes))
+    }
+
+    fn describe(
+        &mut self,
+        reservation: &Reservation,
+        meta: &FrameMeta,
+        bytes: Option<&[u8]>,
+    ) -> Result<(), LaneError> {
         assert_eq!(reservation.first_slot, self.staged.slots, "reservations are staged in their order");
         let checked = meta.check();
-        let meta = match checked {
-            Ok(()) => *meta,
-            Err(_) => FrameMeta {
-                flags: crate::FrameFlags::VOID,
-                gso_bytes: 0,
-                source: meta.source,
-                seq: meta.seq,
-                stamp: meta.stamp,
-            },
-        };
-        let mut position = reservation.first_slot;
-        let mut left_bytes = reservation.length_bytes;
-        let mut index = 0;
-        while left_bytes > 0 {
-            let length_bytes = left_bytes.min(SLOT_BYTES);
-            left_bytes -= length_bytes;
-            let descriptor =
-                Descriptor { length_bytes, more: left_bytes > 0, number: self.staged.frames, meta };
-            let raw = self.ring.summed(position, descriptor.encode(position), index, length_bytes);
+        let meta = if checked.is_ok() { *meta } else { void_of(meta) };
+        for index in 0..reservation.slots {
+            let position = reservation.first_slot.wrapping_add(index);
+            let at = index as usize * SLOT_BYTES;
+            let end = reservation.length_bytes.min(at + SLOT_BYTES);
+            let more = index + 1 < reservation.slots;
+            let descriptor = Descriptor { length_bytes: end - at, more, number: self.staged.frames, meta };
+            let raw = descriptor.encode(position);
+            let raw = match bytes {
+                Some(bytes) => raw.summed(index, &bytes[at..end]),
+                None => self.ring.summed(position, raw, index, end - at),
+            };
             self.ring.write_descriptor(position, raw);
-            position = position.wrapping_add(1);
-            index += 1;
         }
         self.staged = self.staged.after_frame(reservation.slots);
         checked
@@ -222,8 +240,8 @@ impl Producer {
     pub fn push(&mut self, bytes: &[u8], meta: &FrameMeta) -> Result<bool, LaneError> {
         meta.check()?;
         let Some(reservation) = self.reserve(bytes.len())? else { return Ok(false) };
-        self.write(&reservation, 0, bytes);
-        self.commit(reservation, meta)?;
+        self.stage_bytes(reservation, bytes, meta)?;
+        self.publish();
         Ok(true)
     }
 
@@ -260,6 +278,10 @@ impl Producer {
     pub fn awake(&self) {
         self.ring.producer_sleeps().clear();
     }
+}
+
+fn void_of(meta: &FrameMeta) -> FrameMeta {
+    FrameMeta { flags: FrameFlags::VOID, gso_bytes: 0, ..*meta }
 }
 
 fn slots_for(length_bytes: usize) -> Result<u32, LaneError> {

@@ -210,25 +210,21 @@ impl FrameRing {
         raw.summed(index, self.slot_bytes(position, length_bytes, &mut bytes))
     }
 
-    /// The descriptor of slot `index` of its frame, if it and the slot's bytes are what was written.
+    /// The descriptor of slot `index` of its frame, if it and the slot's bytes are what was written. These are then in `bytes`,
+    /// which has room for a slot.
     pub(crate) fn checked_descriptor(
         &self,
         position: u32,
         index: u32,
+        bytes: &mut [u8],
     ) -> Result<Descriptor, DescriptorFault> {
         let raw = self.read_descriptor(position);
         let descriptor = Descriptor::decode(raw, position)?;
-        let mut bytes = [0; SLOT_BYTES];
-        let bytes = self.slot_bytes(position, descriptor.length_bytes, &mut bytes);
+        let bytes = self.slot_bytes(position, descriptor.length_bytes, bytes);
         if raw.is_right(index, bytes) { Ok(descriptor) } else { Err(DescriptorFault::Sum) }
     }
 
-    fn slot_bytes<'a>(
-        &self,
-        position: u32,
-        length_bytes: usize,
-        bytes: &'a mut [u8; SLOT_BYTES],
-    ) -> &'a [u8] {
+    fn slot_bytes<'a>(&self, position: u32, length_bytes: usize, bytes: &'a mut [u8]) -> &'a [u8] {
         let slot = (position & (self.slots - 1)) as usize;
         let bytes = &mut bytes[..length_bytes];
         self.region.read(self.base + buffers_offset(self.slots) + slot * SLOT_BYTES, bytes);

@@ -110,16 +110,26 @@ impl Rings {
         let received = self.received(self.rx_slot(number));
         let length_bytes = received.as_ref().map(Received::length_bytes);
         let Some(reservation) = lane.reserve(length_bytes.unwrap_or(1))? else { return Ok(None) };
-        let mut meta = FrameMeta { seq: number, flags: FrameFlags::VOID, ..FrameMeta::default() };
-        if let Some(received) = received {
-            let mut at = 0;
-            for part in received.parts() {
-                lane.write(&reservation, at, part);
-                at += part.len();
-            }
-            meta.flags = received.flags;
-            meta.gso_bytes = received.gso_bytes;
-            meta.stamp = received.stamp_ns;
+        let Some(received) = received else {
+            let meta = FrameMeta { seq: number, flags: FrameFlags::VOID, ..FrameMeta::default() };
+            lane.stage(reservation, &meta)?;
+            return Ok(Some(length_bytes));
+        };
+        let meta = FrameMeta {
+            seq: number,
+            flags: received.flags,
+            gso_bytes: received.gso_bytes,
+            stamp: received.stamp_ns,
+            ..FrameMeta::default()
+        };
+        if received.vlan_tag.is_none() {
+            lane.stage_bytes(reservation, received.bytes, &meta)?;
+            return Ok(Some(length_bytes));
+        }
+        let mut at = 0;
+        for part in received.parts() {
+            lane.write(&reservation, at, part);
+            at += part.len();
         }
         lane.stage(reservation, &meta)?;
         Ok(Some(length_bytes))

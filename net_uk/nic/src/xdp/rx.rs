@@ -93,11 +93,11 @@ impl RxQueue {
                 None => None,
                 Some(bytes) => {
                     let Some(reservation) = lane.reserve(bytes.len())? else { break };
-                    lane.write(&reservation, 0, bytes);
                     let blank = is_checksum_blank(bytes);
                     let flags = if blank { FrameFlags::CSUM_BLANK } else { FrameFlags::NONE };
                     let source = u16::try_from(self.number).unwrap_or(u16::MAX);
-                    lane.stage(reservation, &FrameMeta { flags, source, seq: upto, ..FrameMeta::default() })?;
+                    let meta = FrameMeta { flags, source, seq: upto, ..FrameMeta::default() };
+                    lane.stage_bytes(reservation, bytes, &meta)?;
                     staged += 1;
                     Some(bytes.len())
                 }

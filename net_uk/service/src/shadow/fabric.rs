@@ -8,11 +8,9 @@ use std::time::Duration;
 
 use hypervisor::limits::GRANT_COPIES_MAX;
 use hypervisor::{CopyDirection, DomId, EventChannels, GrantCopy, Grants, Region};
-use lane::limits::SLOT_BYTES;
 use lane::{Frame, Producer};
 use net_switch::{Forward, MacAddress, PortId, PortSet, Switch, TimeNs};
-use netif::segment::Segmenter;
-use netif::{Gso, Multicast, TxPacket, TxStatus};
+use netif::{Multicast, TxPacket, TxStatus};
 
 use super::frame::{Facts, finish};
 use super::queue::{BACKLOG_SOURCE, Queue};
@@ -313,7 +311,7 @@ impl Fabric {
     ) -> Result<bool, Error> {
         for port in targets.iter() {
             let Some(number) = self.card_at(port) else { continue };
-            if !has_room(&mut self.uplinks[number], frame.len(), facts)? {
+            if !self.uplinks[number].has_room(frame.len(), facts)? {
                 return Ok(false);
             }
         }
@@ -321,7 +319,7 @@ impl Fabric {
             let Some(number) = self.card_at(port) else { continue };
             let uplink = &mut self.uplinks[number];
             if !(replay && was_pushed(&uplink.tx, facts.label)) {
-                send_up(uplink, frame, facts, &mut self.segment)?;
+                uplink.send(frame, facts, &mut self.segment)?;
             }
         }
         Ok(true)
@@ -363,7 +361,7 @@ impl Fabric {
         let mut touched: Vec<(QueueId, Label)> = vec![];
         let mut more = true;
         for _ in 0..BATCH {
-            let Some(frame) = next_from_wire(&mut self.uplinks[number])? else {
+            let Some(frame) = self.uplinks[number].next_frame()? else {
                 more = false;
                 break;
             };
@@ -483,17 +481,6 @@ impl Fabric {
     }
 }
 
-/// The next frame from the wire; none too if the driver's index makes no sense.
-fn next_from_wire(uplink: &mut Uplink) -> Result<Option<Frame>, Error> {
-    match uplink.rx.next_good() {
-        Err(error) if error.is_nonsense() => {
-            uplink.doubt(&error);
-            Ok(None)
-        }
-        next => Ok(next?),
-    }
-}
-
 fn count_tx(queue: &Queue, packet: &TxPacket, status: TxStatus) {
     if packet.multicast().is_some() {
         return;
@@ -521,51 +508,4 @@ fn was_pushed(target: &Producer, label: Label) -> bool {
     target
         .last_seq_of(label.source)
         .is_some_and(|last| last.wrapping_sub(label.seq) < netif::ring::RING_SLOTS)
-}
-
-/// Is there room for a frame towards the wire? If not, the driver tells when.
-fn has_room(uplink: &mut Uplink, length_bytes: usize, facts: &Facts) -> Result<bool, Error> {
-    let slots = slots_needed(length_bytes, uplink.cuts(facts));
-    if slots > uplink.tx.ring().slots() {
-        return Err(netif::FrameFault::Length(length_bytes).into());
-    }
-    let room_slots = match uplink.tx.room_slots() {
-        _ if !uplink.is_trusted() => 0,
-        Err(error) if error.is_nonsense() => {
-            uplink.doubt(&error);
-            0
-        }
-        room => room?,
-    };
-    uplink.wanted |= room_slots < slots;
-    Ok(room_slots >= slots)
-}
-
-/// Stages a frame for the wire, for which there is room.
-fn send_up(uplink: &mut Uplink, frame: &mut [u8], facts: &Facts, segment: &mut [u8]) -> Result<(), Error> {
-    if let (Some(gso), None) = (facts.gso, uplink.cuts(facts)) {
-        // That it can be cut is looked at here: the guest is told if not.
-        Segmenter::new(frame, gso, UPLINK_FRAME_BYTES_MAX)?;
-        return stage(&mut uplink.tx, frame, &facts.meta());
-    }
-    let plain = facts.finished().meta();
-    let mut fault = None;
-    finish(frame, facts, UPLINK_FRAME_BYTES_MAX, segment, |bytes| {
-        fault = stage(&mut uplink.tx, bytes, &plain).err();
-        fault.is_none()
-    })?;
-    fault.map_or(Ok(()), Err)
-}
-
-/// Slots of a lane that a frame takes at most, in segments if it is to be cut.
-fn slots_needed(length_bytes: usize, cut: Option<Gso>) -> u32 {
-    let frames = cut.map_or(1, |gso| length_bytes.div_ceil(usize::from(gso.size_bytes).max(1)));
-    let each = if cut.is_some() { UPLINK_FRAME_BYTES_MAX } else { length_bytes };
-    u32::try_from(frames * each.div_ceil(SLOT_BYTES)).unwrap_or(u32::MAX)
-}
-
-fn stage(tx: &mut Producer, bytes: &[u8], meta: &lane::FrameMeta) -> Result<(), Error> {
-    let reservation = tx.reserve(bytes.len())?.ok_or(Error::Full { what: "frame in a lane" })?;
-    tx.write(&reservation, 0, bytes);
-    Ok(tx.stage(reservation, meta)?)
 }

@@ -8,7 +8,7 @@
 //!   tells the successor up to which frame that store covers.
 
 use hypervisor::{CopyDirection, DomId, GrantCopy, GrantRef, Grants, Page, Port, Region};
-use lane::{Consumer, Piece, Producer};
+use lane::{Consumer, Pieces, Producer};
 use netif::{FrameMeta, RxPlan, RxRing, RxStatus, TxRing};
 
 use crate::error::Error;
@@ -59,7 +59,7 @@ pub struct Queue {
 struct Planned {
     plan: RxPlan,
     region: std::sync::Arc<Region>,
-    pieces: Vec<Piece>,
+    pieces: Pieces,
 }
 
 impl Queue {
@@ -135,10 +135,10 @@ impl Queue {
         &mut self,
         meta: FrameMeta,
         region: &std::sync::Arc<Region>,
-        pieces: impl Iterator<Item = Piece>,
+        pieces: Pieces,
     ) -> Result<bool, Error> {
         let Some(plan) = self.rx.plan(meta)? else { return Ok(false) };
-        self.planned.push(Planned { plan, region: region.clone(), pieces: pieces.collect() });
+        self.planned.push(Planned { plan, region: region.clone(), pieces });
         Ok(true)
     }
 
@@ -180,9 +180,8 @@ impl Queue {
             self.counts.rx_overflow.add(1);
             return Ok(());
         };
-        self.backlog_in.write(&reservation, 0, frame);
         self.held = true;
-        Ok(self.backlog_in.stage(reservation, meta)?)
+        Ok(self.backlog_in.stage_bytes(reservation, frame, meta)?)
     }
 
     /// Publishes what was staged for the backlog.
@@ -270,7 +269,7 @@ fn push_copies<'a>(
     end: usize,
 ) {
     let mut at = 0;
-    for piece in &frame.pieces {
+    for piece in frame.pieces.clone() {
         let (from, to) = (start.max(at), end.min(at + piece.length_bytes));
         if from < to {
             let (Ok(length), Ok(offset)) = (u16::try_from(to - from), u16::try_from(from - start)) else {

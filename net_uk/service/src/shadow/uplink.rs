@@ -5,15 +5,17 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use hypervisor::Region;
-use lane::{Consumer, Frame, Lane, LaneError, Producer};
+use lane::limits::SLOT_BYTES;
+use lane::{Consumer, Frame, FrameMeta, Lane, LaneError, Producer};
 use net_switch::PortId;
 use netif::Gso;
+use netif::segment::Segmenter;
 use rustix::event::EventfdFlags;
 
-use super::frame::Facts;
+use super::frame::{Facts, finish};
 use super::trust::{News, Trust};
 use crate::error::Error;
-use crate::limits::{DAMAGED_MAX, LANE_SLOTS};
+use crate::limits::{DAMAGED_MAX, LANE_SLOTS, UPLINK_FRAME_BYTES_MAX};
 
 /// Sources of frames below this number are network cards.
 pub const FIRST_QUEUE_SOURCE: u16 = 64;
@@ -49,6 +51,8 @@ pub struct Uplink {
     pub wake_shadow: OwnedFd,
     /// A guest waits for room towards the wire.
     pub wanted: bool,
+    /// The driver's index was read for room since the last commit.
+    looked: bool,
     lane: Lane,
     trust: Trust,
     /// Nothing is known of the driver's indices: they made no sense from the start.
@@ -73,6 +77,7 @@ impl Uplink {
             wake_driver,
             wake_shadow,
             wanted: false,
+            looked: false,
             trust: Trust::Full,
             blind: false,
             damaged: 0,
@@ -109,8 +114,78 @@ impl Uplink {
     }
 
     /// How a frame is to be cut before it goes there.
-    pub fn cuts(&self, facts: &Facts) -> Option<Gso> {
+    fn cuts(&self, facts: &Facts) -> Option<Gso> {
         facts.gso.filter(|_| !self.offload)
+    }
+
+    /// Is there room for a frame towards the wire? If not, the driver tells when.
+    ///
+    /// # Errors
+    /// [`Error::Frame`] if there never will be, or [`Error::Lane`].
+    pub fn has_room(&mut self, length_bytes: usize, facts: &Facts) -> Result<bool, Error> {
+        let slots = slots_needed(length_bytes, self.cuts(facts));
+        if slots > self.tx.ring().slots() {
+            return Err(netif::FrameFault::Length(length_bytes).into());
+        }
+        let has_room = self.room_slots(slots)? >= slots;
+        self.wanted |= !has_room;
+        Ok(has_room)
+    }
+
+    /// Slots that are free; the driver's index is read for it once a batch, and whenever there are fewer than `enough`.
+    fn room_slots(&mut self, enough: u32) -> Result<u32, Error> {
+        if !self.is_trusted() {
+            return Ok(0);
+        }
+        if self.looked && self.tx.free_slots() >= enough {
+            return Ok(self.tx.free_slots());
+        }
+        self.looked = true;
+        match self.tx.room_slots() {
+            Err(error) if error.is_nonsense() => {
+                self.doubt(&error);
+                Ok(0)
+            }
+            room_slots => Ok(room_slots?),
+        }
+    }
+
+    /// Stages a frame for the wire, for which there is room; `segment` has room for one.
+    ///
+    /// # Errors
+    /// [`Error::Frame`] if it is not what its facts say, or [`Error::Lane`].
+    pub fn send(&mut self, frame: &mut [u8], facts: &Facts, segment: &mut [u8]) -> Result<(), Error> {
+        if let (Some(gso), None) = (facts.gso, self.cuts(facts)) {
+            // That it can be cut is looked at here: the guest is told if not.
+            Segmenter::new(frame, gso, UPLINK_FRAME_BYTES_MAX)?;
+            return self.stage(frame, &facts.meta());
+        }
+        let plain = facts.finished().meta();
+        let mut fault = None;
+        finish(frame, facts, UPLINK_FRAME_BYTES_MAX, segment, |bytes| {
+            fault = self.stage(bytes, &plain).err();
+            fault.is_none()
+        })?;
+        fault.map_or(Ok(()), Err)
+    }
+
+    fn stage(&mut self, bytes: &[u8], meta: &FrameMeta) -> Result<(), Error> {
+        let reservation = self.tx.reserve(bytes.len())?.ok_or(Error::Full { what: "frame in a lane" })?;
+        Ok(self.tx.stage_bytes(reservation, bytes, meta)?)
+    }
+
+    /// The next frame from the wire; none too if the driver's index makes no sense.
+    ///
+    /// # Errors
+    /// [`Error::Lane`].
+    pub fn next_frame(&mut self) -> Result<Option<Frame>, Error> {
+        match self.rx.next_good() {
+            Err(error) if error.is_nonsense() => {
+                self.doubt(&error);
+                Ok(None)
+            }
+            next => Ok(next?),
+        }
     }
 
     /// Can the lane be used?
@@ -222,6 +297,7 @@ impl Uplink {
     /// Shows the driver what was staged, and takes off what was passed; wakes it if it sleeps. True if there was
     /// something to show.
     pub fn commit(&mut self) -> bool {
+        self.looked = false;
         let published = self.tx.publish();
         let taken = self.rx.commit();
         if (published && self.tx.needs_wake()) | (taken && self.rx.needs_wake()) {
@@ -234,6 +310,13 @@ impl Uplink {
     pub fn wake(&self) {
         signal(&self.wake_driver);
     }
+}
+
+/// Slots of a lane that a frame takes at most, in segments if it is to be cut.
+fn slots_needed(length_bytes: usize, cut: Option<Gso>) -> u32 {
+    let frames = cut.map_or(1, |gso| length_bytes.div_ceil(usize::from(gso.size_bytes).max(1)));
+    let each = if cut.is_some() { UPLINK_FRAME_BYTES_MAX } else { length_bytes };
+    u32::try_from(frames * each.div_ceil(SLOT_BYTES)).unwrap_or(u32::MAX)
 }
 
 /// Makes an eventfd readable.
