@@ -274,7 +274,7 @@ fn a_sender_goes_in_batches_until_the_ring_is_full() {
     let net = Net::full();
     let (mut guest, mut echo) = net.pair(net.options());
     let options =
-        SenderOptions { to: Mac([2; 6]), from: None, flow: 9, rate: 0, size_min: 60, size_max: 60, seed: 1 };
+        SenderOptions { to: Mac([2; 6]), from: None, flow: 9, load: "0:60-60".parse().unwrap(), seed: 1 };
     let mut sender = Sender::new(options);
     assert!(sender.step(guest.front()).unwrap());
     assert_eq!(sender.report().frames, SEND_BATCH as u64);

@@ -1,14 +1,14 @@
 //! Who sends and receives numbered frames at one end of a wire, in a thread of this process.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
 use figures::Latencies;
 use lane::FrameMeta;
 use sim_guest::net::Mac;
-use sim_guest::net::traffic::{Numbered, Pace, ReceiveReport, Receiver, now_ns};
+use sim_guest::net::traffic::{Load, Numbered, Pace, ReceiveReport, Receiver, now_ns};
 
 use crate::error::{Error, Result};
 use crate::limits::{BATCH, ECHO_WAIT, SLEEP_MAX};
@@ -71,11 +71,14 @@ pub struct Seen {
 struct Shared {
     stop: AtomicBool,
     sending: AtomicBool,
+    /// One that is new.
+    load: Mutex<Option<Load>>,
+    has_load: AtomicBool,
     sent: AtomicU64,
     received: AtomicU64,
     heard: AtomicU64,
     thread: AtomicU32,
-    latencies: std::sync::Mutex<Latencies>,
+    latencies: Mutex<Latencies>,
 }
 
 /// An endpoint; it ends with [`Endpoint::end`].
@@ -97,6 +100,12 @@ impl Endpoint {
         self.shared.sending.store(sending, Ordering::Relaxed);
     }
 
+    /// So much is sent from now on, if its role is to send.
+    pub fn set_load(&self, load: Load) {
+        *self.shared.load.lock().unwrap_or_else(PoisonError::into_inner) = Some(load);
+        self.shared.has_load.store(true, Ordering::Release);
+    }
+
     /// How far it is.
     pub fn seen(&self) -> Seen {
         let of = |word: &AtomicU64| word.load(Ordering::Relaxed);
@@ -115,7 +124,7 @@ impl Endpoint {
 
     /// Times of round trips since this was asked last.
     pub fn take_latencies(&self) -> Latencies {
-        let mut latencies = self.shared.latencies.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let mut latencies = self.shared.latencies.lock().unwrap_or_else(PoisonError::into_inner);
         std::mem::replace(&mut latencies, Latencies::new())
     }
 
@@ -168,6 +177,7 @@ impl Worker {
         let thread = rustix::thread::gettid().as_raw_nonzero().get();
         self.shared.thread.store(u32::try_from(thread).unwrap_or(0), Ordering::Relaxed);
         while !self.shared.stop.load(Ordering::Relaxed) {
+            self.take_load();
             let due = self.due();
             let generated = self.generate(due)?;
             self.wire.pump()?;
@@ -185,6 +195,18 @@ impl Worker {
             received: self.receiver.report(),
             dropped: self.wire.dropped()?,
         })
+    }
+
+    fn take_load(&mut self) {
+        if !self.shared.has_load.swap(false, Ordering::Acquire) {
+            return;
+        }
+        let load = self.shared.load.lock().unwrap_or_else(PoisonError::into_inner).take();
+        if let (Some(load), Role::Send { rate }) = (load, &mut self.options.role) {
+            *rate = load.rate;
+            self.options.sizes = (load.least_bytes, load.most_bytes);
+            self.pace = None;
+        }
     }
 
     /// Frames to be sent now.
@@ -274,7 +296,7 @@ impl Worker {
             self.last_return_ns = now;
             let latencies = self.shared.latencies.lock();
             latencies
-                .unwrap_or_else(std::sync::PoisonError::into_inner)
+                .unwrap_or_else(PoisonError::into_inner)
                 .note(Duration::from_nanos(now.saturating_sub(numbered.stamp_ns)));
         }
     }
@@ -303,7 +325,6 @@ impl Worker {
 fn stage(wire: &mut dyn Wire, frame: &[u8]) -> Result<bool> {
     let outbox = wire.outbox();
     let Some(reservation) = outbox.reserve(frame.len())? else { return Ok(false) };
-    outbox.write(&reservation, 0, frame);
-    outbox.stage(reservation, &FrameMeta::default())?;
+    outbox.stage_bytes(reservation, frame, &FrameMeta::default())?;
     Ok(true)
 }

@@ -17,7 +17,7 @@ use hypervisor::DomId;
 use hypervisor::local::Broker;
 use signal_hook::consts::{SIGINT, SIGTERM};
 use sim_guest::limits::COMMAND_BYTES_MAX;
-use sim_guest::net::traffic::SenderOptions;
+use sim_guest::net::traffic::{Load, SenderOptions};
 use sim_guest::net::{Hostile, Mac, NetOptions, Report, Runner, RunnerOptions, Splits};
 use sim_guest::{Device, Guest, Result, Toolstack, Vif, XenbusState};
 
@@ -100,9 +100,7 @@ impl Arguments {
             to,
             from: self.mac,
             flow: self.flow.unwrap_or_else(|| u64::from(self.domid().0) << 32),
-            rate: self.rate,
-            size_min: self.size_min,
-            size_max: self.size_max,
+            load: Load { rate: self.rate, least_bytes: self.size_min, most_bytes: self.size_max },
             seed: self.seed,
         });
         let net = NetOptions {
@@ -266,9 +264,15 @@ impl Life<'_> {
             "stop" => self.is_wanted = false,
             "report" => tell(self.arguments, &self.runner.report()),
             "" => {}
+            other if let Some(load) = load_of(other) => self.runner.set_load(load),
             other => self.arguments.say(&format!("no such command: {other}")),
         }
     }
+}
+
+/// Of `load RATE:LEAST-MOST`.
+fn load_of(command: &str) -> Option<Load> {
+    command.strip_prefix("load ")?.parse().ok()
 }
 
 fn tell(arguments: &Arguments, report: &Report) {

@@ -12,7 +12,7 @@ use super::driver::{NetDriver, Seen};
 use super::echo::{Echo, EchoReport};
 use super::hostile::Hostile;
 use super::netfront::{NetOptions, NetStats};
-use super::traffic::{ReceiveReport, Receiver, SendReport, Sender, SenderOptions, now_ns};
+use super::traffic::{Load, ReceiveReport, Receiver, SendReport, Sender, SenderOptions, now_ns};
 use crate::{Class, Device, Error, Frontends, Guest, Result};
 
 /// What a guest does with its interface.
@@ -120,6 +120,16 @@ impl Runner {
             self.sender = self.options.sender.map(|options| Sender::resume(options, next));
         }
         self.is_sending = sending;
+    }
+
+    /// Sends so much from now on, if it sends.
+    pub fn set_load(&mut self, load: Load) {
+        if let Some(options) = &mut self.options.sender {
+            options.load = load;
+        }
+        if let Some(sender) = &mut self.sender {
+            sender.set_load(load);
+        }
     }
 
     /// Does all that can be done at once, and gives the devices that changed. Is there more to do without an event?

@@ -1,5 +1,7 @@
 //! Options of `tests/crash net`.
 
+use sim_guest::net::traffic::Load;
+
 use super::faults::Deed;
 use crate::Output;
 
@@ -24,6 +26,10 @@ pub struct NetArgs {
     /// Bytes of the largest frame.
     #[arg(long, default_value_t = 1514)]
     pub size_max: usize,
+    /// Loads that take turns while faults are injected, each for 50 of them: RATE:LEAST-MOST, in frames a second and bytes,
+    /// in place of the rate and sizes above.
+    #[arg(long, value_delimiter = ',')]
+    pub loads: Vec<Load>,
     /// The shortest pause between a recovery and the next fault, in milliseconds. A process that dies again within 100 ms is
     /// restarted only so often.
     #[arg(long, default_value_t = 110)]

@@ -38,6 +38,8 @@ const UNNOTICED_WAIT: Duration = Duration::from_millis(60);
 const OFF_MS_MAX: u64 = 300;
 /// Deaths of one storm.
 const STORM: u32 = 4;
+/// Faults that a load lasts.
+const LOAD_FAULTS: usize = 50;
 /// How long after the end of sending frames may arrive.
 const DRAIN: Duration = Duration::from_secs(2);
 
@@ -56,7 +58,16 @@ pub fn run(args: &NetArgs) -> anyhow::Result<NetReport> {
     let began = Instant::now();
     let mut outcomes = Vec::new();
     let bar = indicatif::ProgressBar::new(args.faults);
+    let mut loads = args.loads.iter().cycle();
+    let mut next_load = 0;
     while (outcomes.len() as u64) < args.faults {
+        if outcomes.len() >= next_load
+            && let Some(load) = loads.next()
+        {
+            next_load += LOAD_FAULTS;
+            guests.set_load(*load)?;
+            peer.set_load(*load);
+        }
         let faults = Fault::draw(&mut rng, args);
         let jitter = Duration::from_micros(rng.u64(0..args.jitter_ms.max(1) * 1000));
         std::thread::sleep(Duration::from_millis(args.pause_ms) + jitter);

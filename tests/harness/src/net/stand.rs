@@ -8,6 +8,7 @@ use net_stand::{
     PacketWire, Role, Veth,
 };
 use sim_guest::net::Mac;
+use sim_guest::net::traffic::Load;
 use tests::{Stand, binary};
 
 use super::args::{NetArgs, NicDriver};
@@ -16,6 +17,8 @@ use crate::faults::send;
 
 /// Flows towards guests have these numbers behind the guest's.
 const FLOW_BASE: u64 = 1 << 40;
+/// Largest frame that the wire takes.
+const PEER_BYTES_MAX: usize = 1514;
 /// Frames that wait in the peer's socket.
 const PEER_SLOTS: u32 = 8192;
 /// The peer looks this often.
@@ -71,6 +74,11 @@ impl Guests {
         self.guests.iter().all(Guest::is_connected)
     }
 
+    /// Each sends so much from now on.
+    pub fn set_load(&mut self, load: Load) -> anyhow::Result<()> {
+        self.guests.iter_mut().try_for_each(|guest| Ok(guest.command(&format!("load {load}"))?))
+    }
+
     /// Has them send no more.
     pub fn stop_sending(&mut self) -> anyhow::Result<()> {
         self.guests.iter_mut().try_for_each(|guest| Ok(guest.command("stop")?))
@@ -120,7 +128,7 @@ impl Peer {
             from: veth.peer_mac(),
             to,
             flow: FLOW_BASE,
-            sizes: (args.size_min, args.size_max.min(1514)),
+            sizes: (args.size_min, args.size_max.min(PEER_BYTES_MAX)),
             role: Role::Send { rate: args.rate * guests },
         };
         let wire = PacketWire::open(&spec, Look::Every(PEER_LOOK))?;
@@ -140,6 +148,12 @@ impl Peer {
     /// Sends from now on, or no more. Before a guest is connected nobody would know where its frames are to go.
     pub fn set_sending(&self, sending: bool) {
         self.endpoint.set_sending(sending);
+    }
+
+    /// Sends so much to each guest from now on.
+    pub fn set_load(&self, load: Load) {
+        let rate = load.rate * self.guests;
+        self.endpoint.set_load(Load { rate, most_bytes: load.most_bytes.min(PEER_BYTES_MAX), ..load });
     }
 
     /// Ends it.

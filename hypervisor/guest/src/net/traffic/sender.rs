@@ -3,6 +3,7 @@
 use serde::Serialize;
 
 use super::frame::{Numbered, SIZE_MIN_BYTES};
+use super::load::Load;
 use super::now_ns;
 use super::pace::Pace;
 use crate::Result;
@@ -24,12 +25,8 @@ pub struct SenderOptions {
     pub from: Option<Mac>,
     /// The flow of the first queue; the next queues have the next ones.
     pub flow: u64,
-    /// Frames a second; 0 is as many as the rings take.
-    pub rate: u64,
-    /// Bytes of the smallest frame.
-    pub size_min: usize,
-    /// Bytes of the largest frame. Above 1514 they are large frames, which the backend must offer to take.
-    pub size_max: usize,
+    /// How many, and how large.
+    pub load: Load,
     /// Where chance begins.
     pub seed: u64,
 }
@@ -75,13 +72,19 @@ impl Sender {
     pub fn resume(options: SenderOptions, before: SendReport) -> Self {
         Self {
             options,
-            pace: Pace::new(options.rate, now_ns()),
+            pace: Pace::new(options.load.rate, now_ns()),
             random: fastrand::Rng::with_seed(options.seed),
             frame: vec![],
             queue: 0,
             last_ns: None,
             report: SendReport { flow: options.flow, ..before },
         }
+    }
+
+    /// From now on it sends so much.
+    pub fn set_load(&mut self, load: Load) {
+        self.options.load = load;
+        self.pace = Pace::new(load.rate, now_ns());
     }
 
     /// Sends what is due, at most [`SEND_BATCH`] frames, the queues in turn. Is more due for which there is room?
@@ -137,8 +140,8 @@ impl Sender {
     fn size(&mut self, front: &Netfront) -> usize {
         let offered = front.offered();
         let most = if offered.sg && offered.gso_tcpv4 { TX_FRAME_BYTES_MAX } else { PLAIN_BYTES_MAX };
-        let least = self.options.size_min.clamp(SIZE_MIN_BYTES, most);
-        self.random.usize(least..=self.options.size_max.clamp(least, most))
+        let least = self.options.load.least_bytes.clamp(SIZE_MIN_BYTES, most);
+        self.random.usize(least..=self.options.load.most_bytes.clamp(least, most))
     }
 
     fn count(&mut self, queue: usize, now_ns: u64) {
