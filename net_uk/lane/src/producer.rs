@@ -7,7 +7,7 @@ use hypervisor::Region;
 use crate::cursor::Cursor;
 use crate::descriptor::Descriptor;
 use crate::error::LaneError;
-use crate::frame::{FrameFlags, FrameMeta, Pieces};
+use crate::frame::{FrameFlags, FrameMeta, Piece, Pieces};
 use crate::limits::{FRAME_BYTES_MAX, SLOT_BYTES};
 use crate::ring::FrameRing;
 
@@ -116,6 +116,15 @@ impl Producer {
     /// Where the frame's bytes go in the region.
     pub fn pieces(&self, reservation: &Reservation) -> Pieces {
         self.ring.pieces(reservation.first_slot, reservation.length_bytes)
+    }
+
+    /// What the frame leaves of its last slot: a producer may keep something there that its successor is to find.
+    pub fn slack(&self, reservation: &Reservation) -> Piece {
+        let end_bytes = reservation.slots as usize * SLOT_BYTES;
+        let last = self.ring.pieces(reservation.first_slot, end_bytes).last();
+        let last = last.unwrap_or(Piece { offset: 0, length_bytes: 0 });
+        let length_bytes = end_bytes - reservation.length_bytes;
+        Piece { offset: last.offset + last.length_bytes - length_bytes, length_bytes }
     }
 
     /// Copies bytes into a reservation, beginning `at` bytes after its start. More than fit is a broken invariant.
@@ -323,6 +332,17 @@ mod tests {
         assert!(!consumer.needs_wake(), "a wish is granted once");
         assert!(!producer.prepare_sleep(1).unwrap());
         assert!(producer.push(&[1], &label(1, 64)).unwrap());
+    }
+
+    #[test]
+    fn slack_is_what_is_left_of_the_last_slot() {
+        let mut producer = ring(64).producer().unwrap();
+        for (length_bytes, left_bytes) in [(1, SLOT_BYTES - 1), (SLOT_BYTES, 0), (FRAME_BYTES_MAX, 2022)] {
+            let reservation = producer.reserve(length_bytes).unwrap().unwrap();
+            let last = producer.pieces(&reservation).last().unwrap();
+            let slack = producer.slack(&reservation);
+            assert_eq!((slack.offset, slack.length_bytes), (last.offset + last.length_bytes, left_bytes));
+        }
     }
 
     #[test]

@@ -126,7 +126,7 @@ impl Held {
     ) -> Result<Box<dyn Nic + Send>> {
         Ok(match self {
             Self::Packet(held) => Box::new(PacketPort::attach_with(held, tx_lane, rx_lane, words, steps)?),
-            Self::Tap(held) => Box::new(TapPort::attach_with(held, words, steps)?),
+            Self::Tap(held) => Box::new(TapPort::attach_with(held, tx_lane, rx_lane, words, steps)?),
             Self::Xdp(held) => Box::new(XdpPort::attach_with(held, tx_lane, rx_lane, words, steps)?),
         })
     }

@@ -13,6 +13,10 @@ pub(crate) const RX_PLACE_WORD: usize = 2;
 pub(crate) const RX_DROPPED_WORD: usize = 3;
 pub(crate) const RX_REFUSED_WORD: usize = 4;
 pub(crate) const TX_REFUSED_WORD: usize = 5;
+/// Driver words of TAP devices: what is about to be written, and what was before the next read.
+pub(crate) const TAP_TX_WORD: usize = 1;
+pub(crate) const TAP_RX_WORD: usize = 2;
+pub(crate) const TAP_BYTES_WORD: usize = 6;
 
 /// What a call of [`Nic::transmit`] or [`Nic::receive`] did.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]

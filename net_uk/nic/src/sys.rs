@@ -10,6 +10,8 @@ use crate::nic::Link;
 const ETHTOOL_GFLAGS: u32 = 0x25;
 const ETHTOOL_SFLAGS: u32 = 0x26;
 const ETHTOOL_SGRO: u32 = 0x2c;
+/// Of `linux/if_tun.h`: `_IO('T', 227)`.
+const TUNGETDEVNETNS: libc::Ioctl = 0x54e3;
 /// The device takes VLAN tags out of frames.
 pub(crate) const ETH_FLAG_RXVLAN: u32 = 1 << 8;
 /// The device itself joins frames.
@@ -155,6 +157,17 @@ pub(crate) fn make_tap(fd: impl AsFd, name: &str, with_header: bool) -> Result<(
     interface_request(fd, libc::TUNSETIFF, "TUNSETIFF", &mut request)
 }
 
+/// The network namespace of a TAP device's interface.
+pub(crate) fn tap_namespace(fd: impl AsFd) -> Result<OwnedFd> {
+    // SAFETY: this request takes nothing.
+    let namespace = unsafe { libc::ioctl(fd.as_fd().as_raw_fd(), TUNGETDEVNETNS) };
+    if namespace < 0 {
+        return Err(last_error("TUNGETDEVNETNS"));
+    }
+    // SAFETY: a new descriptor that nobody else knows.
+    Ok(unsafe { OwnedFd::from_raw_fd(namespace) })
+}
+
 /// Lets the kernel leave checksums and segments of TCP to who reads from a TAP device.
 pub(crate) fn set_tap_offload(fd: impl AsFd) -> Result<()> {
     let offload = libc::TUN_F_CSUM | libc::TUN_F_TSO4 | libc::TUN_F_TSO6;
@@ -205,6 +218,12 @@ impl Interface {
         let mut request = request_for(named(""));
         let found = interface_request(&tap, libc::TUNGETIFF, "TUNGETIFF", &mut request);
         Ok(known(found, libc::EBADFD)?.then_some(Self(request.ifr_name)))
+    }
+
+    /// Its name.
+    pub(crate) fn name(self) -> String {
+        let bytes = self.0.iter().take_while(|byte| **byte != 0).flat_map(|byte| byte.to_ne_bytes());
+        String::from_utf8_lossy(&bytes.collect::<Vec<u8>>()).into_owned()
     }
 
     /// Its state. [`Link::Gone`]: there is none of this name.

@@ -13,7 +13,9 @@ use crate::limits::{BATCH_FRAMES, ETHERNET_BYTES, LINK_HEADER_BYTES};
 use crate::nic::{Counters, Done, Kick, Link, Nic, RX_REFUSED_WORD, TX_REFUSED_WORD, count, next_frame};
 use crate::step::{Step, Steps};
 use crate::sys::{self, Interface};
+use crate::tap::counts::Counts;
 use crate::tap::held::TapHeld;
+use crate::tap::notes::Notes;
 use crate::vnet::{self, VNET_BYTES};
 
 /// A driver's side of a TAP device.
@@ -25,31 +27,58 @@ pub struct TapPort<S> {
     offload: bool,
     buffer: Vec<u8>,
     words: DriverWords,
+    notes: Notes,
     steps: S,
 }
 
-/// What a read gave.
-struct Read {
-    length_bytes: usize,
-    header: [u8; VNET_BYTES],
-}
-
 impl<S: Steps> TapPort<S> {
-    /// Takes up the work, and tells `steps` of each step from then on.
+    /// Finishes what a predecessor left undone, which must be dead, and tells `steps` of each step.
     ///
     /// # Errors
-    /// What the kernel reports.
-    pub fn attach_with(held: &TapHeld, words: DriverWords, steps: S) -> Result<Self> {
+    /// [`NicError::Lane`], or what the kernel reports.
+    ///
+    /// [`NicError::Lane`]: crate::NicError::Lane
+    pub fn attach_with(
+        held: &TapHeld,
+        tx_lane: &mut Consumer,
+        rx_lane: &mut Producer,
+        words: DriverWords,
+        steps: S,
+    ) -> Result<Self> {
         let [tap, socket] = held.fds();
-        Ok(Self {
+        let next = [tx_lane.committed().frames, rx_lane.published().frames];
+        let mut port = Self {
             tap: duplicate(tap)?,
             socket: duplicate(socket)?,
             packet_bytes_max: held.spec().mtu_bytes as usize + LINK_HEADER_BYTES,
             offload: held.spec().offload,
             buffer: vec![0; VNET_BYTES + FRAME_BYTES_MAX],
+            notes: Notes::open(words.clone(), Counts::of(tap), sys::cookie_of(socket)?, next),
             words,
             steps,
-        })
+        };
+        port.steps.done(Step::Placed);
+        port.recover_tx(tx_lane)?;
+        port.recover_rx(rx_lane)?;
+        Ok(port)
+    }
+
+    fn recover_tx(&mut self, lane: &mut Consumer) -> Result<()> {
+        let Some(frame) = next_frame(lane, &self.words)? else { return Ok(()) };
+        if self.notes.was_written(frame.number()) {
+            lane.release(&frame);
+            self.steps.done(Step::TxRecovered);
+        }
+        Ok(())
+    }
+
+    /// A frame that was read lies where it was to lie, for nobody wrote there since.
+    fn recover_rx(&mut self, lane: &mut Producer) -> Result<()> {
+        let Some(bytes) = self.notes.unpublished_bytes(lane.published().frames) else { return Ok(()) };
+        let Some(reservation) = lane.reserve(self.most_bytes())? else { return Ok(()) };
+        self.publish(lane, reservation, usize::try_from(bytes).unwrap_or(usize::MAX))?;
+        self.steps.done(Step::RxRecovered);
+        Ok(())
     }
 
     /// Copies a frame into the buffer, behind its header if there is one; says where. None if it cannot be sent.
@@ -73,50 +102,85 @@ impl<S: Steps> TapPort<S> {
 
     /// Reads a frame into the lane and commits. False if there is none, or no room for it.
     fn take_in(&mut self, lane: &mut Producer, done: &mut Done) -> Result<bool> {
-        let most_bytes = if self.offload { FRAME_BYTES_MAX } else { self.packet_bytes_max };
-        let Some(mut reservation) = lane.reserve(most_bytes)? else {
+        let Some(reservation) = lane.reserve(self.most_bytes())? else {
             done.blocked = true;
             return Ok(false);
         };
-        let Some(read) = self.read(lane, &reservation)? else {
+        self.notes.will_read(lane.published().frames);
+        self.steps.done(Step::RxMarked);
+        let Some(length_bytes) = self.read(lane, &reservation)? else {
             lane.abandon();
             return Ok(false);
         };
+        if length_bytes > self.most_bytes() {
+            self.notes.recount(Counts::of(&self.tap));
+        } else {
+            self.notes.read(length_bytes);
+        }
         self.steps.done(Step::RxStaged);
-        let known = if self.offload { vnet::decode(&read.header) } else { Some((FrameFlags::NONE, 0)) };
-        let known = known.filter(|_| (ETHERNET_BYTES..=most_bytes).contains(&read.length_bytes));
-        let (flags, gso_bytes) = known.unwrap_or((FrameFlags::VOID, 0));
-        lane.shorten(&mut reservation, read.length_bytes.clamp(1, most_bytes))?;
-        lane.commit(reservation, &FrameMeta { flags, gso_bytes, ..FrameMeta::default() })?;
+        done.add(self.publish(lane, reservation, length_bytes)?);
         self.steps.done(Step::RxPublished);
-        done.add(known.map(|_| read.length_bytes));
         Ok(true)
     }
 
-    /// Reads a frame straight into reserved memory. None if there is none.
-    fn read(&self, lane: &Producer, reservation: &Reservation) -> Result<Option<Read>> {
-        let mut read = Read { length_bytes: 0, header: [0; VNET_BYTES] };
-        let header_bytes = if self.offload { VNET_BYTES } else { 0 };
-        // A frame that reaches the last byte is too long.
-        let mut beyond = [0u8; 1];
-        let place =
-            |base: *mut u8, length_bytes| libc::iovec { iov_base: base.cast(), iov_len: length_bytes };
-        let mut places = vec![place(read.header.as_mut_ptr(), header_bytes)];
-        let region = lane.ring().region();
-        places.extend(lane.pieces(reservation).map(|piece| {
-            place(region.pointer(piece.offset, piece.length_bytes).as_ptr(), piece.length_bytes)
-        }));
-        places.push(place(beyond.as_mut_ptr(), beyond.len()));
-        // SAFETY: both ends are local arrays, and the pieces lie within the region by the check in `pointer`; nothing in
-        // this process refers to the region's bytes.
-        match unsafe { sys::read_into(&self.tap, &places) } {
-            Ok(bytes) => read.length_bytes = bytes.saturating_sub(header_bytes),
-            // Nothing there, or no interface any more; `link` tells.
-            Err(libc::EAGAIN | libc::EINTR | libc::EBADFD) => return Ok(None),
-            Err(errno) => return Err(sys::numbered("readv", errno)),
-        }
-        Ok(Some(read))
+    fn most_bytes(&self) -> usize {
+        if self.offload { FRAME_BYTES_MAX } else { self.packet_bytes_max }
     }
+
+    /// Publishes what was read, as a void frame if it cannot be handed on. Gives the length of one that can.
+    fn publish(
+        &self,
+        lane: &mut Producer,
+        mut reservation: Reservation,
+        length_bytes: usize,
+    ) -> Result<Option<usize>> {
+        let most_bytes = self.most_bytes();
+        let known = match self.offload {
+            true => {
+                let mut header = [0; VNET_BYTES];
+                lane.ring().region().read(header_at(lane, &reservation), &mut header);
+                vnet::decode(&header)
+            }
+            false => Some((FrameFlags::NONE, 0)),
+        };
+        let known = known.filter(|_| (ETHERNET_BYTES..=most_bytes).contains(&length_bytes));
+        let (flags, gso_bytes) = known.unwrap_or((FrameFlags::VOID, 0));
+        lane.shorten(&mut reservation, length_bytes.clamp(1, most_bytes))?;
+        lane.commit(reservation, &FrameMeta { flags, gso_bytes, ..FrameMeta::default() })?;
+        Ok(known.map(|_| length_bytes))
+    }
+
+    /// Reads a frame straight into reserved memory, and its header behind the end of that; gives the frame's length. None if
+    /// there is none.
+    fn read(&self, lane: &Producer, reservation: &Reservation) -> Result<Option<usize>> {
+        let region = lane.ring().region();
+        let place = |offset, length_bytes| libc::iovec {
+            iov_base: region.pointer(offset, length_bytes).as_ptr().cast(),
+            iov_len: length_bytes,
+        };
+        // A frame that reaches it is too long: how much, the kernel does not say.
+        let mut beyond = [0u8; 1];
+        let beyond = libc::iovec { iov_base: beyond.as_mut_ptr().cast(), iov_len: beyond.len() };
+        let header_bytes = if self.offload { VNET_BYTES } else { 0 };
+        let header = self.offload.then(|| place(header_at(lane, reservation), VNET_BYTES));
+        let frame = lane.pieces(reservation).map(|piece| place(piece.offset, piece.length_bytes));
+        let places: Vec<_> = header.into_iter().chain(frame).chain([beyond]).collect();
+        // SAFETY: the last place is a local array; the others lie within the region by the check in `pointer`, and nothing
+        // in this process refers to its bytes.
+        match unsafe { sys::read_into(&self.tap, &places) } {
+            Ok(bytes) => Ok(Some(bytes.saturating_sub(header_bytes))),
+            // Nothing there, or no interface any more; `link` tells.
+            Err(libc::EAGAIN | libc::EINTR | libc::EBADFD) => Ok(None),
+            Err(errno) => Err(sys::numbered("readv", errno)),
+        }
+    }
+}
+
+/// Where a frame's header lies: at the very end of the last slot.
+fn header_at(lane: &Producer, reservation: &Reservation) -> usize {
+    let slack = lane.slack(reservation);
+    assert!(slack.length_bytes >= VNET_BYTES, "the longest frame leaves some of its last slot");
+    slack.offset + slack.length_bytes - VNET_BYTES
 }
 
 impl<S: Steps> Nic for TapPort<S> {
@@ -127,8 +191,13 @@ impl<S: Steps> Nic for TapPort<S> {
             let Some(frame) = next_frame(lane, &self.words)? else { break };
             let mut sent = None;
             if let Some(range) = self.fill(lane, &frame) {
+                self.notes.will_write(frame.number());
+                self.steps.done(Step::TxNoted);
                 match rustix::io::write(&self.tap, &self.buffer[range]) {
-                    Ok(_) => sent = Some(frame.length_bytes()),
+                    Ok(_) => {
+                        self.notes.written();
+                        sent = Some(frame.length_bytes());
+                    }
                     Err(rustix::io::Errno::INVAL) => {}
                     // No memory, or the interface is down or gone.
                     Err(_) => {

@@ -47,8 +47,7 @@ pub struct NetArgs {
     /// keeper and vaults: kill, stop.
     #[arg(long, value_delimiter = ',', value_enum)]
     pub deeds: Vec<Deed>,
-    /// How the backend reaches its network card. A TAP device may cost or double one frame for each fault; the others none.
-    /// What guests send over a TAP device before the peer listens counts as lost too.
+    /// How the backend reaches its network card.
     #[arg(long, value_enum, default_value_t = NicDriver::Packet)]
     pub driver: NicDriver,
     /// How many of a hundred faults hit two different processes at the same instant, with a signal each.
@@ -101,10 +100,5 @@ impl NicDriver {
             Self::Xdp => "xdp",
             Self::Tap => "tap",
         }
-    }
-
-    /// Frames that each fault may lose or double.
-    pub fn loses_each(self) -> u64 {
-        u64::from(self == Self::Tap)
     }
 }

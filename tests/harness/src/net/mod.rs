@@ -52,7 +52,9 @@ pub fn run(args: &NetArgs) -> anyhow::Result<NetReport> {
     let mut backend = start_keeper(&stand, &veth, args)?;
     let mut guests = Guests::start(&stand, args, &veth)?;
     let peer = Peer::start(&veth, args, &guests)?;
-    wait_until("frames of all guests", || guests.all_connected() && peer.hears_from_all())?;
+    wait_until("all guests", || guests.all_connected())?;
+    guests.start_sending()?;
+    wait_until("frames of all guests", || peer.hears_from_all())?;
     peer.set_sending(true);
     let hogs = calm::Hogs::start(args.hogs);
     let began = Instant::now();
@@ -84,8 +86,7 @@ pub fn run(args: &NetArgs) -> anyhow::Result<NetReport> {
     let counts = backend.counts()?;
     let peer = peer.end()?;
     let guests = guests.end()?;
-    let (loses_each, events_missing) = (args.driver.loses_each(), backend.missing());
-    let course = Course { seed, seconds, calm, loses_each, events_missing };
+    let course = Course { seed, seconds, calm, events_missing: backend.missing() };
     Ok(NetReport::of(&course, &outcomes, &guests, &peer, &counts))
 }
 

@@ -60,9 +60,9 @@ pub struct Guests {
 }
 
 impl Guests {
-    /// Makes domains and starts them; they send as soon as they are connected.
+    /// Makes domains and starts them. They send once they are told to, hostile ones at once.
     pub fn start(stand: &Stand, args: &NetArgs, veth: &Veth) -> anyhow::Result<Self> {
-        let guests = (0..args.guests).map(|number| start_guest(stand, args, veth, number, &[]));
+        let guests = (0..args.guests).map(|number| start_guest(stand, args, veth, number, &["--wait"]));
         let numbered = (args.guests..).zip(&args.hostile);
         let hostile = numbered
             .map(|(number, how)| start_guest(stand, args, veth, number, &["--hostile", how.as_str()]));
@@ -77,6 +77,11 @@ impl Guests {
     /// Each sends so much from now on.
     pub fn set_load(&mut self, load: Load) -> anyhow::Result<()> {
         self.guests.iter_mut().try_for_each(|guest| Ok(guest.command(&format!("load {load}"))?))
+    }
+
+    /// Has them send.
+    pub fn start_sending(&mut self) -> anyhow::Result<()> {
+        self.guests.iter_mut().try_for_each(|guest| Ok(guest.command("start")?))
     }
 
     /// Has them send no more.
