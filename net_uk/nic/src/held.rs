@@ -96,7 +96,8 @@ impl Held {
     pub fn handed(&self, lane: &Lane) -> Result<[Option<u32>; 2]> {
         match self {
             Self::Packet(held) => held.handed(lane),
-            Self::Tap(_) | Self::Xdp(_) => Ok([None; 2]),
+            Self::Xdp(held) => held.handed(lane),
+            Self::Tap(held) => held.handed(lane),
         }
     }
 

@@ -2,11 +2,15 @@
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
+use lane::Lane;
 use rustix::fs::{Mode, OFlags};
 
 use crate::error::{NicError, Result, system};
+use crate::nic::COOKIE_WORD;
 use crate::spec::NicSpec;
 use crate::sys::{self, Interface};
+use crate::tap::counts::Counts;
+use crate::tap::notes::Notes;
 
 /// A TAP device, and a socket in the network namespace of its interface.
 #[derive(Debug)]
@@ -51,6 +55,20 @@ impl TapHeld {
     /// The descriptors: of the device, and of the socket.
     pub fn fds(&self) -> [BorrowedFd<'_>; 2] {
         [self.tap.as_fd(), self.socket.as_fd()]
+    }
+
+    /// Towards the wire and from it: the number of the frame that comes next. None where nothing tells.
+    ///
+    /// # Errors
+    /// What the kernel reports.
+    pub fn handed(&self, lane: &Lane) -> Result<[Option<u32>; 2]> {
+        let words = lane.words();
+        match Counts::of(&self.tap) {
+            Some(counts) if words.nic(COOKIE_WORD) == sys::cookie_of(&self.socket)? => {
+                Ok(Notes::handed(&words, counts, lane.rx().consumed().frames))
+            }
+            _ => Ok([None; 2]),
+        }
     }
 
     /// What it was opened with.

@@ -26,10 +26,12 @@ impl Notes {
     /// each direction (towards the device, from it).
     pub(crate) fn open(words: DriverWords, counts: Option<Counts>, cookie: u64, next: [u32; 2]) -> Self {
         if words.nic(COOKIE_WORD) != cookie {
-            // No frame has the number of the last one again.
-            let [tx, rx] = next.map(|next| pack(next.wrapping_sub(1), 0));
-            words.set_nic(TAP_TX_WORD, tx);
-            words.set_nic(TAP_RX_WORD, rx);
+            // The frames before the next ones are through; none of their numbers comes again.
+            let (written, read, bytes) =
+                counts.map_or((0, 0, 0), |counts| (counts.written, counts.read, counts.read_bytes));
+            words.set_nic(TAP_BYTES_WORD, bytes);
+            words.set_nic(TAP_TX_WORD, pack(next[0].wrapping_sub(1), written));
+            words.set_nic(TAP_RX_WORD, pack(next[1], read));
             words.set_nic(COOKIE_WORD, cookie);
         }
         let rx = (words.nic(TAP_RX_WORD), words.nic(TAP_BYTES_WORD));
@@ -47,6 +49,21 @@ impl Notes {
         let counts = self.counts?;
         let (frames, bytes) = self.rx;
         (frames == pack(next, counts.read.wrapping_sub(1))).then(|| counts.read_bytes.wrapping_sub(bytes))
+    }
+
+    /// Towards the device and from it: the number of the frame that comes next, for a lane whose indices are lost. `taken` is
+    /// the shadow's, from the device. A frame that was read counts as not published: it is found again.
+    pub(crate) fn handed(words: &DriverWords, counts: Counts, taken: u32) -> [Option<u32>; 2] {
+        let (number, written) = unpack(words.nic(TAP_TX_WORD));
+        let tx = match written.wrapping_sub(counts.written) {
+            0 => Some(number.wrapping_add(1)),
+            1 => Some(number),
+            _ => None,
+        };
+        let (next, read) = unpack(words.nic(TAP_RX_WORD));
+        let is_last = counts.read.wrapping_sub(read) <= 1;
+        let ahead = next.wrapping_sub(taken).cast_signed().max(0);
+        [tx, is_last.then(|| taken.wrapping_add_signed(ahead))]
     }
 
     /// To be told before a frame is written.
@@ -93,6 +110,13 @@ fn pack(number: u32, count: u32) -> u64 {
     u64::from(number) << 32 | u64::from(count)
 }
 
+fn unpack(word: u64) -> (u32, u32) {
+    #[expect(clippy::cast_possible_truncation, reason = "the two halves")]
+    {
+        ((word >> 32) as u32, word as u32)
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use std::sync::Arc;
@@ -116,12 +140,9 @@ mod tests {
     #[test]
     fn nothing_is_concluded_from_no_notes() {
         let words = words();
-        for counts in
-            [Counts { written: 0, read: 0, read_bytes: 0 }, Counts { written: 1, read: 1, read_bytes: 60 }]
-        {
-            let notes = open(&words, counts);
-            assert!(!notes.was_written(0) && notes.unpublished_bytes(9).is_none());
-        }
+        let notes = open(&words, COUNTS);
+        assert!(!notes.was_written(0) && notes.unpublished_bytes(9).is_none());
+        assert_eq!(Notes::handed(&words, COUNTS, 9), [Some(0), Some(9)]);
         let mut blind = Notes::open(words, None, 5, [0, 9]);
         blind.will_write(0);
         blind.will_read(9);
@@ -154,6 +175,20 @@ mod tests {
         notes.read(60);
         notes.will_read(10);
         assert_eq!(open(&words, after).unpublished_bytes(10), None);
+    }
+
+    #[test]
+    fn lost_indices_are_told() {
+        let words = words();
+        let mut notes = open(&words, COUNTS);
+        notes.will_write(3);
+        notes.will_read(9);
+        assert_eq!(Notes::handed(&words, COUNTS, 5), [Some(3), Some(9)]);
+        let after = Counts { written: 8, read: 0, read_bytes: 1060 };
+        assert_eq!(Notes::handed(&words, after, 5), [Some(4), Some(9)]);
+        assert_eq!(Notes::handed(&words, after, 10), [Some(4), Some(10)], "the shadow has it");
+        let other = Counts { written: 9, read: 5, ..after };
+        assert_eq!(Notes::handed(&words, other, 5), [None; 2]);
     }
 
     /// Between the two words of a note the first one is the old one: nothing was read since.

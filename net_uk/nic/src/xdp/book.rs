@@ -4,6 +4,7 @@
 //!    0  magic u64, version u32, queues u32
 //!   16  whether a driver was here u64
 //!   24  note about sending u64
+//!   32  how things stood before that batch u64; 0 from those who did not write it
 //!   64  notes about receiving, u64 for each of 16 queues
 //! 4096  for each slot towards the device, whether its memory is in use u32
 //! ```
@@ -23,6 +24,7 @@ const VERSION_AT: usize = 8;
 const QUEUES_AT: usize = 12;
 const SERVED_AT: usize = 16;
 const TX_NOTE_AT: usize = 24;
+const TX_BEFORE_AT: usize = 32;
 const RX_NOTES_AT: usize = 64;
 const IN_USE_AT: usize = 4096;
 
@@ -92,6 +94,15 @@ impl Book {
         self.0.u64(TX_NOTE_AT).store(note.word(), Ordering::Release);
     }
 
+    /// How things stood before the last batch towards the device, or before the next one.
+    pub(crate) fn tx_before(&self) -> Note {
+        Note::from_word(self.0.u64(TX_BEFORE_AT).load(Ordering::Acquire))
+    }
+
+    pub(crate) fn set_tx_before(&self, note: Note) {
+        self.0.u64(TX_BEFORE_AT).store(note.word(), Ordering::Release);
+    }
+
     /// The last batch from this queue of the device.
     pub(crate) fn rx_note(&self, queue: usize) -> Note {
         Note::from_word(self.0.u64(RX_NOTES_AT + queue * 8).load(Ordering::Acquire))
@@ -123,6 +134,7 @@ mod tests {
         let book = Book::create(&memory, 2000, 16).unwrap();
         let note = |n| Note { frames: u32::MAX - n, index: n };
         book.set_tx_note(note(100));
+        book.set_tx_before(note(99));
         for queue in 0..XDP_QUEUES_MAX {
             book.set_rx_note(queue, note(u32::try_from(queue).unwrap()));
         }
@@ -131,6 +143,7 @@ mod tests {
         book.set_served();
         let other = Book::open(&memory, 2000, 16).unwrap();
         assert_eq!((other.tx_note(), other.rx_note(0), other.rx_note(15)), (note(100), note(0), note(15)));
+        assert_eq!(other.tx_before(), note(99));
         assert!(other.served() && other.is_in_use(1999) && !other.is_in_use(1998));
         assert!(matches!(Book::open(&memory, 2000, 1), Err(NicError::Used)));
     }

@@ -21,6 +21,7 @@
 
 mod book;
 mod bpf;
+mod handed;
 mod held;
 #[cfg(test)]
 mod model_tests;

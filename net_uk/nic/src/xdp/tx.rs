@@ -130,6 +130,8 @@ impl TxQueue {
         if lane.passed() == lane.committed() {
             return Ok((done, fault));
         }
+        // In this order: what the note says of the batch before holds until there is another one.
+        book.set_tx_before(Note { frames: lane.committed().frames, index: first });
         book.set_tx_note(Note { frames: lane.passed().frames, index: upto });
         steps.done(Step::TxNoted);
         for step in 0..upto.wrapping_sub(first) {

@@ -6,7 +6,7 @@ use net_uk::fate::Step;
 use net_uk::limits::VAULTS;
 use rustix::process::Signal;
 
-use super::args::{NetArgs, NetTarget, NicDriver};
+use super::args::{NetArgs, NetTarget};
 
 /// What is done.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, ValueEnum)]
@@ -139,9 +139,7 @@ impl Fault {
         let targets = if args.targets.is_empty() { &USUAL_TARGETS[..] } else { &args.targets };
         let target = targets[rng.usize(0..targets.len())];
         let fits = |deed: &Deed| {
-            // Only a packet socket's rings tell a successor where a liar was.
-            let told = args.driver == NicDriver::Packet || !matches!(deed, Deed::Taken | Deed::Published);
-            let usual = args.deeds.is_empty() && !Deed::UNUSUAL.contains(deed) && told;
+            let usual = args.deeds.is_empty() && !Deed::UNUSUAL.contains(deed);
             let wanted = usual || args.deeds.contains(deed);
             wanted && deed.fits(target)
         };
