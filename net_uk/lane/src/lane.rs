@@ -3,7 +3,8 @@
 //! ```text
 //!    0  magic u64, version u32, slots of tx u32, slots of rx u32
 //!  128  the driver's words: heartbeat u64, state u32, epoch u64 (at 144), looks at the card u64
-//!  256  what drivers counted: frames and bytes towards the wire, frames and bytes from it, damaged frames; u64 each
+//!  256  what drivers counted: frames and bytes towards the wire, frames and bytes from it, damaged frames,
+//!       frames without room, refused ones from the wire and towards it; u64 each
 //!  384  the network card's words, 16 of u64, three times
 //! 1024  the shadow's words: given up u64, the driver's last index towards the wire that made sense u64, damaged frames
 //!       from the wire u64, doubted u64

@@ -12,6 +12,7 @@ const STATE_AT: usize = 136;
 const EPOCH_AT: usize = 144;
 const POLLS_AT: usize = 152;
 const COUNTS_AT: usize = 256;
+const REFUSALS_AT: usize = COUNTS_AT + 40;
 const NIC_WORDS_AT: usize = 384;
 
 /// What the driver says of itself.
@@ -67,6 +68,12 @@ pub struct Counts {
     pub rx_bytes: u64,
     /// Frames towards the wire that were not what the shadow had written.
     pub tx_damaged: u64,
+    /// Frames that arrived and found no room in the kernel, as far as the last driver has told.
+    pub rx_dropped: u64,
+    /// Frames that arrived and could not be handed on.
+    pub rx_refused: u64,
+    /// Frames towards the wire that could not be sent.
+    pub tx_refused: u64,
 }
 
 /// The words of the network card code lie there three times.
@@ -140,11 +147,20 @@ impl DriverWords {
         self.add(COUNTS_AT + 32, frames);
     }
 
+    /// Tells how many frames came to nothing since the lane was made: without room in the kernel, from the wire, towards it.
+    pub fn set_refusals(&self, rx_dropped: u64, rx_refused: u64, tx_refused: u64) {
+        for (number, count) in [rx_dropped, rx_refused, tx_refused].into_iter().enumerate() {
+            self.word(REFUSALS_AT + number * 8).store(count, Ordering::Relaxed);
+        }
+    }
+
     /// What was moved.
     pub fn counts(&self) -> Counts {
         let [tx_frames, tx_bytes, rx_frames, rx_bytes, tx_damaged] =
             [0, 8, 16, 24, 32].map(|offset| self.word(COUNTS_AT + offset).load(Ordering::Relaxed));
-        Counts { tx_frames, tx_bytes, rx_frames, rx_bytes, tx_damaged }
+        let [rx_dropped, rx_refused, tx_refused] =
+            [0, 8, 16].map(|offset| self.word(REFUSALS_AT + offset).load(Ordering::Relaxed));
+        Counts { tx_frames, tx_bytes, rx_frames, rx_bytes, tx_damaged, rx_dropped, rx_refused, tx_refused }
     }
 
     /// A word of the network card code, `index` below [`NIC_WORDS`]: what two of its three copies say, bit by bit. A
@@ -201,7 +217,17 @@ mod tests {
         }
         assert_eq!((words.heartbeat(), words.polls(), words.epoch()), (2, 1, 7));
         words.add_tx_damaged(4);
-        let counts = Counts { tx_frames: 1, tx_bytes: 60, rx_frames: 2, rx_bytes: 3000, tx_damaged: 4 };
+        words.set_refusals(5, 6, 7);
+        let counts = Counts {
+            tx_frames: 1,
+            tx_bytes: 60,
+            rx_frames: 2,
+            rx_bytes: 3000,
+            tx_damaged: 4,
+            rx_dropped: 5,
+            rx_refused: 6,
+            tx_refused: 7,
+        };
         assert_eq!(words.counts(), counts);
         assert!((0..NIC_WORDS).all(|index| words.nic(index) == index as u64 + 100));
     }

@@ -47,6 +47,9 @@ pub const CONGESTED_PAUSE: Duration = Duration::from_millis(1);
 /// How soon a driver asks again whether its network card is back.
 pub const DOWN_PAUSE: Duration = Duration::from_millis(10);
 
+/// How often a driver asks the kernel which frames found no room.
+pub const REFUSALS_PAUSE: Duration = Duration::from_millis(100);
+
 /// What a driver that was told to be slow waits in each turn.
 pub const SLOW_PAUSE: Duration = Duration::from_millis(20);
 

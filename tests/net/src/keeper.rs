@@ -214,7 +214,11 @@ impl Keeper {
                 let of_guests = |told: &&Told| told.part == "shadow" && self.is_counted(&told.detail);
                 told().filter(of_guests).for_each(|told| counts.add(&told.detail, |_| true));
                 let of_drivers = told().filter(|told| told.part != "shadow");
-                of_drivers.for_each(|told| counts.add(&told.detail, |name| name.ends_with("_damaged")));
+                of_drivers.for_each(|told| {
+                    counts.add(&told.detail, |name| {
+                        ["_damaged", "_dropped", "_refused"].iter().any(|end| name.ends_with(end))
+                    })
+                });
                 return Ok(counts);
             }
             if began.elapsed() > ANSWER_WAIT {

@@ -4,17 +4,19 @@ mod fault;
 
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use hypervisor::Region;
 use lane::{Consumer, DriverState, DriverWords, Lane, Producer};
 use net_watch::detector::DeviceReport;
-use nic::{Done, Held, Kick, Nic, NicError, NicSpec};
+use nic::{Counters, Done, Held, Kick, Nic, NicError, NicSpec};
 
 pub use fault::{Fault, Ring};
 
 use crate::error::Error;
-use crate::limits::{BEAT, CONGESTED_PAUSE, DOWN_PAUSE, LANE_LOOK, LANE_LOOKS_DRIVER, SLOW_PAUSE};
+use crate::limits::{
+    BEAT, CONGESTED_PAUSE, DOWN_PAUSE, LANE_LOOK, LANE_LOOKS_DRIVER, REFUSALS_PAUSE, SLOW_PAUSE,
+};
 use crate::poller::{Interest, Poller};
 use crate::shadow::uplink::{drain, signal};
 use crate::wire::{self, Begun, Boss, Order, Said, names};
@@ -54,6 +56,8 @@ struct Driver {
     lane: Lane,
     /// How often in a row an index of the shadow's made no sense.
     doubts: u32,
+    /// When it told last what came to nothing.
+    refusals_told: Instant,
 }
 
 /// Runs until the keeper says stop, or for ever without one.
@@ -110,6 +114,7 @@ impl Driver {
             fault: None,
             lane,
             doubts: 0,
+            refusals_told: Instant::now(),
         })
     }
 
@@ -131,6 +136,7 @@ impl Driver {
                     self.doubts = 0;
                 }
             }
+            self.tell_refusals()?;
             self.woken = ready.contains(&NIC);
             if ready.contains(&WAKE) {
                 drain(&self.wake_driver);
@@ -139,6 +145,15 @@ impl Driver {
                 return Ok(());
             }
         }
+    }
+
+    fn tell_refusals(&mut self) -> Result<(), Error> {
+        if self.refusals_told.elapsed() >= REFUSALS_PAUSE {
+            let Counters { rx_dropped, rx_refused, tx_refused } = self.nic.counters()?;
+            self.words.set_refusals(rx_dropped, rx_refused, tx_refused);
+            self.refusals_told = Instant::now();
+        }
+        Ok(())
     }
 
     /// Moves what there is, and sleeps if there is nothing.

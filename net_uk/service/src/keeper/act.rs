@@ -231,13 +231,17 @@ impl Keeper {
         for (number, card) in (0u16..).zip(&self.kept.cards) {
             let counts = card.lane.words().counts();
             let detail = format!(
-                "tx_frames={} tx_bytes={} rx_frames={} rx_bytes={} tx_damaged={} rx_damaged={}",
+                "tx_frames={} tx_bytes={} rx_frames={} rx_bytes={} tx_damaged={} rx_damaged={} rx_dropped={} \
+                 rx_refused={} tx_refused={}",
                 counts.tx_frames,
                 counts.tx_bytes,
                 counts.rx_frames,
                 counts.rx_bytes,
                 counts.tx_damaged,
-                card.lane.rx_damaged()
+                card.lane.rx_damaged(),
+                counts.rx_dropped,
+                counts.rx_refused,
+                counts.tx_refused
             );
             self.events.tell(Event::of(Part::Driver(NicId(number)), "counts", &detail));
         }

@@ -176,12 +176,18 @@ fn add_processes(registry: &mut Registry, status: &v1::NetStatusResponse) {
 
 fn add_cards(registry: &mut Registry, status: &v1::NetStatusResponse) {
     let (frames, bytes) = (Family::<Labels, Counter>::default(), Family::<Labels, Counter>::default());
-    let damaged = Family::<Labels, Counter>::default();
+    let (damaged, refused) = (Family::<Labels, Counter>::default(), Family::<Labels, Counter>::default());
+    let dropped = Family::<Labels, Counter>::default();
     for card in &status.cards {
         for (direction, frames) in [("tx", card.tx_damaged), ("rx", card.rx_damaged)] {
             let labels = vec![("nic", card.number.to_string()), ("direction", direction.to_owned())];
             damaged.get_or_create(&labels).inc_by(frames);
         }
+        for (direction, frames) in [("tx", card.tx_refused), ("rx", card.rx_refused)] {
+            let labels = vec![("nic", card.number.to_string()), ("direction", direction.to_owned())];
+            refused.get_or_create(&labels).inc_by(frames);
+        }
+        dropped.get_or_create(&vec![("nic", card.number.to_string())]).inc_by(card.rx_dropped);
         for (direction, moved, moved_bytes) in
             [("tx", card.tx_frames, card.tx_bytes), ("rx", card.rx_frames, card.rx_bytes)]
         {
@@ -193,6 +199,8 @@ fn add_cards(registry: &mut Registry, status: &v1::NetStatusResponse) {
     registry.register("nic_frames", "Frames by network card; tx is towards the wire", frames);
     registry.register_with_unit("nic", "Bytes of them", Unit::Bytes, bytes);
     registry.register("nic_damaged", "Frames that were damaged in the lane, and passed over", damaged);
+    registry.register("nic_refused", "Frames that could not be sent, or not be handed on", refused);
+    registry.register("nic_dropped", "Frames from the wire that found no room in the kernel", dropped);
 }
 
 fn add_interfaces(registry: &mut Registry, status: &v1::NetStatusResponse) {

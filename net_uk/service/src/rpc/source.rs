@@ -147,6 +147,9 @@ fn card(number: u32, spec: &str, lane: &Lane) -> v1::NetCard {
         rx_waiting_slots: waiting(lane.rx()),
         tx_damaged: counts.tx_damaged,
         rx_damaged: lane.rx_damaged(),
+        rx_dropped: counts.rx_dropped,
+        tx_refused: counts.tx_refused,
+        rx_refused: counts.rx_refused,
     }
 }
 

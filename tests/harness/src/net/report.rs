@@ -94,7 +94,10 @@ impl NetReport {
         let to_wire = Ledger {
             sent: sum(|guest| guest.sent.frames),
             received: came(|flow| flow.received),
-            counted: counts.of("tx_errors") + counts.of("tx_damaged") + peer.dropped,
+            counted: counts.of("tx_errors")
+                + counts.of("tx_damaged")
+                + counts.of("tx_refused")
+                + peer.dropped,
             lost: 0,
             duplicated: came(|flow| flow.duplicated),
             reordered: came(|flow| flow.reordered),
@@ -112,7 +115,10 @@ impl NetReport {
         let from_wire = Ledger {
             sent: peer.sent,
             received: sum(|guest| guest.received.received),
-            counted: counts.of("rx_overflow") + counts.of("rx_errors") + counts.of("rx_damaged"),
+            counted: ["rx_overflow", "rx_errors", "rx_damaged", "rx_dropped", "rx_refused"]
+                .map(|name| counts.of(name))
+                .iter()
+                .sum(),
             lost: 0,
             duplicated: sum(|guest| guest.received.duplicated),
             reordered: sum(|guest| guest.received.reordered),

@@ -106,6 +106,7 @@ pub fn status_json(status: &NetStatusResponse) -> serde_json::Result<String> {
             "rx_bytes": card.rx_bytes, "tx_waiting_slots": card.tx_waiting_slots,
             "rx_waiting_slots": card.rx_waiting_slots,
             "tx_damaged": card.tx_damaged, "rx_damaged": card.rx_damaged,
+            "rx_dropped": card.rx_dropped, "tx_refused": card.tx_refused, "rx_refused": card.rx_refused,
         })
     };
     serde_json::to_string(&json!({
