@@ -1,6 +1,6 @@
 #!/bin/bash
 # summary: guests' stock netfronts through net_uk to an emulated NIC while driver, shadow and the NIC die; then the kernel's netback
-# limit-seconds: 1200
+# limit-seconds: 2400
 # memory-mib: 4096
 # nics: 2
 # option: --guests LIST      of pv and pvh, with a comma between (default pv,pvh)
@@ -26,11 +26,11 @@ main() {
   must 'two NICs on a wire, the peer behind one of them' wire
   item 'vif-ppvmm: refuses an interface that nobody serves' script_refuses
   must 'net_uk serves' start_net_uk "packet:eth0,$option_nic"
-  for guest in "${guests[@]}"; do through_net_uk "$guest"; done
+  for guest in "${guests[@]}"; do attempts through_net_uk "$guest"; done
   item 'net_uk: told to stop, stops' stop_net_uk
   if [[ $option_netback == 1 ]]; then
     must "the kernel's netback, and a bridge with the NIC" start_netback
-    for guest in "${guests[@]}"; do through_netback "$guest"; done
+    for guest in "${guests[@]}"; do attempts through_netback "$guest"; done
     report_ratio "${guests[@]}"
   fi
   item 'xl list: dom0 alone' running_are Domain-0
@@ -45,6 +45,7 @@ through_net_uk() {
   note "$guest: through net_uk"
   item "$guest: xl create with script=vif-ppvmm" create_net_guest "$guest" script=vif-ppvmm
   item "$guest: up, with its network" net_guest_up "$guest"
+  attempt_begins
   domid=$(guest_domid "$guest") || return 0
   item "$guest: both ends are Connected" is_connected "$domid"
   item "$guest: the kernel's netback is not loaded" netback_is_not_loaded
@@ -95,6 +96,7 @@ through_netback() {
   note "$1: through the kernel's netback"
   item "$1: xl create with vif-bridge" create_net_guest "$1" bridge=br0
   item "$1: up, with its network" net_guest_up "$1"
+  attempt_begins
   guest_domid "$1" >/dev/null || return 0
   calm_work "$1" netback
   removal "$1"

@@ -164,6 +164,18 @@ guest_calm() {
   [[ -z $lines ]]
 }
 
+# What still works beside a guest that is gone.
+end_helpers() {
+  local pid
+  for pid in "$killing_pid" "$ping_pid" "${stream_pid[@]}"; do
+    [[ -z $pid ]] || kill "$pid" 2>/dev/null || true
+  done
+  kill "$(cat /run/state-watch.pid 2>/dev/null)" 2>/dev/null || true
+  killing_pid='' ping_pid='' stream_pid=()
+  # A process that was killed just now is being replaced.
+  sleep 2
+}
+
 # ---------------------------------------------------------------- work
 
 # ping_guest NAME N
