@@ -59,6 +59,7 @@ impl Page {
     ///
     /// # Panics
     /// If the range does not lie within the page.
+    #[inline]
     pub fn read(&self, offset: usize, to: &mut [u8]) {
         let from = self.at(offset, to.len());
         let head = (from.align_offset(size_of::<u64>())).min(to.len());
@@ -79,6 +80,7 @@ impl Page {
     ///
     /// # Panics
     /// If the range does not lie within the page.
+    #[inline]
     pub fn write(&self, offset: usize, from: &[u8]) {
         let to = self.at(offset, from.len());
         let head = (to.align_offset(size_of::<u64>())).min(from.len());
@@ -102,6 +104,7 @@ impl Page {
     ///
     /// # Panics
     /// If `offset` is not a multiple of 4 within the page.
+    #[inline]
     pub fn load_u32(&self, offset: usize) -> u32 {
         self.u32_at(offset).load(Ordering::Acquire)
     }
@@ -110,6 +113,7 @@ impl Page {
     ///
     /// # Panics
     /// If `offset` is not a multiple of 4 within the page.
+    #[inline]
     pub fn store_u32(&self, offset: usize, value: u32) {
         self.u32_at(offset).store(value, Ordering::Release);
     }

@@ -80,11 +80,13 @@ impl Region {
     }
 
     /// Its length.
+    #[inline]
     pub fn length_bytes(&self) -> usize {
         self.length_bytes
     }
 
     /// The shared word at `offset`, which must be a multiple of 8.
+    #[inline]
     pub fn u64(&self, offset: usize) -> &AtomicU64 {
         let pointer = self.pointer(offset, 8).cast::<AtomicU64>();
         assert!(pointer.is_aligned(), "offset {offset} is not a multiple of 8");
@@ -93,6 +95,7 @@ impl Region {
     }
 
     /// The shared word at `offset`, which must be a multiple of 4.
+    #[inline]
     pub fn u32(&self, offset: usize) -> &AtomicU32 {
         let pointer = self.pointer(offset, 4).cast::<AtomicU32>();
         assert!(pointer.is_aligned(), "offset {offset} is not a multiple of 4");
@@ -101,6 +104,7 @@ impl Region {
     }
 
     /// Copies bytes out.
+    #[inline]
     pub fn read(&self, offset: usize, bytes: &mut [u8]) {
         let from = self.pointer(offset, bytes.len());
         // Others write here: what this process wrote before must not be taken for what is there now. (It was, after a
@@ -111,6 +115,7 @@ impl Region {
     }
 
     /// Copies bytes in.
+    #[inline]
     pub fn write(&self, offset: usize, bytes: &[u8]) {
         let to = self.pointer(offset, bytes.len());
         // SAFETY: `to` has `bytes.len()` mapped bytes; `bytes` is private memory, so they do not overlap.
@@ -145,6 +150,7 @@ impl Region {
     }
 
     /// Where `length_bytes` bytes at `offset` lie in this process, for system calls and hypercalls that fill them.
+    #[inline]
     pub fn pointer(&self, offset: usize, length_bytes: usize) -> NonNull<u8> {
         let end = offset.checked_add(length_bytes);
         assert!(

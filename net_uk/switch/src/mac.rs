@@ -1,10 +1,19 @@
 //! Ethernet addresses.
 
 use std::fmt;
+use std::hash::{Hash, Hasher};
 
 /// The address of a station or a group.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct MacAddress(pub [u8; 6]);
+
+/// As one number: several of them are hashed for each frame.
+impl Hash for MacAddress {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        let [a, b, c, d, e, f] = self.0;
+        state.write_u64(u64::from_le_bytes([a, b, c, d, e, f, 0, 0]));
+    }
+}
 
 impl MacAddress {
     /// All stations.

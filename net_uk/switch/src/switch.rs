@@ -194,8 +194,9 @@ impl Switch {
         if port.config.checks_sender {
             return port.config.mac != Some(sender);
         }
-        let fixed = self.stations.get(&sender).copied();
-        port.config.kind == PortKind::Vif && matches!(fixed, Some(Place::Fixed(port)) if port != from)
+        let is_fixed_elsewhere =
+            || matches!(self.stations.get(&sender), Some(Place::Fixed(port)) if *port != from);
+        port.config.kind == PortKind::Vif && is_fixed_elsewhere()
     }
 
     fn targets(&mut self, now: TimeNs, from: PortId, to: MacAddress) -> PortSet {
