@@ -87,6 +87,44 @@ impl Host {
     }
 }
 
+/// What a backend needs of the hypervisor, and may have in a domain without privileges too.
+pub struct BackendHost {
+    /// One event channel handle.
+    pub events: Box<dyn EventChannels>,
+    /// Granted pages of guests.
+    pub grants: Box<dyn Grants>,
+}
+
+impl BackendHost {
+    /// Opens it with a fresh event channel handle.
+    ///
+    /// # Errors
+    /// If a device or the broker cannot be opened.
+    pub fn open(spec: &HostSpec) -> Result<Self> {
+        match spec.profile {
+            Profile::Xen => xen::open_backend(None),
+            Profile::Local => Host::open(spec).map(Self::from),
+        }
+    }
+
+    /// Opens it with a handle that another process kept; see [`Host::adopt`].
+    ///
+    /// # Errors
+    /// As [`Self::open`]; [`crate::Error::Adopt`] if the descriptors are not a handle's.
+    pub fn adopt(spec: &HostSpec, handles: Vec<OwnedFd>) -> Result<Self> {
+        match spec.profile {
+            Profile::Xen => xen::open_backend(Some(handles)),
+            Profile::Local => Host::adopt(spec, handles).map(Self::from),
+        }
+    }
+}
+
+impl From<Host> for BackendHost {
+    fn from(host: Host) -> Self {
+        Self { events: host.events, grants: host.grants }
+    }
+}
+
 /// One event channel handle: a set of bound ports with their pending events.
 ///
 /// A port is pending after its peer notified it, and right after it was bound (an earlier event may have been lost).

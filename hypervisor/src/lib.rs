@@ -23,7 +23,7 @@ pub mod xen;
 
 pub use error::{Error, Refusal, Result};
 pub use grant::{CopyDirection, GrantCopy, GrantStatus, Grants};
-pub use host::{DomainInfo, DomainState, EventChannels, Host, HostSpec, Profile, StorePages};
+pub use host::{BackendHost, DomainInfo, DomainState, EventChannels, Host, HostSpec, Profile, StorePages};
 pub use ids::{DomId, GrantRef, Port, Virq};
 pub use page::{PAGE_BYTES, Page};
 pub use region::{Region, RegionError};

@@ -12,7 +12,7 @@ mod sys;
 use std::os::fd::OwnedFd;
 use std::path::Path;
 
-use crate::{DomainInfo, Host, Result};
+use crate::{BackendHost, DomainInfo, Host, Result};
 
 /// Are the devices of a Xen host there?
 pub fn devices_exist() -> bool {
@@ -25,6 +25,15 @@ pub(crate) fn open() -> Result<Host> {
 
 pub(crate) fn adopt(handles: Vec<OwnedFd>) -> Result<Host> {
     host(events::XenEvents::adopt(handles)?)
+}
+
+/// The part that needs no privileges, with a handle that another process kept or a fresh one.
+pub(crate) fn open_backend(handles: Option<Vec<OwnedFd>>) -> Result<BackendHost> {
+    let events = match handles {
+        Some(handles) => events::XenEvents::adopt(handles)?,
+        None => events::XenEvents::open()?,
+    };
+    Ok(BackendHost { events: Box::new(events), grants: Box::new(copy::XenGrants::open()?) })
 }
 
 fn host(events: events::XenEvents) -> Result<Host> {

@@ -194,7 +194,7 @@ ping_peer() {
 # iperf NAME LABEL SECONDS [-R]: by iperf3's own count of what arrived.
 iperf() {
   local file=/results/iperf.$1.$2.json
-  in_peer timeout $(($3 + 90)) iperf3 -c "${guest_address[$1]}" -t "$3" -i 0 -J "${@:4}" >"$file" || {
+  in_peer timeout $(($3 + 40)) iperf3 -c "${guest_address[$1]}" -t "$3" -i 0 -J "${@:4}" >"$file" || {
     jq -r '.error // "iperf3 did not end"' "$file"
     return 1
   }

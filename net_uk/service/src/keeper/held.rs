@@ -3,7 +3,7 @@
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 
-use hypervisor::{Host, Region};
+use hypervisor::{BackendHost, Region};
 use lane::Lane;
 use net_watch::TimeNs;
 use net_watch::ladder::{Incarnation, Part};
@@ -51,7 +51,7 @@ pub struct Kept {
 impl Kept {
     /// Opens everything.
     pub fn open(options: &Options) -> Result<Self, Error> {
-        let host = Host::open(&options.host)?;
+        let host = BackendHost::open(&options.host)?;
         let events = host.events.handles().into_iter().map(|fd| fd.try_clone_to_owned());
         let events = events.collect::<Result<_, _>>()?;
         let cards = options.nics.iter().map(Card::open).collect::<Result<_, _>>()?;

@@ -19,7 +19,7 @@ use std::sync::Arc;
 use std::sync::mpsc::{Receiver, TryRecvError};
 use std::time::{Duration, Instant};
 
-use hypervisor::{DomId, Host, HostSpec, Port, Region};
+use hypervisor::{BackendHost, DomId, HostSpec, Port, Region};
 use lane::Lane;
 use net_switch::limits::AGEING_DEFAULT_NS;
 use net_switch::{MacAddress, PortConfig, Switch};
@@ -84,7 +84,7 @@ pub fn run(host: &HostSpec) -> Result<(), Error> {
 impl Shadow {
     fn begin(boss: Boss, mut begun: Begun, spec: &HostSpec) -> Result<Self, Error> {
         let state = State::open(begun.take(names::STATE, "state")?)?;
-        let host = Host::adopt(spec, begun.take_all(names::EVTCHN))?;
+        let host = BackendHost::adopt(spec, begun.take_all(names::EVTCHN))?;
         let mut switch = Switch::new(AGEING_DEFAULT_NS);
         let uplinks = take_uplinks(&mut begun, &mut switch)?;
         let poller = Poller::new()?;

@@ -90,7 +90,14 @@ pub fn start(commands: Commands, known: BTreeSet<DeviceKey>) -> Result<(), Error
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let life = |key| (key, Device { link: Link::Up, life: Life::Fresh, frontend: String::new() });
     let devices = known.into_iter().map(life).collect();
-    let bus = Bus { commands, devices, changed: Arc::default(), watched: BTreeSet::new(), fresh: false };
+    let bus = Bus {
+        commands,
+        devices,
+        changed: Arc::default(),
+        watched: BTreeSet::new(),
+        fresh: false,
+        is_driver_domain: false,
+    };
     std::thread::Builder::new().name("xenbus".to_owned()).spawn(move || runtime.block_on(bus.run()))?;
     Ok(())
 }
@@ -102,6 +109,9 @@ struct Bus {
     watched: BTreeSet<String>,
     /// All devices that a former shadow left were seen.
     fresh: bool,
+    /// This is a driver domain. There the toolstack runs no script and takes no backend's directory away, and we may be the
+    /// only program.
+    is_driver_domain: bool,
 }
 
 impl Bus {
@@ -122,6 +132,7 @@ impl Bus {
 
     async fn serve(&mut self, store: &XsTokio) -> io::Result<()> {
         let own: u16 = read(store, "domid").await?.and_then(|domid| domid.parse().ok()).unwrap_or(0);
+        self.is_driver_domain = own != 0;
         let home = format!("/local/domain/{own}/backend/vif");
         self.watch(store, &home).await?;
         loop {
@@ -196,6 +207,7 @@ impl Bus {
         }
         let online = read(store, &format!("{back}/online")).await?.as_deref() == Some("1");
         let hotplug = match read(store, &format!("{back}/script")).await? {
+            _ if self.is_driver_domain => Hotplug::NotNeeded,
             None => Hotplug::NotNeeded,
             Some(_) => match read(store, &format!("{back}/hotplug-status")).await?.as_deref() {
                 Some("connected") => Hotplug::Done,
@@ -232,6 +244,9 @@ impl Bus {
             Action::Remove => {
                 if let Some(device) = self.devices.remove(&key) {
                     self.watched.remove(&format!("{}/state", device.frontend));
+                }
+                if self.is_driver_domain {
+                    remove_device(store, back).await?;
                 }
                 return Ok(false);
             }
@@ -270,6 +285,16 @@ impl Bus {
 /// What this backend offers.
 fn offer() -> Offer {
     Offer { queues_max: u32::try_from(QUEUES_MAX).unwrap_or(1), ..Offer::default() }
+}
+
+/// Takes a device's directory away, and the guest's if it was the last one there.
+async fn remove_device(store: &XsTokio, back: &str) -> io::Result<()> {
+    present(store.rm(back).await)?;
+    let Some((guest, _)) = back.rsplit_once('/') else { return Ok(()) };
+    match present(store.directory(guest).await)? {
+        Some(rest) if rest.iter().all(|name| name.is_empty()) => present(store.rm(guest).await).map(drop),
+        _ => Ok(()),
+    }
 }
 
 /// All devices, up to the bound.
