@@ -63,7 +63,7 @@ create_domain() {
   local file=/run/netdom.cfg
   {
     printf 'name = "netdom"\ntype = "pv"\nmemory = 256\nvcpus = 1\ndriver_domain = 1\n'
-    printf 'kernel = "/lab/vmlinux"\nramdisk = "%s"\nextra = "console=hvc0 nic=packet:eth0,rx=1024,tx=256"\n' "$domain_image"
+    printf 'kernel = "/lab/vmlinux"\nramdisk = "%s"\nextra = "console=hvc0 nic=packet:eth0,offload,rx=255,tx=255"\n' "$domain_image"
     printf 'vif = ["mac=00:16:3e:77:00:09,script=vif-ppvmm"]\n'
   } >"$file"
   create_guest "$file"
@@ -109,7 +109,7 @@ killed_there() {
   local killed
   killed=$(xenstore-read "$1/killed")
   echo "$killed kills"
-  ((killed >= option_seconds / option_kill / 2))
+  ((killed >= option_seconds / option_kill / 4))
 }
 
 nothing_served() {
