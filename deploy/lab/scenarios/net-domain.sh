@@ -1,5 +1,5 @@
 #!/bin/bash
-# summary: a guest's stock netfront through net_uk in a driver domain, which dies and is made again
+# summary: a guest's stock netfront through net_uk in a driver domain, whose processes are killed
 # limit-seconds: 900
 # memory-mib: 4096
 # nics: 2
@@ -32,7 +32,7 @@ main() {
   item 'pv: iperf3 from the guest' iperf pv domain.from "$option_iperf" -R
   work_under_kills_there
   item 'pv: its kernel has no complaint' guest_calm pv
-  item 'pv: xl destroy, nothing left in dom0' destroy_guest pv
+  item 'pv: xl destroy, nothing left in dom0' destroyed_at_once
   item 'pv: nothing left in the driver domain' eventually 10 nothing_served
   item 'the driver domain: xl destroy, nothing left' destroy_guest netdom
   item 'net_uk: told to stop, stops' stop_net_uk
@@ -110,6 +110,13 @@ killed_there() {
   killed=$(xenstore-read "$1/killed")
   echo "$killed kills"
   ((killed >= option_seconds / option_kill / 4))
+}
+
+# xl waits ten seconds for a backend that does not close, and goes on without it.
+destroyed_at_once() {
+  local began=$SECONDS
+  destroy_guest pv
+  ((SECONDS - began < 8))
 }
 
 nothing_served() {

@@ -201,7 +201,7 @@ impl Bus {
             device.frontend.clone_from(&frontend);
         }
         let (link, life, frontend) = (device.link, device.life, device.frontend.clone());
-        let front_state = if frontend.is_empty() { None } else { state(store, &frontend).await? };
+        let front_state = if frontend.is_empty() { None } else { self.front_state(store, &frontend).await? };
         if !frontend.is_empty() {
             self.watch(store, &format!("{frontend}/state")).await?;
         }
@@ -215,6 +215,16 @@ impl Bus {
             },
         };
         Ok(Situation { frontend: front_state, own, online, hotplug, link, life })
+    }
+
+    async fn front_state(&self, store: &XsTokio, frontend: &str) -> io::Result<Option<XenbusState>> {
+        match state(store, frontend).await {
+            // What is not there, in a directory that one may not read, is answered so. What is there one may read.
+            Err(error) if self.is_driver_domain && error.kind() == io::ErrorKind::PermissionDenied => {
+                Ok(None)
+            }
+            state => state,
+        }
     }
 
     /// False if nothing more is to be done for the device.
