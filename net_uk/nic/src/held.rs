@@ -85,6 +85,7 @@ impl Held {
     pub fn carry_over(&self, old: &Self, lane: &Lane) -> Result<u32> {
         match (self, old) {
             (Self::Packet(new), Self::Packet(old)) => new.carry_over(old, lane),
+            (Self::Xdp(new), Self::Xdp(old)) => new.carry_over(old, lane),
             _ => Ok(0),
         }
     }

@@ -5,10 +5,10 @@
 
 mod common;
 
-use common::rig::{self, Port, Rig, port_of};
-use common::{Ledger, Peer, Stand, enter_namespace, frame_of, ip, make_pair, run, wait_for};
+use common::rig::{self, port_of, wakes};
+use common::{Ledger, Peer, Stand, enter_namespace, ip, run, wait_for};
 use lane::{FrameFlags, FrameMeta};
-use nic::{Held, Kick, Link, NicError, Step};
+use nic::{Kick, Link, NicError, Step};
 
 const ETHTOOL_GGRO: u32 = 0x2b;
 const ETHTOOL_SGRO: u32 = 0x2c;
@@ -91,46 +91,12 @@ fn a_device_that_is_down_keeps_its_frames() {
     assert_eq!(port.kick().unwrap(), Kick::Down);
 }
 
-/// A device that is taken away and comes back is another one: what waited for the old one goes over the new one, once and
-/// in order, before what comes later.
 #[test]
 fn frames_that_waited_for_a_device_that_is_gone_go_over_the_next_one() {
-    if !enter_namespace() {
-        return;
-    }
-    for spec in ["packet:near,rx=16,tx=48", "packet:near,rx=30,tx=45,offload"] {
-        let mut rig = Rig::new(spec, 512);
-        for seq in 0..20 {
-            assert!(rig.stand.send(seq));
+    if enter_namespace() {
+        for spec in ["packet:near,rx=16,tx=48", "packet:near,rx=30,tx=45,offload"] {
+            rig::next_device(spec);
         }
-        rig.settle(20, 0);
-        for seq in 0..10 {
-            rig.peer.send(&frame_of(seq));
-        }
-        wait_for("frames in the kernel's ring", || wakes(&rig.port));
-        assert!(ip("link del near"));
-        // What had arrived can still be taken. No kick: the driver does not know yet.
-        wait_for("what had arrived", || {
-            rig.port.receive(&mut rig.rx).unwrap();
-            rig.stand.receive(&mut rig.here);
-            rig.here.received == 10
-        });
-        for seq in 20..80 {
-            assert!(rig.stand.send(seq));
-        }
-        // Fills the ring across its end, and leaves some in the lane.
-        let handed = rig.port.transmit(&mut rig.tx).unwrap().frames;
-        assert!((40..60).contains(&handed), "{handed}");
-        assert_eq!(rig.port.kick().unwrap(), Kick::Down);
-        drop(rig.port);
-        assert!(make_pair(""));
-        rig.peer = Peer::new("far");
-        let new = Held::open(rig.stand.held.spec()).unwrap();
-        assert_eq!(new.carry_over(&rig.stand.held, &rig.stand.lane).unwrap(), handed);
-        rig.stand.held = new;
-        (rig.port, rig.tx, rig.rx) = port_of(&rig.stand);
-        rig.peer.send(&frame_of(10));
-        rig.settle_perfect(80, 11, spec);
     }
 }
 
@@ -170,13 +136,6 @@ fn a_device_that_is_gone_wakes_nobody_once_it_was_looked_at() {
     assert!(wakes(&port), "its end is told");
     assert_eq!(port.kick().unwrap(), Kick::Down);
     assert!(!wakes(&port));
-}
-
-/// Would whoever waits for frames be woken up?
-fn wakes(port: &Port) -> bool {
-    let mut polled = [rustix::event::PollFd::from_borrowed_fd(port.poll_fd(), rustix::event::PollFlags::IN)];
-    let now = rustix::event::Timespec { tv_sec: 0, tv_nsec: 0 };
-    rustix::event::poll(&mut polled, Some(&now)).unwrap() == 1
 }
 
 /// Frames that the queueing discipline refuses stay in the ring.

@@ -7,7 +7,7 @@ use crate::nic::COOKIE_WORD;
 use crate::sys::cookie_of;
 use crate::xdp::book::{Book, Note};
 use crate::xdp::held::XdpHeld;
-use crate::xdp::ring::{Ring, RingKind};
+use crate::xdp::ring::Ring;
 
 impl XdpHeld {
     /// Towards the wire and from it: the number of the frame that comes next. None where nothing tells.
@@ -21,8 +21,8 @@ impl XdpHeld {
         if !book.served() || lane.words().nic(COOKIE_WORD) != cookie_of(owner)? {
             return Ok([None; 2]);
         }
-        let produced = Ring::map(self.sender(), RingKind::Send, layout.tx_slots)?.produced();
-        let taken = next_to_send(book.tx_note(), book.tx_before(), produced);
+        let produced = self.sending().map(Ring::produced);
+        let taken = produced.and_then(|produced| next_to_send(book.tx_note(), book.tx_before(), produced));
         let notes = (0..queues).map(|queue| book.rx_note(queue).frames);
         // The shadow's own word, which it keeps right.
         let published = next_received(notes, lane.rx().consumed().frames, lane.rx().slots());

@@ -86,6 +86,8 @@ pub struct XdpHeld {
     control: OwnedFd,
     tx: OwnedFd,
     rx: Vec<OwnedFd>,
+    /// The ring towards the device. The kernel lets nobody map it any more once the device is gone.
+    sending: Option<Ring>,
     spec: NicSpec,
 }
 
@@ -125,7 +127,8 @@ impl XdpHeld {
                 .map_err(failed("epoll_ctl"))?;
             bpf::insert(&map, queue, socket)?;
         }
-        Ok(Self { poll, memory, map, link, control, tx, rx, spec: spec.clone() })
+        let sending = Some(Ring::map(&tx, RingKind::Send, layout.tx_slots)?);
+        Ok(Self { poll, memory, map, link, control, tx, rx, sending, spec: spec.clone() })
     }
 
     /// As [`XdpHeld::open`], but waits a while for a device whose former sockets the kernel is still taking down, which it
@@ -158,7 +161,8 @@ impl XdpHeld {
         }
         let rx = fds.split_off(FDS);
         let [poll, memory, map, link, control, tx] = <[_; FDS]>::try_from(fds).map_err(|_| wrong)?;
-        Ok(Self { poll, memory, map, link, control, tx, rx, spec: spec.clone() })
+        let sending = Ring::map(&tx, RingKind::Send, Layout::new(spec).tx_slots).ok();
+        Ok(Self { poll, memory, map, link, control, tx, rx, sending, spec: spec.clone() })
     }
 
     /// The descriptors: to poll, of the memory, the map, the link, a packet socket, the socket to send on, and those to
@@ -191,6 +195,11 @@ impl XdpHeld {
 
     pub(crate) fn sender(&self) -> BorrowedFd<'_> {
         self.tx.as_fd()
+    }
+
+    /// The ring towards the device; none if that was gone before this process began.
+    pub(crate) fn sending(&self) -> Option<&Ring> {
+        self.sending.as_ref()
     }
 
     pub(crate) fn receivers(&self) -> &[OwnedFd] {

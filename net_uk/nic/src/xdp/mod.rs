@@ -21,6 +21,7 @@
 
 mod book;
 mod bpf;
+mod carry;
 mod handed;
 mod held;
 #[cfg(test)]

@@ -2,9 +2,9 @@
 //! functions is a test, given the specification.
 
 use lane::{Consumer, Frame, FrameFlags, FrameMeta, Producer};
-use nic::{Counters, Kick, Link, Nic, Step};
+use nic::{Counters, Held, Kick, Link, Nic, Step};
 
-use super::{Ledger, Peer, Stand, frame_of, ip, wait_for};
+use super::{Ledger, Peer, Stand, frame_of, ip, make_pair, wait_for};
 
 pub type Port = Box<dyn Nic + Send>;
 
@@ -156,6 +156,50 @@ pub fn gone_device(spec: &str) {
 
 /// A driver dies after a step has been done `count` times. If it is one of recovery, its successor dies too, after it has
 /// been done `again` times. Nothing is lost, doubled, reordered or damaged.
+/// Would whoever waits for frames be woken up?
+pub fn wakes(port: &Port) -> bool {
+    let mut polled = [rustix::event::PollFd::from_borrowed_fd(port.poll_fd(), rustix::event::PollFlags::IN)];
+    let now = rustix::event::Timespec { tv_sec: 0, tv_nsec: 0 };
+    rustix::event::poll(&mut polled, Some(&now)).unwrap() == 1
+}
+
+/// A device that is taken away and comes back is another one: what waited for the old one goes over the new one, once and
+/// in order, before what comes later.
+pub fn next_device(spec: &str) {
+    let mut rig = Rig::new(spec, 512);
+    for seq in 0..20 {
+        assert!(rig.stand.send(seq));
+    }
+    rig.settle(20, 0);
+    for seq in 0..10 {
+        rig.peer.send(&frame_of(seq));
+    }
+    wait_for("frames in the kernel's ring", || wakes(&rig.port));
+    assert!(ip("link del near"));
+    // What had arrived can still be taken. No kick: the driver does not know yet.
+    wait_for("what had arrived", || {
+        rig.port.receive(&mut rig.rx).unwrap();
+        rig.stand.receive(&mut rig.here);
+        rig.here.received == 10
+    });
+    for seq in 20..80 {
+        assert!(rig.stand.send(seq));
+    }
+    // Fills the ring across its end, and leaves some in the lane if that is shorter.
+    let handed = rig.port.transmit(&mut rig.tx).unwrap().frames;
+    assert!((40..=60).contains(&handed), "{handed}");
+    assert_eq!(rig.port.kick().unwrap(), Kick::Down);
+    drop(rig.port);
+    assert!(make_pair(""));
+    rig.peer = Peer::new("far");
+    let new = Held::open_waiting(rig.stand.held.spec()).unwrap();
+    assert_eq!(new.carry_over(&rig.stand.held, &rig.stand.lane).unwrap(), handed);
+    rig.stand.held = new;
+    (rig.port, rig.tx, rig.rx) = port_of(&rig.stand);
+    rig.peer.send(&frame_of(10));
+    rig.settle_perfect(80, 11, spec);
+}
+
 pub fn die_at(spec: &str, step: Step, count: u32, again: u32) {
     const FRAMES: u64 = 200;
     let recovering = matches!(step, Step::Placed | Step::TxRecovered | Step::RxRecovered);
