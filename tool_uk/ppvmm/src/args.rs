@@ -78,6 +78,12 @@ pub enum Command {
 /// What to do with the network backend.
 #[derive(Debug, Subcommand)]
 pub enum NetCommand {
+    /// Start it and wait until it serves.
+    #[command(after_help = exit::HELP)]
+    Up(NetUp),
+    /// Stop it.
+    #[command(after_help = exit::HELP)]
+    Down,
     /// Show processes, network cards and guests' interfaces.
     #[command(after_help = exit::HELP)]
     Status {
@@ -107,6 +113,30 @@ pub enum NetCommand {
         #[arg(default_value = "", hide_default_value = true)]
         service: String,
     },
+}
+
+/// How to bring the network backend up.
+#[derive(Debug, Args)]
+pub struct NetUp {
+    /// A network card: packet:INTERFACE, xdp:INTERFACE or tap:INTERFACE with options, see net_uk keeper --help. Can be given
+    /// again.
+    #[arg(long = "nic", value_name = "NIC", required = true)]
+    pub nics: Vec<String>,
+    /// The store's socket; default: the one in the run directory, or else a Xen host's usual one.
+    #[arg(long, value_name = "PATH")]
+    pub store: Option<PathBuf>,
+    /// Let `ppvmm net inject` work.
+    #[arg(long)]
+    pub enable_injection: bool,
+    /// Longest wait until it serves, in seconds.
+    #[arg(long, default_value_t = 30)]
+    pub timeout_s: u64,
+    /// What kind of host it is; found out if left out.
+    #[arg(long)]
+    pub profile: Option<HostProfile>,
+    /// Directory of the binary net_uk; default: where this one is.
+    #[arg(long)]
+    pub bindir: Option<PathBuf>,
 }
 
 /// Which events to show, and how.
@@ -168,6 +198,9 @@ pub struct Up {
     /// The etcd to use, such as http://10.0.0.1:2379; certificates and passwords: see xs_uk --help, and give them behind --
     #[arg(long, value_name = "URL", value_delimiter = ',')]
     pub etcd_endpoints: Vec<String>,
+    /// Serve guests' network interfaces too, over this network card, as in net_uk --nic. Can be given again.
+    #[arg(long, value_name = "NIC", conflicts_with = "foreground")]
+    pub net: Vec<String>,
     /// Arguments for every service of the store.
     #[arg(last = true)]
     pub xs_uk_args: Vec<OsString>,
@@ -183,6 +216,18 @@ pub enum Engine {
 }
 
 impl Up {
+    /// How the network backend is to be brought up, if it is.
+    pub fn net_up(&self) -> Option<NetUp> {
+        (!self.net.is_empty()).then(|| NetUp {
+            nics: self.net.clone(),
+            store: None,
+            enable_injection: self.enable_injection,
+            timeout_s: self.timeout_s,
+            profile: self.profile,
+            bindir: self.bindir.clone(),
+        })
+    }
+
     /// How many members of an own etcd are to be started.
     pub fn own_members(&self) -> u32 {
         if self.engine == Engine::Etcd && self.etcd_endpoints.is_empty() { self.etcd_members } else { 0 }

@@ -6,6 +6,7 @@ mod client;
 mod exit;
 mod limits;
 mod net;
+mod net_up;
 mod print;
 mod up;
 
@@ -15,7 +16,7 @@ use std::process::ExitCode;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use api::v1;
-use args::{Cli, Command, EventsArgs, Fault, FlipArgs, Output};
+use args::{Cli, Command, EventsArgs, Fault, FlipArgs, NetCommand, Output, Up};
 use clap::Parser;
 use client::Warden;
 use exit::Failure;
@@ -46,20 +47,42 @@ fn report(error: &anyhow::Error) -> ExitCode {
 async fn run(cli: &Cli) -> anyhow::Result<()> {
     let rundir = cli.rundir();
     match &cli.command {
-        Command::Up(up) => say(&up::up(&rundir, up).await?),
-        Command::Down => say(&up::down(&rundir).await?),
+        Command::Up(up) => bring_up(&rundir, up).await,
+        Command::Down => bring_down(&rundir).await,
         Command::Status { output } => status(&rundir, *output).await,
         Command::Events(args) => events(&rundir, args).await,
         Command::Metrics => say(&Warden::connect(&rundir).await?.metrics().await?),
         Command::Inject { fault, target, flip } => inject(&rundir, *fault, target, flip).await,
         Command::Net { socket, command } => {
             let socket = socket.clone().unwrap_or_else(|| rundir.join(api::NET_SOCKET_NAME));
-            net::run(&socket, command).await
+            match command {
+                NetCommand::Up(args) => say(&net_up::up(&rundir, args).await?),
+                NetCommand::Down => say(&net_up::down(&socket).await?),
+                command => net::run(&socket, command).await,
+            }
         }
         Command::Health { service } => {
             say_health(service, &Warden::connect(&rundir).await?.health(service).await?)
         }
     }
+}
+
+async fn bring_up(rundir: &Path, args: &Up) -> anyhow::Result<()> {
+    say(&up::up(rundir, args).await?)?;
+    match args.net_up() {
+        Some(net) => say(&net_up::up(rundir, &net).await?),
+        None => Ok(()),
+    }
+}
+
+/// The network backend first: it needs the store.
+async fn bring_down(rundir: &Path) -> anyhow::Result<()> {
+    match net_up::down(&rundir.join(api::NET_SOCKET_NAME)).await {
+        Ok(told) => say(&told)?,
+        Err(error) if matches!(error.downcast_ref(), Some(Failure::NoNet { .. })) => {}
+        Err(error) => return Err(error),
+    }
+    say(&up::down(rundir).await?)
 }
 
 fn say(line: &str) -> anyhow::Result<()> {

@@ -20,6 +20,8 @@ pub async fn run(socket: &Path, command: &NetCommand) -> anyhow::Result<()> {
     let channel = channel.map_err(|why| Failure::NoNet { socket: socket.to_owned(), why })?;
     let mut client = NetClient::new(channel.clone());
     match command {
+        // They are done without it.
+        NetCommand::Up(_) | NetCommand::Down => Ok(()),
         NetCommand::Status { output } => status(&mut client, *output).await,
         NetCommand::Events(args) => events(&mut client, args).await,
         NetCommand::Metrics => {

@@ -44,9 +44,7 @@ impl Files {
 /// Starts what does not run, and waits until the store is served.
 pub async fn up(rundir: &Path, args: &Up) -> anyhow::Result<String> {
     args.validate()?;
-    let mut builder = std::fs::DirBuilder::new();
-    builder.recursive(true).mode(0o700).create(rundir).with_context(|| rundir.display().to_string())?;
-    let files = Files { rundir: rundir.canonicalize()? };
+    let files = Files { rundir: create_rundir(rundir)? };
     let end = Instant::now() + Duration::from_secs(args.timeout_s);
     if Warden::connect(&files.rundir).await.is_ok() {
         wait_serving(&files, None, end).await?;
@@ -68,14 +66,23 @@ pub async fn up(rundir: &Path, args: &Up) -> anyhow::Result<String> {
     Ok(format!("up in {rundir}; for stock clients: export XENSTORED_RUNDIR={rundir}"))
 }
 
-fn binary(args: &Up, name: &str) -> anyhow::Result<PathBuf> {
-    match &args.bindir {
+/// Makes the run directory, for its owner alone, if it is not there.
+pub fn create_rundir(rundir: &Path) -> anyhow::Result<PathBuf> {
+    let mut builder = std::fs::DirBuilder::new();
+    builder.recursive(true).mode(0o700).create(rundir).with_context(|| rundir.display().to_string())?;
+    Ok(rundir.canonicalize()?)
+}
+
+/// A program of ours: in a directory, or beside this one.
+pub fn binary(directory: Option<&Path>, name: &str) -> anyhow::Result<PathBuf> {
+    match directory {
         Some(directory) => Ok(directory.join(name)),
         None => Ok(std::env::current_exe().context("own path")?.with_file_name(name)),
     }
 }
 
-fn append(path: &Path) -> anyhow::Result<File> {
+/// Opens a file to write at its end.
+pub fn append(path: &Path) -> anyhow::Result<File> {
     File::options().create(true).append(true).open(path).with_context(|| path.display().to_string())
 }
 
@@ -83,7 +90,7 @@ fn start_broker(files: &Files, args: &Up, socket: &Path) -> anyhow::Result<()> {
     if Broker::connect(socket).is_ok() {
         return Ok(());
     }
-    let program = binary(args, BROKER)?;
+    let program = binary(args.bindir.as_deref(), BROKER)?;
     let log = append(&files.broker_log())?;
     let mut broker = Command::new(&program)
         .arg("--socket")
@@ -113,8 +120,9 @@ fn warden_command(files: &Files, args: &Up, profile: Profile, detached: bool) ->
         Profile::Local => ("local", "local"),
         Profile::Xen => ("dom0", "xen"),
     };
-    let mut command = Command::new(binary(args, "warden")?);
-    command.arg("--rundir").arg(&files.rundir).arg("--xs-uk").arg(binary(args, "xs_uk")?);
+    let binary = |name| binary(args.bindir.as_deref(), name);
+    let mut command = Command::new(binary("warden")?);
+    command.arg("--rundir").arg(&files.rundir).arg("--xs-uk").arg(binary("xs_uk")?);
     command.args(["--profile", ours]).env("PPVMM_PROFILE", stores);
     if detached {
         command.arg("--setsid");
@@ -204,7 +212,8 @@ fn describe(status: &api::v1::StatusResponse) -> String {
     told.collect::<Vec<_>>().join(", ")
 }
 
-fn tail(path: &Path) -> String {
+/// The end of a log.
+pub fn tail(path: &Path) -> String {
     let read = || -> std::io::Result<String> {
         let mut file = File::open(path)?;
         let length = file.metadata()?.len();
@@ -240,7 +249,7 @@ pub async fn down(rundir: &Path) -> anyhow::Result<String> {
 }
 
 /// A zombie, whose parent does not care, is as good as gone.
-fn lives(pid: u32) -> bool {
+pub fn lives(pid: u32) -> bool {
     let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
     stat.rsplit_once(") ").is_some_and(|(_, rest)| !rest.starts_with(['Z', 'X']))
 }

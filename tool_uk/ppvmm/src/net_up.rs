@@ -1,0 +1,98 @@
+//! Bringing the network backend up and down.
+
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, bail};
+use api::v1::{self, net_client::NetClient};
+use hypervisor::{HostSpec, Profile};
+use rustix::process::{Pid, Signal};
+use tonic_health::pb::health_client::HealthClient;
+
+use crate::args::NetUp;
+use crate::client::{bounded, channel, failure, health};
+use crate::exit::Failure;
+use crate::limits::{DOWN_MS, LOOK_EVERY_MS};
+use crate::up::{append, binary, create_rundir, lives, tail};
+
+/// Its events, a JSON object in each line.
+const EVENTS: &str = "net_uk.events";
+const LOG: &str = "net_uk.log";
+/// Where the store serves in a run directory.
+const STORE_SOCKET: &str = "socket";
+
+/// Starts it if it does not run, and waits until it serves.
+///
+/// # Errors
+/// [`Failure::NotServing`], or what else went wrong.
+pub async fn up(rundir: &Path, args: &NetUp) -> anyhow::Result<String> {
+    let rundir = create_rundir(rundir)?;
+    let socket = rundir.join(api::NET_SOCKET_NAME);
+    let end = Instant::now() + Duration::from_secs(args.timeout_s);
+    if serves(&socket).await {
+        return Ok(format!("net_uk is already up in {}", rundir.display()));
+    }
+    let mut first = start(&rundir, args)?;
+    while !serves(&socket).await {
+        if let Some(status) = first.try_wait()? {
+            bail!("net_uk ended with {status}:\n{}", tail(&rundir.join(LOG)));
+        }
+        if Instant::now() > end {
+            let log = rundir.join(LOG);
+            return Err(Failure::NotServing(format!("not served in time; see {}", log.display())).into());
+        }
+        tokio::time::sleep(Duration::from_millis(LOOK_EVERY_MS)).await;
+    }
+    Ok(format!("net_uk is up in {}: {}", rundir.display(), args.nics.join(", ")))
+}
+
+/// The process that is started becomes the first vault; all the others come from it, and none of them needs us.
+fn start(rundir: &Path, args: &NetUp) -> anyhow::Result<Child> {
+    let program = binary(args.bindir.as_deref(), "net_uk")?;
+    let profile = HostSpec::detect(args.profile.map(Profile::from), rundir).profile;
+    let store = args.store.clone().unwrap_or_else(|| store_of(rundir, profile));
+    let mut command = Command::new(&program);
+    command.args(["keeper", "-o", "json", "--profile", profile.name()]);
+    command.arg("--rundir").arg(rundir).arg("--store").arg(store);
+    command.args(args.nics.iter().flat_map(|nic| ["--nic", nic]));
+    if args.enable_injection {
+        command.arg("--enable-injection");
+    }
+    command.stdin(Stdio::null()).stdout(append(&rundir.join(EVENTS))?).stderr(append(&rundir.join(LOG))?);
+    command.process_group(0).spawn().with_context(|| program.display().to_string())
+}
+
+/// The store of this run directory, or the usual one of a Xen host if there is none.
+fn store_of(rundir: &Path, profile: Profile) -> PathBuf {
+    let own = rundir.join(STORE_SOCKET);
+    if profile == Profile::Xen && !own.exists() { "/run/xenstored/socket".into() } else { own }
+}
+
+async fn serves(socket: &Path) -> bool {
+    let Ok(channel) = channel(socket.to_owned()).await else { return false };
+    health(&mut HealthClient::new(channel), "").await.is_ok_and(|health| health == "SERVING")
+}
+
+/// Stops it, and waits until all its processes are gone.
+///
+/// # Errors
+/// [`Failure::NoNet`], or what else went wrong.
+pub async fn down(socket: &Path) -> anyhow::Result<String> {
+    let channel = channel(socket.to_owned()).await;
+    let channel = channel.map_err(|why| Failure::NoNet { socket: socket.to_owned(), why })?;
+    let answer = NetClient::new(channel).status(bounded(v1::NetStatusRequest {})).await;
+    let processes = answer.map_err(|status| failure(&status))?.into_inner().processes;
+    let keeper = processes.iter().find(|process| process.name == "keeper").context("no keeper is told of")?;
+    let pid = i32::try_from(keeper.pid).ok().and_then(Pid::from_raw).context("the keeper has no pid")?;
+    rustix::process::kill_process(pid, Signal::TERM).context("the keeper")?;
+    let end = Instant::now() + Duration::from_millis(DOWN_MS);
+    while let Some(left) = processes.iter().find(|process| process.pid != 0 && lives(process.pid)) {
+        if Instant::now() > end {
+            bail!("{} (pid {}) is still there", left.name, left.pid);
+        }
+        tokio::time::sleep(Duration::from_millis(LOOK_EVERY_MS)).await;
+    }
+    Ok("net_uk is down".to_owned())
+}
