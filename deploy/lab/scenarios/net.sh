@@ -16,6 +16,8 @@
 . /payload/scenarios/lib/net.sh
 option_guests=pv,pvh option_seconds=40 option_driver_kill=1 option_shadow_kill=10 option_iperf=8 option_netback=1
 option_nic=offload,rx=255,tx=255
+# The guest was there, and how many the emulator had broken then.
+present='' broken_at_creation=''
 parse_options "$@"
 
 main() {
@@ -61,11 +63,22 @@ calm_through_net_uk() {
 # with_guest NAME: creates it, unless it is there. False if it could not be.
 with_guest() {
   guest_domid "$1" >/dev/null 2>&1 || {
+    # One that died between two phases did so of something: of what, is asked.
+    [[ -z $present ]] || item "$1: still there" died_of_the_emulator
+    present=''
     item "$1: xl create with $guest_vif" create_net_guest "$1" "$guest_vif"
     item "$1: up, with its network" net_guest_up "$1"
     attempt_begins
+    broken_at_creation=$broken_before
   }
-  guest_domid "$1" >/dev/null
+  guest_domid "$1" >/dev/null && present=1
+}
+
+died_of_the_emulator() {
+  local broken
+  broken=$(broken_guests)
+  echo "$broken guests broken by now, $broken_at_creation when it was created"
+  ((broken > ${broken_at_creation:-0}))
 }
 
 end_of_net_uk_guest() {
@@ -73,6 +86,7 @@ end_of_net_uk_guest() {
   item "$1: its kernel has no complaint" guest_calm "$1"
   item "$1: TCP of the guest" guest_tcp "$1"
   item "$1: xl destroy, nothing left" destroy_guest "$1"
+  present=''
 }
 
 # What is done without faults, by either backend.
@@ -94,7 +108,7 @@ work_under_kills() {
   start_killing "$guest_seconds" "driver.0=$option_driver_kill" "shadow=$option_shadow_kill"
   item "$1: iperf3 to the guest, under kills" iperf "$1" kills.to "$half"
   item "$1: iperf3 from the guest, under kills" iperf "$1" kills.from "$half" -R
-  item "$1: driver and shadow were killed and served again" killed_enough "$1"
+  host_item "$1: driver and shadow were killed and served again" killed_enough "$1"
   item "$1: a long TCP transfer, whole and without reset" stream_whole "$1" kills
   item "$1: no ping lost under kills" no_ping_lost "$1"
   item "$1: nobody wrote a state in the store under kills" states_unwritten "$domid"
@@ -108,8 +122,8 @@ work_without_nic() {
   item "$1: both states are watched without the NIC" start_state_watch "$domid"
   start_stream "$1" unbound 25 512
   sleep 4
-  item "$1: the NIC's kernel driver unbound for 3 s, bound again" unbind_and_bind 3
-  item "$1: net_uk goes on with the new NIC" eventually 20 nic_serves_again
+  host_item "$1: the NIC's kernel driver unbound for 3 s, bound again" unbind_and_bind 3
+  host_item "$1: net_uk goes on with the new NIC" eventually 20 nic_serves_again
   item "$1: a TCP transfer across that, whole and without reset" stream_whole "$1" unbound
   item "$1: ping after it" ping_guest "$1" 5
   item "$1: nobody wrote a state in the store meanwhile" states_unwritten "$domid"
@@ -133,6 +147,7 @@ calm_through_netback() {
 end_of_netback_guest() {
   with_guest "$1" || return 0
   item "$1: xl destroy, nothing left" destroy_guest "$1"
+  present=''
 }
 
 # What becomes of a TCP connection when the kernel's backend lets go of the interface and takes it again. (Its module cannot be

@@ -76,6 +76,11 @@ impl Producer {
     pub fn room_slots(&mut self) -> Result<u32, LaneError> {
         let consumed = self.ring.consumed();
         Cursor::used(self.published, consumed, self.ring.slots())?;
+        let slots = self.ring.slots();
+        // A consumer that goes back may be in its right as to what is published, and not as to what is reserved.
+        if self.reserved_slot.wrapping_sub(consumed.slots) > slots {
+            return Err(LaneError::Indices { produced: self.published, consumed, slots });
+        }
         self.consumed = consumed;
         Ok(self.free_slots())
     }
@@ -332,6 +337,25 @@ mod tests {
         assert!(!consumer.needs_wake(), "a wish is granted once");
         assert!(!producer.prepare_sleep(1).unwrap());
         assert!(producer.push(&[1], &label(1, 64)).unwrap());
+    }
+
+    /// It was subtracted from the size of the ring, and the shadow ended for it.
+    #[test]
+    fn a_consumer_that_goes_back_behind_what_is_reserved_makes_no_sense() {
+        let ring = ring(64);
+        let mut producer = ring.producer().unwrap();
+        for seq in 0..60 {
+            producer.push(&[1], &label(1, seq)).unwrap();
+        }
+        ring.take_off(Cursor { frames: 50, slots: 50 });
+        for _ in 0..30 {
+            let _ = producer.reserve(1).unwrap().unwrap();
+        }
+        ring.take_off(Cursor { frames: 0, slots: 0 });
+        assert!(matches!(producer.room_slots(), Err(LaneError::Indices { .. })));
+        assert!(matches!(producer.reserve(60_000), Err(LaneError::Indices { .. })));
+        ring.take_off(Cursor { frames: 50, slots: 50 });
+        assert_eq!(producer.room_slots(), Ok(24));
     }
 
     #[test]

@@ -2,9 +2,9 @@
 
 use std::os::fd::BorrowedFd;
 
-use lane::{Consumer, DriverWords, Frame, Producer};
+use lane::{Consumer, DriverWords, Frame, LaneError, Producer};
 
-use crate::error::Result;
+use crate::error::{NicError, Result};
 
 /// Driver words: which sockets the others are about, where the rings of a packet socket stand, and what was counted.
 pub(crate) const COOKIE_WORD: usize = 0;
@@ -122,6 +122,14 @@ pub trait Nic {
 pub(crate) fn count(words: &DriverWords, word: usize, amount: u32) {
     if amount > 0 {
         words.set_nic(word, words.nic(word).wrapping_add(u64::from(amount)));
+    }
+}
+
+/// As [`next_frame`], for a successor, whom nobody asks a second time: what makes no sense twice is passed over.
+pub(crate) fn next_frame_again(lane: &mut Consumer, words: &DriverWords) -> Result<Option<Frame>> {
+    match next_frame(lane, words) {
+        Err(NicError::Lane(LaneError::Descriptor { .. })) => next_frame(lane, words),
+        next => next,
     }
 }
 

@@ -92,6 +92,13 @@ fn a_device_that_is_down_keeps_its_frames() {
 }
 
 #[test]
+fn a_damaged_frame_at_the_head_stops_no_driver() {
+    if enter_namespace() {
+        rig::damaged_head("packet:near", "near");
+    }
+}
+
+#[test]
 fn frames_that_waited_for_a_device_that_is_gone_go_over_the_next_one() {
     if enter_namespace() {
         for spec in ["packet:near,rx=16,tx=48", "packet:near,rx=30,tx=45,offload"] {

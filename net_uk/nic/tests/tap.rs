@@ -121,6 +121,13 @@ fn every_place_to_die_at() {
     }
 }
 
+#[test]
+fn a_damaged_frame_at_the_head_stops_no_driver() {
+    if enter_namespace() && std::path::Path::new("/dev/net/tun").exists() {
+        common::rig::damaged_head("tap:tap0", "tap0");
+    }
+}
+
 /// Frames wait in the device for whoever comes; a successor that dies while it mends leaves as much to its own.
 #[test]
 fn drivers_that_die_again_and_again() {

@@ -114,6 +114,13 @@ fn a_device_that_is_down_keeps_its_frames() {
 
 /// The old rings would have taken them, and nothing is carried over from these.
 #[test]
+fn a_damaged_frame_at_the_head_stops_no_driver() {
+    if enter_namespace_with_xdp() {
+        rig::damaged_head("xdp:near", "near");
+    }
+}
+
+#[test]
 fn frames_that_waited_for_a_device_that_is_gone_go_over_the_next_one() {
     if enter_namespace_with_xdp() {
         rig::next_device("xdp:near,rx=16,tx=48");

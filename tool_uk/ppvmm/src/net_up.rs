@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, bail};
 use api::v1::{self, net_client::NetClient};
 use hypervisor::{HostSpec, Profile};
+use rustix::io::Errno;
 use rustix::process::{Pid, Signal};
 use tonic_health::pb::health_client::HealthClient;
 
@@ -31,12 +32,11 @@ pub async fn up(rundir: &Path, args: &NetUp) -> anyhow::Result<String> {
     let rundir = create_rundir(rundir)?;
     let socket = rundir.join(api::NET_SOCKET_NAME);
     let end = Instant::now() + Duration::from_secs(args.timeout_s);
-    if serves(&socket).await {
-        return Ok(format!("net_uk is already up in {}", rundir.display()));
-    }
-    let mut first = start(&rundir, args)?;
+    // One that answers and does not serve yet is waited for.
+    let runs = channel(socket.clone()).await.is_ok();
+    let mut first = if runs { None } else { Some(start(&rundir, args)?) };
     while !serves(&socket).await {
-        if let Some(status) = first.try_wait()? {
+        if let Some(status) = first.as_mut().and_then(|first| first.try_wait().transpose()).transpose()? {
             bail!("net_uk ended with {status}:\n{}", tail(&rundir.join(LOG)));
         }
         if Instant::now() > end {
@@ -45,7 +45,10 @@ pub async fn up(rundir: &Path, args: &NetUp) -> anyhow::Result<String> {
         }
         tokio::time::sleep(Duration::from_millis(LOOK_EVERY_MS)).await;
     }
-    Ok(format!("net_uk is up in {}: {}", rundir.display(), args.nics.join(", ")))
+    match first {
+        Some(_) => Ok(format!("net_uk is up in {}: {}", rundir.display(), args.nics.join(", "))),
+        None => Ok(format!("net_uk is already up in {}", rundir.display())),
+    }
 }
 
 /// The process that is started becomes the first vault; all the others come from it, and none of them needs us.
@@ -80,14 +83,18 @@ async fn serves(socket: &Path) -> bool {
 /// # Errors
 /// [`Failure::NoNet`], or what else went wrong.
 pub async fn down(socket: &Path) -> anyhow::Result<String> {
-    let channel = channel(socket.to_owned()).await;
-    let channel = channel.map_err(|why| Failure::NoNet { socket: socket.to_owned(), why })?;
-    let answer = NetClient::new(channel).status(bounded(v1::NetStatusRequest {})).await;
-    let processes = answer.map_err(|status| failure(&status))?.into_inner().processes;
-    let keeper = processes.iter().find(|process| process.name == "keeper").context("no keeper is told of")?;
-    let pid = i32::try_from(keeper.pid).ok().and_then(Pid::from_raw).context("the keeper has no pid")?;
-    rustix::process::kill_process(pid, Signal::TERM).context("the keeper")?;
     let end = Instant::now() + Duration::from_millis(DOWN_MS);
+    let processes = loop {
+        let processes = processes(socket).await?;
+        let keeper = processes.iter().find(|process| process.name == "keeper");
+        let pid = keeper.and_then(|keeper| i32::try_from(keeper.pid).ok()).and_then(Pid::from_raw);
+        match rustix::process::kill_process(pid.context("no keeper is told of")?, Signal::TERM) {
+            Ok(()) => break processes,
+            // It died just now: the next one is asked.
+            Err(Errno::SRCH) if Instant::now() < end => {}
+            Err(error) => return Err(error).context("the keeper"),
+        }
+    };
     while let Some(left) = processes.iter().find(|process| process.pid != 0 && lives(process.pid)) {
         if Instant::now() > end {
             bail!("{} (pid {}) is still there", left.name, left.pid);
@@ -95,4 +102,11 @@ pub async fn down(socket: &Path) -> anyhow::Result<String> {
         tokio::time::sleep(Duration::from_millis(LOOK_EVERY_MS)).await;
     }
     Ok("net_uk is down".to_owned())
+}
+
+async fn processes(socket: &Path) -> anyhow::Result<Vec<v1::NetProcess>> {
+    let channel = channel(socket.to_owned()).await;
+    let channel = channel.map_err(|why| Failure::NoNet { socket: socket.to_owned(), why })?;
+    let answer = NetClient::new(channel).status(bounded(v1::NetStatusRequest {})).await;
+    Ok(answer.map_err(|status| failure(&status))?.into_inner().processes)
 }

@@ -17,6 +17,7 @@ failures=0
 # Of `attempts`: what is added to names, whether the guest was lost, and how many had been broken before.
 attempt=''
 guest_lost=''
+attempt_guest=''
 broken_before=''
 broken_detail="the emulator broke the guest: a triple fault with the hypervisor's own code in its registers"
 
@@ -90,6 +91,8 @@ report() {
 # out, and all begins anew with another guest. A guest that dies of anything else counts.
 attempts() {
   local try
+  # The last word is the guest's name.
+  attempt_guest=${!#}
   for try in {1..5}; do
     guest_lost='' attempt=''
     ((try == 1)) || attempt=" (attempt $try)"
@@ -108,13 +111,22 @@ attempts() {
 
 # What was broken before does not excuse what fails from now on.
 attempt_begins() {
-  broken_before=$(broken_guests)
+  broken_before=$(broken_guests) || broken_before=''
 }
 
 # Was the guest of this attempt lost?
 lost_to_emulator() {
-  if [[ -n $broken_before ]] && (($(broken_guests) > broken_before)); then guest_lost=1; fi
+  local broken
+  if [[ -n $broken_before ]] && broken=$(broken_guests) && ((broken > broken_before)) && ! guest_domid "$attempt_guest" >/dev/null 2>&1; then
+    guest_lost=1
+  fi
   [[ -n $guest_lost ]]
+}
+
+# host_item NAME COMMAND...: an item that does not depend on the guest, so nothing excuses it.
+host_item() {
+  local broken_before=''
+  item "$@"
 }
 
 # A scenario with processes of its own beside a guest overrides this.
@@ -122,8 +134,11 @@ end_helpers() {
   :
 }
 
+# Fails if Xen's log cannot be read.
 broken_guests() {
-  timeout 20 xl dmesg | grep -A 6 'Triple fault' | grep -c 'RIP: *e008:\[<ffff82d' || true
+  local log
+  log=$(timeout 20 xl dmesg) || return 1
+  grep -A 6 'Triple fault' <<<"$log" | grep -c 'RIP: *e008:\[<ffff82d' || true
 }
 
 # must NAME COMMAND...: an item without which the rest is pointless.

@@ -9,7 +9,7 @@ use crate::held::duplicate;
 use crate::limits::BATCH_FRAMES;
 use crate::nic::{
     COOKIE_WORD, Counters, Done, Kick, Link, Nic, RX_DROPPED_WORD, RX_PLACE_WORD, RX_REFUSED_WORD,
-    TX_PLACE_WORD, TX_REFUSED_WORD, count, next_frame,
+    TX_PLACE_WORD, TX_REFUSED_WORD, count, next_frame, next_frame_again,
 };
 use crate::packet::held::PacketHeld;
 use crate::packet::rings::{Rings, mark_of};
@@ -77,7 +77,7 @@ impl<S: Steps> PacketPort<S> {
 
     /// Frames that carry their number and are marked for sending were handed over: nobody can have kicked since.
     fn recover_tx(&mut self, lane: &mut Consumer) -> Result<()> {
-        while let Some(frame) = next_frame(lane, &self.words)? {
+        while let Some(frame) = next_frame_again(lane, &self.words)? {
             let slot = self.rings.tx_slot(frame.number());
             if slot.status() != libc::TP_STATUS_SEND_REQUEST || slot.mark() != mark_of(frame.number()) {
                 break;

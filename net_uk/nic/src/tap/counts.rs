@@ -1,8 +1,10 @@
 //! What the kernel counted of a TAP device.
 
+use std::fs::{File, Metadata};
 use std::os::fd::AsFd;
 use std::os::linux::fs::MetadataExt;
 
+use crate::error::{NicError, Result};
 use crate::sys::{self, Interface};
 
 const OWN_NAMESPACE: &str = "/proc/thread-self/ns/net";
@@ -21,12 +23,18 @@ pub(crate) struct Counts {
 
 impl Counts {
     /// None if they cannot be had: the device is gone, or lies in another namespace than this thread.
-    pub(crate) fn of(tap: impl AsFd) -> Option<Self> {
-        let name = Interface::of_tap(&tap).ok()??.name();
-        let there = std::fs::File::from(sys::tap_namespace(&tap).ok()?).metadata().ok()?;
-        let here = std::fs::metadata(OWN_NAMESPACE).ok()?;
-        let same = (there.st_dev(), there.st_ino()) == (here.st_dev(), here.st_ino());
-        same.then(|| Self::parse(&std::fs::read_to_string(COUNTS).ok()?, &name)).flatten()
+    ///
+    /// # Errors
+    /// What else the kernel reports.
+    pub(crate) fn of(tap: impl AsFd) -> Result<Option<Self>> {
+        let Some(interface) = Interface::of_tap(&tap)? else { return Ok(None) };
+        let Some(there) = namespace_of(tap)? else { return Ok(None) };
+        let here = std::fs::metadata(OWN_NAMESPACE).map_err(failed("stat the network namespace"))?;
+        if (there.st_dev(), there.st_ino()) != (here.st_dev(), here.st_ino()) {
+            return Ok(None);
+        }
+        let text = std::fs::read_to_string(COUNTS).map_err(failed("read /proc/net/dev"))?;
+        Ok(Self::parse(&text, &interface.name()))
     }
 
     /// Of a line of `/proc/net/dev`. What the kernel receives is what was written.
@@ -41,6 +49,23 @@ impl Counts {
         let frames = |at: usize| numbers.get(at).map(|count| *count as u32);
         Some(Self { written: frames(1)?, read: frames(9)?, read_bytes: *numbers.get(8)? })
     }
+}
+
+/// None if this kernel, or one without the right to ask it, does not tell.
+fn namespace_of(tap: impl AsFd) -> Result<Option<Metadata>> {
+    match sys::tap_namespace(tap) {
+        Ok(namespace) => Ok(Some(File::from(namespace).metadata().map_err(failed("stat a namespace"))?)),
+        Err(NicError::System { source, .. })
+            if matches!(source.raw_os_error(), Some(libc::EPERM | libc::EINVAL | libc::ENOTTY)) =>
+        {
+            Ok(None)
+        }
+        Err(error) => Err(error),
+    }
+}
+
+fn failed(call: &'static str) -> impl Fn(std::io::Error) -> NicError {
+    move |source| NicError::System { call, source }
 }
 
 #[cfg(test)]

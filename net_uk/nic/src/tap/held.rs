@@ -63,7 +63,7 @@ impl TapHeld {
     /// What the kernel reports.
     pub fn handed(&self, lane: &Lane) -> Result<[Option<u32>; 2]> {
         let words = lane.words();
-        match Counts::of(&self.tap) {
+        match Counts::of(&self.tap)? {
             Some(counts) if words.nic(COOKIE_WORD) == sys::cookie_of(&self.socket)? => {
                 Ok(Notes::handed(&words, counts, lane.rx().consumed().frames))
             }

@@ -31,7 +31,9 @@ impl Notes {
                 counts.map_or((0, 0, 0), |counts| (counts.written, counts.read, counts.read_bytes));
             words.set_nic(TAP_BYTES_WORD, bytes);
             words.set_nic(TAP_TX_WORD, pack(next[0].wrapping_sub(1), written));
-            words.set_nic(TAP_RX_WORD, pack(next[1], read));
+            // One who sees no counts reads nothing of which another one could know.
+            let number = if counts.is_some() { next[1] } else { next[1].wrapping_sub(1) };
+            words.set_nic(TAP_RX_WORD, pack(number, read));
             words.set_nic(COOKIE_WORD, cookie);
         }
         let rx = (words.nic(TAP_RX_WORD), words.nic(TAP_BYTES_WORD));
@@ -48,7 +50,9 @@ impl Notes {
     pub(crate) fn unpublished_bytes(&self, next: u32) -> Option<u64> {
         let counts = self.counts?;
         let (frames, bytes) = self.rx;
-        (frames == pack(next, counts.read.wrapping_sub(1))).then(|| counts.read_bytes.wrapping_sub(bytes))
+        let length_bytes = counts.read_bytes.wrapping_sub(bytes);
+        // No bytes: the note of the next read was begun, so this one is published.
+        (frames == pack(next, counts.read.wrapping_sub(1)) && length_bytes > 0).then_some(length_bytes)
     }
 
     /// Towards the device and from it: the number of the frame that comes next, for a lane whose indices are lost. `taken` is
@@ -62,6 +66,9 @@ impl Notes {
         };
         let (next, read) = unpack(words.nic(TAP_RX_WORD));
         let is_last = counts.read.wrapping_sub(read) <= 1;
+        // The note of the next read was begun.
+        let is_published = read != counts.read && words.nic(TAP_BYTES_WORD) == counts.read_bytes;
+        let next = next.wrapping_add(u32::from(is_published));
         let ahead = next.wrapping_sub(taken).cast_signed().max(0);
         [tx, is_last.then(|| taken.wrapping_add_signed(ahead))]
     }
@@ -203,5 +210,7 @@ mod tests {
         words.set_nic(TAP_RX_WORD, old);
         let after = Counts { read: 0, read_bytes: 1060, ..COUNTS };
         assert_eq!(open(&words, after).unpublished_bytes(10), None);
+        assert_eq!(open(&words, after).unpublished_bytes(9), None);
+        assert_eq!(Notes::handed(&words, after, 5)[1], Some(10));
     }
 }

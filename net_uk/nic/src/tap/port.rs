@@ -10,7 +10,9 @@ use crate::error::Result;
 use crate::headers::complete_checksum;
 use crate::held::duplicate;
 use crate::limits::{BATCH_FRAMES, ETHERNET_BYTES, LINK_HEADER_BYTES};
-use crate::nic::{Counters, Done, Kick, Link, Nic, RX_REFUSED_WORD, TX_REFUSED_WORD, count, next_frame};
+use crate::nic::{
+    Counters, Done, Kick, Link, Nic, RX_REFUSED_WORD, TX_REFUSED_WORD, count, next_frame, next_frame_again,
+};
 use crate::step::{Step, Steps};
 use crate::sys::{self, Interface};
 use crate::tap::counts::Counts;
@@ -53,7 +55,7 @@ impl<S: Steps> TapPort<S> {
             packet_bytes_max: held.spec().mtu_bytes as usize + LINK_HEADER_BYTES,
             offload: held.spec().offload,
             buffer: vec![0; VNET_BYTES + FRAME_BYTES_MAX],
-            notes: Notes::open(words.clone(), Counts::of(tap), sys::cookie_of(socket)?, next),
+            notes: Notes::open(words.clone(), Counts::of(tap)?, sys::cookie_of(socket)?, next),
             words,
             steps,
         };
@@ -64,7 +66,7 @@ impl<S: Steps> TapPort<S> {
     }
 
     fn recover_tx(&mut self, lane: &mut Consumer) -> Result<()> {
-        let Some(frame) = next_frame(lane, &self.words)? else { return Ok(()) };
+        let Some(frame) = next_frame_again(lane, &self.words)? else { return Ok(()) };
         if self.notes.was_written(frame.number()) {
             lane.release(&frame);
             self.steps.done(Step::TxRecovered);
@@ -113,7 +115,7 @@ impl<S: Steps> TapPort<S> {
             return Ok(false);
         };
         if length_bytes > self.most_bytes() {
-            self.notes.recount(Counts::of(&self.tap));
+            self.notes.recount(Counts::of(&self.tap)?);
         } else {
             self.notes.read(length_bytes);
         }

@@ -7,6 +7,7 @@ use crate::mapping::Mapping;
 use crate::nic::COOKIE_WORD;
 use crate::sys::cookie_of;
 use crate::xdp::book::{Book, Note};
+use crate::xdp::handed::next_to_send;
 use crate::xdp::held::XdpHeld;
 use crate::xdp::ring::Ring;
 
@@ -28,8 +29,9 @@ impl XdpHeld {
             return Ok(0);
         }
         let (Some(from), Some(to)) = (Sending::of(old)?, Sending::of(self)?) else { return Ok(0) };
-        let committed = lane.tx().consumed().frames;
-        let (first, upto) = (from.ring.consumed(), handed(&from.book, committed, from.ring.produced()));
+        let first = from.ring.consumed();
+        let Note { frames, index: upto } =
+            handed(&from.book, lane.tx().consumed().frames, first, from.ring.produced());
         let count = upto.wrapping_sub(first);
         if count > from.slots || count > to.slots {
             return Err(NicError::Used);
@@ -38,7 +40,7 @@ impl XdpHeld {
             from.copy(first.wrapping_add(step), &to, step)?;
         }
         to.ring.produce(count);
-        let note = Note { frames: committed, index: count };
+        let note = Note { frames, index: count };
         to.book.set_tx_before(note);
         to.book.set_tx_note(note);
         to.book.set_served();
@@ -47,12 +49,20 @@ impl XdpHeld {
     }
 }
 
-/// Up to where frames were handed over that are not in the lane any more. A batch that was handed over and not taken off the
-/// lane is still there, and goes from there.
-fn handed(book: &Book, committed: u32, produced: u32) -> u32 {
+/// Which frame of the lane comes next, and up to where the ring holds those before it. A batch that was handed over and not taken
+/// off the lane is still there, and goes from there, unless a device took some of it. `committed` is the lane's word for it,
+/// which may be nonsense.
+fn handed(book: &Book, committed: u32, consumed: u32, produced: u32) -> Note {
     let (note, before) = (book.tx_note(), book.tx_before());
-    let is_last_batch = note.index == produced && note.frames != committed && before.frames == committed;
-    if is_last_batch { before.index } else { produced }
+    let all = |frames| Note { frames, index: produced };
+    if note.index == produced && before.frames == committed && note.frames != committed {
+        let begun = consumed.wrapping_sub(before.index).cast_signed() > 0;
+        return if begun { all(note.frames) } else { before };
+    }
+    if committed == note.frames || committed == before.frames {
+        return all(committed);
+    }
+    all(next_to_send(note, before, produced).unwrap_or(committed))
 }
 
 /// The way towards a device.
@@ -115,8 +125,13 @@ mod tests {
         let book = Book::create(&memory, 64, 1).unwrap();
         book.set_tx_before(Note { frames: 7, index: 70 });
         book.set_tx_note(Note { frames: 12, index: 75 });
-        assert_eq!(handed(&book, 12, 75), 75, "it was taken off");
-        assert_eq!(handed(&book, 7, 75), 70, "it was handed over and not taken off");
-        assert_eq!(handed(&book, 7, 70), 70, "it was not handed over");
+        let (before, note) = (Note { frames: 7, index: 70 }, Note { frames: 12, index: 75 });
+        assert_eq!(handed(&book, 12, 68, 75), note, "it was taken off");
+        assert_eq!(handed(&book, 7, 68, 75), before, "it was handed over and not taken off");
+        assert_eq!(handed(&book, 7, 72, 75), note, "and a device took some of it");
+        assert_eq!(handed(&book, 7, 68, 70), before, "it was not handed over");
+        // The word of a driver that lied, or with a flipped bit.
+        assert_eq!(handed(&book, 1 << 20, 68, 75), note);
+        assert_eq!(handed(&book, 1 << 20, 68, 70), before);
     }
 }

@@ -31,7 +31,7 @@ impl XdpHeld {
 }
 
 /// The last batch was handed over, or else it was not.
-fn next_to_send(note: Note, before: Note, produced: u32) -> Option<u32> {
+pub(super) fn next_to_send(note: Note, before: Note, produced: u32) -> Option<u32> {
     [note, before].into_iter().find(|note| note.index == produced).map(|note| note.frames)
 }
 

@@ -163,6 +163,29 @@ pub fn wakes(port: &Port) -> bool {
     rustix::event::poll(&mut polled, Some(&now)).unwrap() == 1
 }
 
+/// A bit flips in the first frame of the lane while no driver runs: one is lost and counted, and a driver begins. (None did: each
+/// ended at the first look, which only a living one takes again.)
+pub fn damaged_head(spec: &str, device: &str) {
+    let mut stand = Stand::new(spec, 64);
+    assert!(ip(&format!("link set {device} up")));
+    for seq in 0..3 {
+        assert!(stand.send(seq));
+    }
+    let region = stand.lane.region().clone();
+    let mut bytes = vec![0; region.length_bytes()];
+    region.read(0, &mut bytes);
+    let frame = frame_of(0);
+    let at = bytes.windows(frame.len()).position(|window| window == frame).unwrap();
+    region.u64(at.next_multiple_of(8)).fetch_xor(1 << 17, std::sync::atomic::Ordering::Relaxed);
+    let (mut port, mut tx, _rx) = port_of(&stand);
+    wait_for("the other frames", || {
+        // The first look may doubt it; a driver looks again.
+        let _ = port.transmit(&mut tx);
+        tx.committed().frames == 3
+    });
+    assert_eq!(stand.lane.words().counts().tx_damaged, 1, "{spec}");
+}
+
 /// A device that is taken away and comes back is another one: what waited for the old one goes over the new one, once and
 /// in order, before what comes later.
 pub fn next_device(spec: &str) {

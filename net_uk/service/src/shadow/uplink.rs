@@ -225,6 +225,9 @@ impl Uplink {
                     self.trust.doubt();
                     return None;
                 }
+                // A driver may yet publish again what its predecessor had published and a former shadow delivered.
+                let next = self.rx.committed().frames;
+                self.replay_before.get_or_insert_with(|| next.wrapping_add(LANE_SLOTS));
             }
             _ => {}
         }

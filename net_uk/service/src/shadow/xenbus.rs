@@ -252,10 +252,11 @@ impl Bus {
                 }
             }
             Action::Remove => {
-                if let Some(device) = self.devices.remove(&key) {
-                    self.watched.remove(&format!("{}/state", device.frontend));
-                }
-                if self.is_driver_domain {
+                let device = self.devices.remove(&key);
+                let frontend = device.map(|device| device.frontend).unwrap_or_default();
+                self.watched.remove(&format!("{frontend}/state"));
+                // One that never had a frontend is being made.
+                if self.is_driver_domain && !frontend.is_empty() {
                     remove_device(store, back).await?;
                 }
                 return Ok(false);
@@ -297,14 +298,13 @@ fn offer() -> Offer {
     Offer { queues_max: u32::try_from(QUEUES_MAX).unwrap_or(1), ..Offer::default() }
 }
 
-/// Takes a device's directory away, and the guest's if it was the last one there.
+/// Takes a device's directory away, or the guest's as a whole if there is no other one in it: in one step, so that a death
+/// leaves none that is empty.
 async fn remove_device(store: &XsTokio, back: &str) -> io::Result<()> {
-    present(store.rm(back).await)?;
-    let Some((guest, _)) = back.rsplit_once('/') else { return Ok(()) };
-    match present(store.directory(guest).await)? {
-        Some(rest) if rest.iter().all(|name| name.is_empty()) => present(store.rm(guest).await).map(drop),
-        _ => Ok(()),
-    }
+    let Some((guest, handle)) = back.rsplit_once('/') else { return Ok(()) };
+    let devices = present(store.directory(guest).await)?.unwrap_or_default();
+    let is_last = devices.iter().all(|name| name.is_empty() || **name == *handle);
+    present(store.rm(if is_last { guest } else { back }).await).map(drop)
 }
 
 /// All devices, up to the bound.

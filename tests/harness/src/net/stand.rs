@@ -158,7 +158,9 @@ impl Peer {
     /// Sends so much to each guest from now on.
     pub fn set_load(&self, load: Load) {
         let rate = load.rate * self.guests;
-        self.endpoint.set_load(Load { rate, most_bytes: load.most_bytes.min(PEER_BYTES_MAX), ..load });
+        let capped = |bytes: usize| bytes.min(PEER_BYTES_MAX);
+        let (least_bytes, most_bytes) = (capped(load.least_bytes), capped(load.most_bytes));
+        self.endpoint.set_load(Load { rate, least_bytes, most_bytes });
     }
 
     /// Ends it.
