@@ -68,9 +68,9 @@ pub const FRONTEND_KEYS_MAX: usize = 64;
 /// Numbers of sources are below; one is kept for backlogs.
 pub const SOURCES: u16 = u16::MAX;
 
-/// How often the keeper looks at everybody while there is work. Deaths it is told of at once; a look finds who hangs, which takes ten
-/// times as long anyway.
-pub const LOOK_PAUSE: Duration = Duration::from_millis(2);
+/// How often the keeper looks at everybody while there is work. (With 2 ms it saved a twentieth of a processor at most, and an endless
+/// loop was found after 29 ms, 50 at p99, instead of 23 and 28: no sample may add much to a standstill.)
+pub const LOOK_PAUSE: Duration = Duration::from_millis(1);
 
 /// A look is followed by a pause of at least so many times what it took.
 pub const LOOK_REST: u32 = 9;

@@ -1,6 +1,6 @@
 //! The keeper: opens everything, starts shadow and drivers, watches them, and does what the recovery's plan says.
 //!
-//! It moves no frame and maps no guest's memory. While there is work it looks at everybody each two milliseconds; without any it
+//! It moves no frame and maps no guest's memory. While there is work it looks at everybody each millisecond; without any it
 //! sleeps until a network card has a frame or the shadow says that a guest sent one.
 //!
 //! It may die at any instruction. All that the next one needs is with the vaults ([`crate::vault`]) before it matters: a
