@@ -5,7 +5,7 @@ pub(crate) const MS: u64 = 1_000_000;
 
 /// Shortest standstill with work that is taken for a hang. With a sample each millisecond and a timer tick of 4 ms a hang
 /// is found within 30 ms.
-pub const STILL_FLOOR_NS: u64 = 20 * MS;
+pub const STILL_FLOOR_NS: u64 = 16 * MS;
 
 /// Longest standstill with work that is ever borne, whatever was learned.
 pub const STILL_CEILING_NS: u64 = 250 * MS;

@@ -19,7 +19,7 @@ attempt=''
 guest_lost=''
 attempt_guest=''
 broken_before=''
-broken_detail="the emulator broke the guest: a triple fault with the hypervisor's own code in its registers"
+broken_detail="the emulator broke the guest: a triple fault, and its kernel had no complaint"
 
 # ---------------------------------------------------------------- events
 
@@ -111,13 +111,13 @@ attempts() {
 
 # What was broken before does not excuse what fails from now on.
 attempt_begins() {
-  broken_before=$(broken_guests) || broken_before=''
+  broken_before=$(triple_faults) || broken_before=''
 }
 
 # Was the guest of this attempt lost?
 lost_to_emulator() {
   local broken
-  if [[ -n $broken_before ]] && broken=$(broken_guests) && ((broken > broken_before)) && ! guest_domid "$attempt_guest" >/dev/null 2>&1; then
+  if [[ -n $broken_before ]] && broken=$(triple_faults) && ((broken > broken_before)) && ! guest_domid "$attempt_guest" >/dev/null 2>&1 && no_complaint "$attempt_guest"; then
     guest_lost=1
   fi
   [[ -n $guest_lost ]]
@@ -132,13 +132,6 @@ host_item() {
 # A scenario with processes of its own beside a guest overrides this.
 end_helpers() {
   :
-}
-
-# Fails if Xen's log cannot be read.
-broken_guests() {
-  local log
-  log=$(timeout 20 xl dmesg) || return 1
-  grep -A 6 'Triple fault' <<<"$log" | grep -c 'RIP: *e008:\[<ffff82d' || true
 }
 
 # must NAME COMMAND...: an item without which the rest is pointless.
@@ -278,8 +271,16 @@ pvh_guest_up() {
   return 1
 }
 
+# Fails if Xen's log cannot be read.
 triple_faults() {
-  grep -c 'Triple fault' <<<"$(timeout 20 xl dmesg)" || true
+  local log
+  log=$(timeout 20 xl dmesg) || return 1
+  grep -c 'Triple fault' <<<"$log" || true
+}
+
+# no_complaint NAME: nothing on its console that a kernel says when it goes wrong.
+no_complaint() {
+  ! grep -qE 'BUG:|Oops|Call Trace|Kernel panic|double fault' "$(console_of "$1")"
 }
 
 up_or_gone() {
