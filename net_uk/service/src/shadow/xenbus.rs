@@ -206,8 +206,11 @@ impl Bus {
             self.watch(store, &format!("{frontend}/state")).await?;
         }
         let online = read(store, &format!("{back}/online")).await?.as_deref() == Some("1");
-        let hotplug = match read(store, &format!("{back}/script")).await? {
-            _ if self.is_driver_domain => Hotplug::NotNeeded,
+        let script = match self.is_driver_domain {
+            true => None,
+            false => read(store, &format!("{back}/script")).await?,
+        };
+        let hotplug = match script {
             None => Hotplug::NotNeeded,
             Some(_) => match read(store, &format!("{back}/hotplug-status")).await?.as_deref() {
                 Some("connected") => Hotplug::Done,
@@ -298,13 +301,19 @@ fn offer() -> Offer {
     Offer { queues_max: u32::try_from(QUEUES_MAX).unwrap_or(1), ..Offer::default() }
 }
 
-/// Takes a device's directory away, or the guest's as a whole if there is no other one in it: in one step, so that a death
-/// leaves none that is empty.
+/// Takes a device's directory away, which is what xl waits for, then the guest's if nothing is left in it. A driver domain
+/// may not do the latter: there it stays until xl clears it.
 async fn remove_device(store: &XsTokio, back: &str) -> io::Result<()> {
-    let Some((guest, handle)) = back.rsplit_once('/') else { return Ok(()) };
-    let devices = present(store.directory(guest).await)?.unwrap_or_default();
-    let is_last = devices.iter().all(|name| name.is_empty() || **name == *handle);
-    present(store.rm(if is_last { guest } else { back }).await).map(drop)
+    present(store.rm(back).await)?;
+    let Some((guest, _)) = back.rsplit_once('/') else { return Ok(()) };
+    let left = present(store.directory(guest).await)?.unwrap_or_default();
+    if left.iter().any(|name| !name.is_empty()) {
+        return Ok(());
+    }
+    match store.rm(guest).await {
+        Err(refused) if refused.kind() == io::ErrorKind::PermissionDenied => Ok(()),
+        done => present(done).map(drop),
+    }
 }
 
 /// All devices, up to the bound.
