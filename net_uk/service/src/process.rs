@@ -5,7 +5,7 @@ use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
 use control::Link;
-use control::proc::{self, Stat};
+use control::proc::{self, Files, Stat, Usage};
 use net_watch::TimeNs;
 use net_watch::detector::{
     Detector, DeviceReport, Flow, ProcessState, ProcessorUse, Promise, Sample, Verdict,
@@ -39,6 +39,9 @@ pub struct Watched {
     /// It was found dead, and killed.
     pub condemned: bool,
     pidfd: OwnedFd,
+    /// None for one that is gone already.
+    files: Option<Files>,
+    usage: Option<Usage>,
 }
 
 impl Watched {
@@ -60,7 +63,8 @@ impl Watched {
     }
 
     fn new(pid: u32, start_ticks: u64, pidfd: OwnedFd, now: TimeNs) -> Self {
-        Self { pid, start_ticks, detector: detector(now), condemned: false, pidfd }
+        let files = Files::open(pid);
+        Self { pid, start_ticks, detector: detector(now), condemned: false, pidfd, files, usage: None }
     }
 
     /// What was seen of it counts no more.
@@ -96,14 +100,19 @@ impl Watched {
     }
 
     /// Whether it runs, and what it uses of the processors.
-    pub fn look(&self) -> (ProcessState, Option<ProcessorUse>) {
-        let stat = Stat::of(self.pid);
+    pub fn look(&mut self) -> (ProcessState, Option<ProcessorUse>) {
+        let usage = self.files.as_ref().and_then(Files::usage);
+        // One that used a processor since the last look is not stopped, and its state says no more.
+        let moved = usage != std::mem::replace(&mut self.usage, usage);
+        let stat = if moved { None } else { self.files.as_ref().and_then(Files::stat) };
         let process = match stat {
             Some(stat) if stat.is_stopped() => ProcessState::Stopped,
             // Its end is told by the descriptor.
             _ => ProcessState::Alive,
         };
-        (process, self.processor_use(stat.is_some_and(Stat::is_runnable)))
+        let runnable = moved || stat.is_some_and(Stat::is_runnable);
+        let processor = usage.map(|Usage { run_ns, wait_ns }| ProcessorUse { run_ns, wait_ns, runnable });
+        (process, processor)
     }
 
     /// Judges one of which nothing but beats is known. The observer itself came `gap_ns` too late.
@@ -120,13 +129,6 @@ impl Watched {
             device_fine_since: None,
             processor,
         })
-    }
-
-    fn processor_use(&self, runnable: bool) -> Option<ProcessorUse> {
-        let text = std::fs::read_to_string(format!("/proc/{}/schedstat", self.pid)).ok()?;
-        let mut fields = text.split_ascii_whitespace().map(str::parse);
-        let (run_ns, wait_ns) = (fields.next()?.ok()?, fields.next()?.ok()?);
-        Some(ProcessorUse { run_ns, wait_ns, runnable })
     }
 }
 

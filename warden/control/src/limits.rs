@@ -17,3 +17,9 @@ pub const SEEK_MAX_MS: u64 = 32;
 
 /// Connections that wait to be accepted.
 pub const LISTEN_BACKLOG: i32 = 1_024;
+
+/// Bytes of `/proc/PID/stat`: 52 numbers and a name of at most 64 bytes.
+pub const STAT_BYTES_MAX: usize = 2048;
+
+/// Bytes of `/proc/PID/schedstat`: three numbers.
+pub const SCHEDSTAT_BYTES_MAX: usize = 128;

@@ -1,9 +1,13 @@
 //! What `/proc` tells of a process (proc_pid_stat(5)), and processes that are not our children.
 
+use std::fs::File;
 use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::fs::FileExt;
 
 use rustix::event::{PollFd, PollFlags, Timespec};
 use rustix::process::PidfdFlags;
+
+use crate::limits::{SCHEDSTAT_BYTES_MAX, STAT_BYTES_MAX};
 
 /// A process as it was at one moment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -17,7 +21,10 @@ pub struct Stat {
 impl Stat {
     /// None if there is no such process, or only what is left of one.
     pub fn of(pid: u32) -> Option<Self> {
-        let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+        Self::parse(read(&open(pid, "stat")?, &mut [0; STAT_BYTES_MAX])?)
+    }
+
+    fn parse(stat: &str) -> Option<Self> {
         // The name in field 2 may hold anything; the state is field 3, the start field 22.
         let mut fields = stat.rsplit_once(") ")?.1.split(' ');
         let state = fields.next()?.chars().next()?;
@@ -65,11 +72,60 @@ impl Run {
     /// None if there is no such process.
     pub fn of(pid: u32) -> Option<Self> {
         let asleep = Stat::of(pid)?.state != 'R';
-        // The first field is nanoseconds on a processor (Documentation/scheduler/sched-stats.rst).
-        let schedstat = std::fs::read_to_string(format!("/proc/{pid}/schedstat")).ok()?;
-        let ran_ns: u64 = schedstat.split(' ').next()?.parse().ok()?;
-        Some(Self { ran_us: ran_ns / 1_000, asleep })
+        let usage = Usage::parse(read(&open(pid, "schedstat")?, &mut [0; SCHEDSTAT_BYTES_MAX])?)?;
+        Some(Self { ran_us: usage.run_ns / 1_000, asleep })
     }
+}
+
+/// What a process's first thread had of the processors (Documentation/scheduler/sched-stats.rst).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Usage {
+    /// Nanoseconds that it ran.
+    pub run_ns: u64,
+    /// Nanoseconds that it was runnable and waited for a processor.
+    pub wait_ns: u64,
+}
+
+impl Usage {
+    fn parse(schedstat: &str) -> Option<Self> {
+        let mut fields = schedstat.split_ascii_whitespace().map(str::parse);
+        Some(Self { run_ns: fields.next()?.ok()?, wait_ns: fields.next()?.ok()? })
+    }
+}
+
+/// The files of a process that is looked at each millisecond: kept open, a look is one call for each of them.
+pub struct Files {
+    stat: File,
+    schedstat: File,
+}
+
+impl Files {
+    /// None if there is no such process. They stay that process's, whoever has its pid later.
+    pub fn open(pid: u32) -> Option<Self> {
+        Some(Self { stat: open(pid, "stat")?, schedstat: open(pid, "schedstat")? })
+    }
+
+    /// See [`Stat::of`].
+    pub fn stat(&self) -> Option<Stat> {
+        Stat::parse(read(&self.stat, &mut [0; STAT_BYTES_MAX])?)
+    }
+
+    /// None once the process is gone.
+    pub fn usage(&self) -> Option<Usage> {
+        Usage::parse(read(&self.schedstat, &mut [0; SCHEDSTAT_BYTES_MAX])?)
+    }
+}
+
+fn open(pid: u32, name: &str) -> Option<File> {
+    File::open(format!("/proc/{pid}/{name}")).ok()
+}
+
+fn read<'a>(file: &File, bytes: &'a mut [u8]) -> Option<&'a str> {
+    let length = file.read_at(bytes, 0).ok()?;
+    let line = bytes.get(..length)?;
+    // The name, which only `stat` has, need not be text.
+    let name_end = line.iter().rposition(|byte| *byte == b')').unwrap_or(0);
+    std::str::from_utf8(&line[name_end..]).ok()
 }
 
 /// Resident memory of a process, 0 if it cannot be told (`VmRSS` in proc_pid_status(5), in KiB).
@@ -99,14 +155,28 @@ mod tests {
             assert!(began.elapsed() < std::time::Duration::from_secs(10), "it sleeps");
         }
         assert!(Run::of(std::process::id()).unwrap().ran_us > 0);
+        let files = Files::open(child.id()).unwrap();
+        assert_eq!(files.stat(), Stat::of(child.id()));
+        assert!(files.usage().unwrap().run_ns > 0);
         let stat = Stat::of(child.id()).unwrap();
         let pidfd = hold(child.id(), stat.start_ticks).unwrap();
         assert!(hold(child.id(), stat.start_ticks + 1).is_none() && !is_gone(&pidfd));
         child.kill().unwrap();
         child.wait().unwrap();
-        assert_eq!(Stat::of(child.id()), None);
+        assert_eq!((Stat::of(child.id()), files.stat(), files.usage()), (None, None, None));
         assert!(is_gone(&pidfd) && hold(child.id(), stat.start_ticks).is_none());
         assert!(!boot_id().is_empty());
+    }
+
+    /// A name is any bytes, blanks and brackets among them.
+    #[test]
+    fn a_name_does_not_confuse() {
+        let file = tempfile::tempfile().unwrap();
+        let rest: String = (4..53).map(|field| format!(" {}", u64::MAX - field)).collect();
+        file.write_all_at(b"7 (a) S \xff (b) R", 0).unwrap();
+        file.write_all_at(rest.as_bytes(), 17).unwrap();
+        let stat = Stat::parse(read(&file, &mut [0; STAT_BYTES_MAX]).unwrap()).unwrap();
+        assert_eq!(stat, Stat { state: 'R', start_ticks: u64::MAX - 22 });
     }
 
     #[test]
