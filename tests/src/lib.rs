@@ -6,12 +6,14 @@
 
 mod killer;
 pub mod limits;
+mod network;
 mod pairs;
 mod processes;
 mod raw;
 mod stand;
 
 pub use killer::{Killer, Kills};
+pub use network::{in_own_network, may_make_interfaces};
 pub use pairs::{PairKiller, Victim};
 pub use raw::{Message, RawClient, message};
 pub use stand::{Stand, binary, stock};

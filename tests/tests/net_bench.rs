@@ -3,24 +3,10 @@
 
 use std::process::{Command, Output};
 
-use tests::binary;
+use tests::{binary, may_make_interfaces};
 
 fn bench(args: &[&str]) -> Output {
     Command::new(binary("net_uk")).arg("bench").args(args).output().unwrap()
-}
-
-/// Without the right to make virtual interfaces there is nothing to measure.
-fn may_make_interfaces() -> bool {
-    let mut probe = Command::new("unshare");
-    if !rustix::process::geteuid().is_root() {
-        probe.args(["--user", "--map-root-user"]);
-    }
-    probe.args(["--net", "ip", "link", "add", "ppvmm0", "type", "veth", "peer", "name", "ppvmm1"]);
-    let may = probe.output().is_ok_and(|output| output.status.success());
-    if !may {
-        eprintln!("no rights to make virtual interfaces: not tested");
-    }
-    may
 }
 
 #[test]

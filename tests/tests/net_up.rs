@@ -1,9 +1,7 @@
 //! `ppvmm up --net` and `ppvmm down`: the network backend comes and goes with the store, and outlives who started it.
 #![allow(clippy::unwrap_used, reason = "a test fails by a panic")]
 
-use std::process::Command;
-
-use tests::binary;
+use tests::{binary, in_own_network, may_make_interfaces};
 
 /// In a network of its own, so one shell has to do it all.
 const STEPS: &str = r#"
@@ -28,18 +26,12 @@ status=0; "$1" net status || status=$?; test $status = 3
 
 #[test]
 fn it_comes_with_the_store_and_goes_with_it() {
-    let mut probe = Command::new("unshare");
-    let own = if rustix::process::geteuid().is_root() { vec![] } else { vec!["--user", "--map-root-user"] };
-    let may =
-        probe.args(&own).args(["--net", "ip", "link", "add", "a0", "type", "veth", "peer", "name", "b0"]);
-    if !may.output().is_ok_and(|output| output.status.success()) {
-        eprintln!("no rights to make virtual interfaces: not tested");
+    if !may_make_interfaces() {
         return;
     }
     let rundir = tempfile::tempdir().unwrap();
-    let output = Command::new("unshare")
-        .args(&own)
-        .args(["--net", "bash", "-c", STEPS, "bash"])
+    let output = in_own_network()
+        .args(["bash", "-c", STEPS, "bash"])
         .arg(binary("ppvmm"))
         .env("PPVMM_RUNDIR", rundir.path())
         .output()

@@ -82,7 +82,7 @@ domain_backends() {
 is_connected_to_domain() {
   local guest
   guest=$(guest_domid pv)
-  states_are_connected "$guest" || eventually 20 states_are_connected "$guest"
+  eventually 20 states_are_connected "$guest"
   echo "backend $(xenstore-read "/local/domain/$guest/device/vif/0/backend")"
   [[ $(xenstore-read "/local/domain/$guest/device/vif/0/backend-id") == "$(guest_domid netdom)" ]]
 }

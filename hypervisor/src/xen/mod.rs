@@ -20,11 +20,11 @@ pub fn devices_exist() -> bool {
 }
 
 pub(crate) fn open() -> Result<Host> {
-    host(events::XenEvents::open()?)
+    host(open_backend(None)?)
 }
 
 pub(crate) fn adopt(handles: Vec<OwnedFd>) -> Result<Host> {
-    host(events::XenEvents::adopt(handles)?)
+    host(open_backend(Some(handles))?)
 }
 
 /// The part that needs no privileges, with a handle that another process kept or a fresh one.
@@ -36,9 +36,9 @@ pub(crate) fn open_backend(handles: Option<Vec<OwnedFd>>) -> Result<BackendHost>
     Ok(BackendHost { events: Box::new(events), grants: Box::new(copy::XenGrants::open()?) })
 }
 
-fn host(events: events::XenEvents) -> Result<Host> {
-    let pages = grants::XenPages::open()?;
+fn host(backend: BackendHost) -> Result<Host> {
+    let BackendHost { events, grants } = backend;
+    let pages = Box::new(grants::XenPages::open()?);
     let domains: Box<dyn DomainInfo> = Box::new(info::XenDomains::open()?);
-    let grants = Box::new(copy::XenGrants::open()?);
-    Ok(Host { events: Box::new(events), pages: Box::new(pages), grants, domains })
+    Ok(Host { events, pages, grants, domains })
 }

@@ -125,11 +125,10 @@ impl Producer {
 
     /// What the frame leaves of its last slot: a producer may keep something there that its successor is to find.
     pub fn slack(&self, reservation: &Reservation) -> Piece {
-        let end_bytes = reservation.slots as usize * SLOT_BYTES;
-        let last = self.ring.pieces(reservation.first_slot, end_bytes).last();
-        let last = last.unwrap_or(Piece { offset: 0, length_bytes: 0 });
-        let length_bytes = end_bytes - reservation.length_bytes;
-        Piece { offset: last.offset + last.length_bytes - length_bytes, length_bytes }
+        let before = reservation.slots - 1;
+        let used_bytes = reservation.length_bytes - before as usize * SLOT_BYTES;
+        let last_at = self.ring.buffer_at(reservation.first_slot.wrapping_add(before));
+        Piece { offset: last_at + used_bytes, length_bytes: SLOT_BYTES - used_bytes }
     }
 
     /// Copies bytes into a reservation, beginning `at` bytes after its start. More than fit is a broken invariant.

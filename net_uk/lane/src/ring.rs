@@ -225,10 +225,15 @@ impl FrameRing {
     }
 
     fn slot_bytes<'a>(&self, position: u32, length_bytes: usize, bytes: &'a mut [u8]) -> &'a [u8] {
-        let slot = (position & (self.slots - 1)) as usize;
         let bytes = &mut bytes[..length_bytes];
-        self.region.read(self.base + buffers_offset(self.slots) + slot * SLOT_BYTES, bytes);
+        self.region.read(self.buffer_at(position), bytes);
         bytes
+    }
+
+    /// Where the bytes of a slot begin in the region.
+    pub(crate) fn buffer_at(&self, position: u32) -> usize {
+        let slot = (position & (self.slots - 1)) as usize;
+        self.base + buffers_offset(self.slots) + slot * SLOT_BYTES
     }
 
     pub(crate) fn write_bytes(&self, offset: usize, bytes: &[u8]) {

@@ -73,7 +73,6 @@ struct Shared {
     sending: AtomicBool,
     /// One that is new.
     load: Mutex<Option<Load>>,
-    has_load: AtomicBool,
     sent: AtomicU64,
     received: AtomicU64,
     heard: AtomicU64,
@@ -103,7 +102,6 @@ impl Endpoint {
     /// So much is sent from now on, if its role is to send.
     pub fn set_load(&self, load: Load) {
         *self.shared.load.lock().unwrap_or_else(PoisonError::into_inner) = Some(load);
-        self.shared.has_load.store(true, Ordering::Release);
     }
 
     /// How far it is.
@@ -198,9 +196,6 @@ impl Worker {
     }
 
     fn take_load(&mut self) {
-        if !self.shared.has_load.swap(false, Ordering::Acquire) {
-            return;
-        }
         let load = self.shared.load.lock().unwrap_or_else(PoisonError::into_inner).take();
         if let (Some(load), Role::Send { rate }) = (load, &mut self.options.role) {
             *rate = load.rate;

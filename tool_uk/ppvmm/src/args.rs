@@ -125,16 +125,24 @@ pub struct NetUp {
     /// The store's socket; default: the one in the run directory, or else a Xen host's usual one.
     #[arg(long, value_name = "PATH")]
     pub store: Option<PathBuf>,
-    /// Let `ppvmm net inject` work.
+    /// How to start it.
+    #[command(flatten)]
+    pub start: Start,
+}
+
+/// How to start something.
+#[derive(Clone, Debug, Args)]
+pub struct Start {
+    /// Let faults be injected (`ppvmm inject`, `ppvmm net inject`).
     #[arg(long)]
     pub enable_injection: bool,
-    /// Longest wait until it serves, in seconds.
+    /// Longest wait until it is served, in seconds.
     #[arg(long, default_value_t = 30)]
     pub timeout_s: u64,
     /// What kind of host it is; found out if left out.
     #[arg(long)]
     pub profile: Option<HostProfile>,
-    /// Directory of the binary net_uk; default: where this one is.
+    /// Directory of the programs (warden, xs_uk, ppvmm-hv, net_uk); default: where this one is.
     #[arg(long)]
     pub bindir: Option<PathBuf>,
 }
@@ -156,24 +164,15 @@ pub struct EventsArgs {
 /// How to bring it up.
 #[derive(Debug, Args)]
 pub struct Up {
-    /// Let `ppvmm inject` work.
-    #[arg(long)]
-    pub enable_injection: bool,
+    /// How to start it.
+    #[command(flatten)]
+    pub start: Start,
     /// Stay, with the log on the terminal, until everything is down.
     #[arg(long)]
     pub foreground: bool,
     /// Start the warden again when it dies, from a tiny parent process; what runs is adopted then.
     #[arg(long)]
     pub respawn: bool,
-    /// Longest wait until the store is served, in seconds.
-    #[arg(long, default_value_t = 30)]
-    pub timeout_s: u64,
-    /// What kind of host it is; found out if left out.
-    #[arg(long)]
-    pub profile: Option<HostProfile>,
-    /// Directory of the binaries warden, xs_uk and ppvmm-hv; default: where this one is.
-    #[arg(long)]
-    pub bindir: Option<PathBuf>,
     /// Serve status, events and health at this loopback address too.
     #[arg(long, value_name = "ADDRESS:PORT")]
     pub grpc_listen: Option<std::net::SocketAddr>,
@@ -221,10 +220,7 @@ impl Up {
         (!self.net.is_empty()).then(|| NetUp {
             nics: self.net.clone(),
             store: None,
-            enable_injection: self.enable_injection,
-            timeout_s: self.timeout_s,
-            profile: self.profile,
-            bindir: self.bindir.clone(),
+            start: self.start.clone(),
         })
     }
 
@@ -339,7 +335,10 @@ impl Cli {
     /// The run directory that was given, or the one that fits the host.
     pub fn rundir(&self) -> PathBuf {
         let asked = match &self.command {
-            Command::Up(up) => up.profile.map(Profile::from),
+            Command::Up(Up { start, .. })
+            | Command::Net { command: NetCommand::Up(NetUp { start, .. }), .. } => {
+                start.profile.map(Profile::from)
+            }
             _ => None,
         };
         let on_xen = HostSpec::detect(asked, Path::new("")).profile == Profile::Xen;

@@ -16,7 +16,7 @@ use std::process::ExitCode;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use api::v1;
-use args::{Cli, Command, EventsArgs, Fault, FlipArgs, NetCommand, Output, Up};
+use args::{Cli, Command, EventsArgs, Fault, FlipArgs, Output, Up};
 use clap::Parser;
 use client::Warden;
 use exit::Failure;
@@ -55,11 +55,7 @@ async fn run(cli: &Cli) -> anyhow::Result<()> {
         Command::Inject { fault, target, flip } => inject(&rundir, *fault, target, flip).await,
         Command::Net { socket, command } => {
             let socket = socket.clone().unwrap_or_else(|| rundir.join(api::NET_SOCKET_NAME));
-            match command {
-                NetCommand::Up(args) => say(&net_up::up(&rundir, args).await?),
-                NetCommand::Down => say(&net_up::down(&socket).await?),
-                command => net::run(&socket, command).await,
-            }
+            net::run(&rundir, &socket, command).await
         }
         Command::Health { service } => {
             say_health(service, &Warden::connect(&rundir).await?.health(service).await?)

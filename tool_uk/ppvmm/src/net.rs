@@ -9,26 +9,25 @@ use tonic_health::pb::health_client::HealthClient;
 use crate::args::{EventsArgs, NetCommand, Output};
 use crate::client::{bounded, channel, failure, health, is_refusal};
 use crate::exit::Failure;
-use crate::{print, say, say_health, unix_ms};
+use crate::{net_up, print, say, say_health, unix_ms};
 
 /// Does it.
 ///
 /// # Errors
 /// [`Failure`], or what else went wrong.
-pub async fn run(socket: &Path, command: &NetCommand) -> anyhow::Result<()> {
-    let channel = channel(socket.to_owned()).await;
-    let channel = channel.map_err(|why| Failure::NoNet { socket: socket.to_owned(), why })?;
-    let mut client = NetClient::new(channel.clone());
+pub async fn run(rundir: &Path, socket: &Path, command: &NetCommand) -> anyhow::Result<()> {
     match command {
-        // They are done without it.
-        NetCommand::Up(_) | NetCommand::Down => Ok(()),
-        NetCommand::Status { output } => status(&mut client, *output).await,
-        NetCommand::Events(args) => events(&mut client, args).await,
+        NetCommand::Up(args) => say(&net_up::up(rundir, args).await?),
+        NetCommand::Down => say(&net_up::down(socket).await?),
+        NetCommand::Status { output } => status(socket, *output).await,
+        NetCommand::Events(args) => events(socket, args).await,
         NetCommand::Metrics => {
+            let mut client = NetClient::new(connect(socket).await?);
             let answer = client.metrics(bounded(v1::NetMetricsRequest {})).await;
             say(&answer.map_err(|status| failure(&status))?.into_inner().text)
         }
         NetCommand::Inject { fault, target } => {
+            let mut client = NetClient::new(connect(socket).await?);
             let request = v1::NetInjectRequest { target: target.clone(), fault: fault.clone() };
             match client.inject(bounded(request)).await {
                 Ok(answer) => say(&format!("{target} (pid {})", answer.into_inner().pid)),
@@ -38,21 +37,41 @@ pub async fn run(socket: &Path, command: &NetCommand) -> anyhow::Result<()> {
             }
         }
         NetCommand::Health { service } => {
-            say_health(service, &health(&mut HealthClient::new(channel), service).await?)
+            let mut client = HealthClient::new(connect(socket).await?);
+            say_health(service, &health(&mut client, service).await?)
         }
     }
 }
 
-async fn status(client: &mut NetClient<Channel>, output: Output) -> anyhow::Result<()> {
+/// Connects to it.
+///
+/// # Errors
+/// [`Failure::NoNet`].
+pub async fn connect(socket: &Path) -> anyhow::Result<Channel> {
+    let channel = channel(socket.to_owned()).await;
+    Ok(channel.map_err(|why| Failure::NoNet { socket: socket.to_owned(), why })?)
+}
+
+/// What it says of itself.
+///
+/// # Errors
+/// [`Failure::NoNet`], or what it answers.
+pub async fn status_of(socket: &Path) -> anyhow::Result<v1::NetStatusResponse> {
+    let mut client = NetClient::new(connect(socket).await?);
     let answer = client.status(bounded(v1::NetStatusRequest {})).await;
-    let status = answer.map_err(|status| failure(&status))?.into_inner();
+    Ok(answer.map_err(|status| failure(&status))?.into_inner())
+}
+
+async fn status(socket: &Path, output: Output) -> anyhow::Result<()> {
+    let status = status_of(socket).await?;
     match output {
         Output::Json => say(&print::net::status_json(&status)?),
         Output::Table => say(&print::net::status_table(&status, unix_ms())),
     }
 }
 
-async fn events(client: &mut NetClient<Channel>, args: &EventsArgs) -> anyhow::Result<()> {
+async fn events(socket: &Path, args: &EventsArgs) -> anyhow::Result<()> {
+    let mut client = NetClient::new(connect(socket).await?);
     let EventsArgs { follow, last: replay_last, output } = *args;
     let answer = client.events(v1::NetEventsRequest { replay_last, follow }).await;
     let mut stream = answer.map_err(|status| failure(&status))?.into_inner();

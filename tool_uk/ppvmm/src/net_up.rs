@@ -6,16 +6,16 @@ use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail};
-use api::v1::{self, net_client::NetClient};
 use hypervisor::{HostSpec, Profile};
 use rustix::io::Errno;
 use rustix::process::{Pid, Signal};
 use tonic_health::pb::health_client::HealthClient;
 
 use crate::args::NetUp;
-use crate::client::{bounded, channel, failure, health};
+use crate::client::health;
 use crate::exit::Failure;
 use crate::limits::{DOWN_MS, LOOK_EVERY_MS};
+use crate::net::{connect, status_of};
 use crate::up::{append, binary, create_rundir, lives, tail};
 
 /// Its events, a JSON object in each line.
@@ -31,9 +31,9 @@ const STORE_SOCKET: &str = "socket";
 pub async fn up(rundir: &Path, args: &NetUp) -> anyhow::Result<String> {
     let rundir = create_rundir(rundir)?;
     let socket = rundir.join(api::NET_SOCKET_NAME);
-    let end = Instant::now() + Duration::from_secs(args.timeout_s);
+    let end = Instant::now() + Duration::from_secs(args.start.timeout_s);
     // One that answers and does not serve yet is waited for.
-    let runs = channel(socket.clone()).await.is_ok();
+    let runs = connect(&socket).await.is_ok();
     let mut first = if runs { None } else { Some(start(&rundir, args)?) };
     while !serves(&socket).await {
         if let Some(status) = first.as_mut().and_then(|first| first.try_wait().transpose()).transpose()? {
@@ -53,14 +53,14 @@ pub async fn up(rundir: &Path, args: &NetUp) -> anyhow::Result<String> {
 
 /// The process that is started becomes the first vault; all the others come from it, and none of them needs us.
 fn start(rundir: &Path, args: &NetUp) -> anyhow::Result<Child> {
-    let program = binary(args.bindir.as_deref(), "net_uk")?;
-    let profile = HostSpec::detect(args.profile.map(Profile::from), rundir).profile;
+    let program = binary(args.start.bindir.as_deref(), "net_uk")?;
+    let profile = HostSpec::detect(args.start.profile.map(Profile::from), rundir).profile;
     let store = args.store.clone().unwrap_or_else(|| store_of(rundir, profile));
     let mut command = Command::new(&program);
     command.args(["keeper", "-o", "json", "--profile", profile.name()]);
     command.arg("--rundir").arg(rundir).arg("--store").arg(store);
     command.args(args.nics.iter().flat_map(|nic| ["--nic", nic]));
-    if args.enable_injection {
+    if args.start.enable_injection {
         command.arg("--enable-injection");
     }
     command.stdin(Stdio::null()).stdout(append(&rundir.join(EVENTS))?).stderr(append(&rundir.join(LOG))?);
@@ -74,7 +74,7 @@ fn store_of(rundir: &Path, profile: Profile) -> PathBuf {
 }
 
 async fn serves(socket: &Path) -> bool {
-    let Ok(channel) = channel(socket.to_owned()).await else { return false };
+    let Ok(channel) = connect(socket).await else { return false };
     health(&mut HealthClient::new(channel), "").await.is_ok_and(|health| health == "SERVING")
 }
 
@@ -85,7 +85,7 @@ async fn serves(socket: &Path) -> bool {
 pub async fn down(socket: &Path) -> anyhow::Result<String> {
     let end = Instant::now() + Duration::from_millis(DOWN_MS);
     let processes = loop {
-        let processes = processes(socket).await?;
+        let processes = status_of(socket).await?.processes;
         let keeper = processes.iter().find(|process| process.name == "keeper");
         let pid = keeper.and_then(|keeper| i32::try_from(keeper.pid).ok()).and_then(Pid::from_raw);
         match rustix::process::kill_process(pid.context("no keeper is told of")?, Signal::TERM) {
@@ -102,11 +102,4 @@ pub async fn down(socket: &Path) -> anyhow::Result<String> {
         tokio::time::sleep(Duration::from_millis(LOOK_EVERY_MS)).await;
     }
     Ok("net_uk is down".to_owned())
-}
-
-async fn processes(socket: &Path) -> anyhow::Result<Vec<v1::NetProcess>> {
-    let channel = channel(socket.to_owned()).await;
-    let channel = channel.map_err(|why| Failure::NoNet { socket: socket.to_owned(), why })?;
-    let answer = NetClient::new(channel).status(bounded(v1::NetStatusRequest {})).await;
-    Ok(answer.map_err(|status| failure(&status))?.into_inner().processes)
 }

@@ -45,12 +45,12 @@ impl Files {
 pub async fn up(rundir: &Path, args: &Up) -> anyhow::Result<String> {
     args.validate()?;
     let files = Files { rundir: create_rundir(rundir)? };
-    let end = Instant::now() + Duration::from_secs(args.timeout_s);
+    let end = Instant::now() + Duration::from_secs(args.start.timeout_s);
     if Warden::connect(&files.rundir).await.is_ok() {
         wait_serving(&files, None, end).await?;
         return Ok(format!("already up in {}", files.rundir.display()));
     }
-    let host = HostSpec::detect(args.profile.map(Profile::from), &files.rundir);
+    let host = HostSpec::detect(args.start.profile.map(Profile::from), &files.rundir);
     if host.profile == Profile::Local {
         start_broker(&files, args, &host.local_socket)?;
     }
@@ -90,7 +90,7 @@ fn start_broker(files: &Files, args: &Up, socket: &Path) -> anyhow::Result<()> {
     if Broker::connect(socket).is_ok() {
         return Ok(());
     }
-    let program = binary(args.bindir.as_deref(), BROKER)?;
+    let program = binary(args.start.bindir.as_deref(), BROKER)?;
     let log = append(&files.broker_log())?;
     let mut broker = Command::new(&program)
         .arg("--socket")
@@ -120,14 +120,14 @@ fn warden_command(files: &Files, args: &Up, profile: Profile, detached: bool) ->
         Profile::Local => ("local", "local"),
         Profile::Xen => ("dom0", "xen"),
     };
-    let binary = |name| binary(args.bindir.as_deref(), name);
+    let binary = |name| binary(args.start.bindir.as_deref(), name);
     let mut command = Command::new(binary("warden")?);
     command.arg("--rundir").arg(&files.rundir).arg("--xs-uk").arg(binary("xs_uk")?);
     command.args(["--profile", ours]).env("PPVMM_PROFILE", stores);
     if detached {
         command.arg("--setsid");
     }
-    if args.enable_injection {
+    if args.start.enable_injection {
         command.arg("--enable-injection");
     }
     if args.respawn {

@@ -86,12 +86,11 @@ report() {
   emit "{\"event\":\"item\",\"name\":$(json_string "$1"),\"status\":\"$word\",\"detail\":$(json_string "$detail"),\"seconds\":$(seconds_of "$4")}"
 }
 
-# attempts COMMAND...: items about one guest. Under emulation a PVH guest dies now and then of a triple fault with registers that
-# are the hypervisor's: no guest has its code segment. What fails because of that does not count, the rest of the items is left
-# out, and all begins anew with another guest. A guest that dies of anything else counts.
+# attempts COMMAND... NAME: items about the guest NAME. Under emulation a PVH guest dies now and then of a triple fault, often with
+# the hypervisor's code in its registers; a kernel that goes wrong by itself complains first. What fails because of that does not
+# count, the rest of the items is left out, and all begins anew with another guest. A guest that dies of anything else counts.
 attempts() {
   local try
-  # The last word is the guest's name.
   attempt_guest=${!#}
   for try in {1..5}; do
     guest_lost='' attempt=''
@@ -116,11 +115,14 @@ attempt_begins() {
 
 # Was the guest of this attempt lost?
 lost_to_emulator() {
-  local broken
-  if [[ -n $broken_before ]] && broken=$(triple_faults) && ((broken > broken_before)) && ! guest_domid "$attempt_guest" >/dev/null 2>&1 && no_complaint "$attempt_guest"; then
-    guest_lost=1
-  fi
+  if emulator_broke_since "$broken_before" && ! guest_domid "$attempt_guest" >/dev/null 2>&1; then guest_lost=1; fi
   [[ -n $guest_lost ]]
+}
+
+# emulator_broke_since COUNT: there are more triple faults now, and the guest's kernel had no complaint. Without a count: no.
+emulator_broke_since() {
+  local now
+  [[ -n $1 ]] && now=$(triple_faults) && echo "$now triple faults, $1 before" && ((now > $1)) && no_complaint "$attempt_guest"
 }
 
 # host_item NAME COMMAND...: an item that does not depend on the guest, so nothing excuses it.

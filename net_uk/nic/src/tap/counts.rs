@@ -1,10 +1,10 @@
 //! What the kernel counted of a TAP device.
 
-use std::fs::{File, Metadata};
 use std::os::fd::AsFd;
-use std::os::linux::fs::MetadataExt;
 
-use crate::error::{NicError, Result};
+use rustix::fs::Stat;
+
+use crate::error::{NicError, Result, system};
 use crate::sys::{self, Interface};
 
 const OWN_NAMESPACE: &str = "/proc/thread-self/ns/net";
@@ -29,11 +29,12 @@ impl Counts {
     pub(crate) fn of(tap: impl AsFd) -> Result<Option<Self>> {
         let Some(interface) = Interface::of_tap(&tap)? else { return Ok(None) };
         let Some(there) = namespace_of(tap)? else { return Ok(None) };
-        let here = std::fs::metadata(OWN_NAMESPACE).map_err(failed("stat the network namespace"))?;
-        if (there.st_dev(), there.st_ino()) != (here.st_dev(), here.st_ino()) {
+        let here = rustix::fs::stat(OWN_NAMESPACE).map_err(system("stat"))?;
+        if (there.st_dev, there.st_ino) != (here.st_dev, here.st_ino) {
             return Ok(None);
         }
-        let text = std::fs::read_to_string(COUNTS).map_err(failed("read /proc/net/dev"))?;
+        let text = std::fs::read_to_string(COUNTS)
+            .map_err(|source| NicError::System { call: "read /proc/net/dev", source })?;
         Ok(Self::parse(&text, &interface.name()))
     }
 
@@ -52,9 +53,9 @@ impl Counts {
 }
 
 /// None if this kernel, or one without the right to ask it, does not tell.
-fn namespace_of(tap: impl AsFd) -> Result<Option<Metadata>> {
+fn namespace_of(tap: impl AsFd) -> Result<Option<Stat>> {
     match sys::tap_namespace(tap) {
-        Ok(namespace) => Ok(Some(File::from(namespace).metadata().map_err(failed("stat a namespace"))?)),
+        Ok(namespace) => Ok(Some(rustix::fs::fstat(namespace).map_err(system("fstat"))?)),
         Err(NicError::System { source, .. })
             if matches!(source.raw_os_error(), Some(libc::EPERM | libc::EINVAL | libc::ENOTTY)) =>
         {
@@ -62,10 +63,6 @@ fn namespace_of(tap: impl AsFd) -> Result<Option<Metadata>> {
         }
         Err(error) => Err(error),
     }
-}
-
-fn failed(call: &'static str) -> impl Fn(std::io::Error) -> NicError {
-    move |source| NicError::System { call, source }
 }
 
 #[cfg(test)]

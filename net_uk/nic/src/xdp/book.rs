@@ -67,6 +67,15 @@ impl Book {
         Ok(book)
     }
 
+    /// One in memory of its own.
+    #[cfg(test)]
+    pub(crate) fn in_memory(tx_slots: u32, queues: u32) -> (Self, std::os::fd::OwnedFd) {
+        let memory = rustix::fs::memfd_create("book", rustix::fs::MemfdFlags::CLOEXEC).unwrap();
+        rustix::fs::ftruncate(&memory, Self::bytes(tx_slots) as u64).unwrap();
+        assert!(matches!(Self::open(&memory, tx_slots, queues as usize), Err(NicError::Used)));
+        (Self::create(&memory, tx_slots, queues).unwrap(), memory)
+    }
+
     /// Opens one that is there, of this many queues.
     pub(crate) fn open(memory: impl AsFd, tx_slots: u32, queues: usize) -> Result<Self> {
         let book = Self(Mapping::new(memory, Self::bytes(tx_slots), 0)?);
@@ -128,10 +137,7 @@ mod tests {
 
     #[test]
     fn notes_are_found_again() {
-        let memory = rustix::fs::memfd_create("book", rustix::fs::MemfdFlags::CLOEXEC).unwrap();
-        rustix::fs::ftruncate(&memory, Book::bytes(2000) as u64).unwrap();
-        assert!(matches!(Book::open(&memory, 2000, 16), Err(NicError::Used)));
-        let book = Book::create(&memory, 2000, 16).unwrap();
+        let (book, memory) = Book::in_memory(2000, 16);
         let note = |n| Note { frames: u32::MAX - n, index: n };
         book.set_tx_note(note(100));
         book.set_tx_before(note(99));

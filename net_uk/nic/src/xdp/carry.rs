@@ -14,8 +14,8 @@ use crate::xdp::ring::Ring;
 impl XdpHeld {
     /// Puts frames that a driver had handed to `old`, and that its device had not taken, at the beginning of the own ring, in
     /// their order; the next driver has them sent before all others. Tells how many. To be called on new sockets, once, while
-    /// no driver runs. (Of a device that was gone before this process began nothing can be taken over.) The kernel takes nothing from the ring of a device that is gone, so none of them was or will be sent from
-    /// there.
+    /// no driver runs. (Of a device that was gone before this process began nothing can be taken over.) The kernel takes
+    /// nothing from the ring of a device that is gone, so none of them was or will be sent from there.
     ///
     /// # Errors
     /// [`NicError::Used`] if the old ring makes no sense, or what the kernel reports.
@@ -120,12 +120,10 @@ mod tests {
 
     #[test]
     fn a_batch_that_is_still_in_the_lane_goes_from_there() {
-        let memory = rustix::fs::memfd_create("book", rustix::fs::MemfdFlags::CLOEXEC).unwrap();
-        rustix::fs::ftruncate(&memory, Book::bytes(64) as u64).unwrap();
-        let book = Book::create(&memory, 64, 1).unwrap();
-        book.set_tx_before(Note { frames: 7, index: 70 });
-        book.set_tx_note(Note { frames: 12, index: 75 });
+        let (book, _memory) = Book::in_memory(64, 1);
         let (before, note) = (Note { frames: 7, index: 70 }, Note { frames: 12, index: 75 });
+        book.set_tx_before(before);
+        book.set_tx_note(note);
         assert_eq!(handed(&book, 12, 68, 75), note, "it was taken off");
         assert_eq!(handed(&book, 7, 68, 75), before, "it was handed over and not taken off");
         assert_eq!(handed(&book, 7, 72, 75), note, "and a device took some of it");

@@ -179,21 +179,14 @@ fn add_cards(registry: &mut Registry, status: &v1::NetStatusResponse) {
     let (damaged, refused) = (Family::<Labels, Counter>::default(), Family::<Labels, Counter>::default());
     let dropped = Family::<Labels, Counter>::default();
     for card in &status.cards {
-        for (direction, frames) in [("tx", card.tx_damaged), ("rx", card.rx_damaged)] {
-            let labels = vec![("nic", card.number.to_string()), ("direction", direction.to_owned())];
-            damaged.get_or_create(&labels).inc_by(frames);
-        }
-        for (direction, frames) in [("tx", card.tx_refused), ("rx", card.rx_refused)] {
-            let labels = vec![("nic", card.number.to_string()), ("direction", direction.to_owned())];
-            refused.get_or_create(&labels).inc_by(frames);
-        }
         dropped.get_or_create(&vec![("nic", card.number.to_string())]).inc_by(card.rx_dropped);
-        for (direction, moved, moved_bytes) in
-            [("tx", card.tx_frames, card.tx_bytes), ("rx", card.rx_frames, card.rx_bytes)]
-        {
+        let tx = [card.tx_frames, card.tx_bytes, card.tx_damaged, card.tx_refused];
+        let rx = [card.rx_frames, card.rx_bytes, card.rx_damaged, card.rx_refused];
+        for (direction, counts) in [("tx", tx), ("rx", rx)] {
             let labels = vec![("nic", card.number.to_string()), ("direction", direction.to_owned())];
-            frames.get_or_create(&labels).inc_by(moved);
-            bytes.get_or_create(&labels).inc_by(moved_bytes);
+            for (family, count) in [&frames, &bytes, &damaged, &refused].into_iter().zip(counts) {
+                family.get_or_create(&labels).inc_by(count);
+            }
         }
     }
     registry.register("nic_frames", "Frames by network card; tx is towards the wire", frames);
