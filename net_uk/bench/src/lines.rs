@@ -72,6 +72,7 @@ pub mod names {
     pub const ENDS: &str = "CPU both ends";
     pub const MISSING: &str = "dropped";
     pub const LOST: &str = "lost";
+    pub const COUNTED: &str = "counted";
     pub const DOUBLED: &str = "doubled";
     pub const REORDERED: &str = "reordered";
 }
@@ -102,6 +103,7 @@ const FIXED: &[Figure] = &[
     low(names::KEEPER, "ns"),
     low(names::ENDS, "ns"),
     low(names::LOST, ""),
+    low(names::COUNTED, ""),
     low(names::DOUBLED, ""),
     low(names::REORDERED, ""),
 ];
@@ -115,6 +117,7 @@ const TRIPS: &[Figure] = &[
     low(names::DRIVER, "ns"),
     low(names::KEEPER, "ns"),
     low(names::LOST, ""),
+    low(names::COUNTED, ""),
     low(names::DOUBLED, ""),
     low(names::REORDERED, ""),
 ];

@@ -31,6 +31,8 @@ struct Ledger {
     doubled: u64,
     reordered: u64,
     corrupt: u64,
+    /// Frames that somebody dropped and counted.
+    counted: u64,
 }
 
 /// Runs a line on a contender for `time`.
@@ -107,37 +109,53 @@ fn drain(setup: &mut Setup, line: &Line) -> Result<()> {
 fn ledger(setup: Setup, line: &Line) -> Result<Ledger> {
     let Setup { near, far, .. } = setup;
     let (near_sent, near_received) = match near {
-        Near::Guest { guest, .. } => {
+        Near::Guest { guest, mut keeper, .. } => {
+            let counts = keeper.counts()?;
             let report = guest.end()?;
             let received = &report.received;
             let account = Ledger {
-                sent: 0,
                 received: received.received,
                 doubled: received.duplicated,
                 reordered: received.reordered,
                 corrupt: received.corrupt,
+                counted: DROPS.iter().map(|name| counts.of(name)).sum(),
+                ..Ledger::default()
             };
             (report.sent.frames, account)
         }
         Near::Endpoint { endpoint, .. } => of_endpoint(endpoint)?,
     };
     let (far_sent, far_received) = of_endpoint(far)?;
+    let counted = near_received.counted + far_received.counted;
     Ok(match line.way {
-        Way::ToWire => Ledger { sent: near_sent, ..far_received },
-        Way::FromWire => Ledger { sent: far_sent, ..near_received },
-        Way::RoundTrip => Ledger { sent: far_sent, ..far_received },
+        Way::ToWire => Ledger { sent: near_sent, counted, ..far_received },
+        Way::FromWire => Ledger { sent: far_sent, counted, ..near_received },
+        Way::RoundTrip => Ledger { sent: far_sent, counted, ..far_received },
     })
 }
+
+/// What a backend counts of frames that it, or the kernel for it, dropped.
+const DROPS: [&str; 8] = [
+    "tx_errors",
+    "tx_damaged",
+    "tx_refused",
+    "rx_overflow",
+    "rx_errors",
+    "rx_damaged",
+    "rx_dropped",
+    "rx_refused",
+];
 
 fn of_endpoint(endpoint: Endpoint) -> Result<(u64, Ledger)> {
     let report = endpoint.end()?;
     let received = &report.received;
     let account = Ledger {
-        sent: 0,
         received: received.received,
         doubled: received.duplicated,
         reordered: received.reordered,
         corrupt: received.corrupt,
+        counted: report.dropped,
+        ..Ledger::default()
     };
     Ok((report.sent, account))
 }
@@ -176,6 +194,7 @@ fn rates(line: &Line, before: Moment, after: Moment) -> Values {
 fn account(values: &mut Values, ledger: Ledger) {
     let missing = ledger.sent as f64 - ledger.received as f64;
     values.insert(names::LOST, missing + ledger.corrupt as f64);
+    values.insert(names::COUNTED, ledger.counted as f64);
     values.insert(names::MISSING, missing * 100.0 / ledger.sent.max(1) as f64);
     values.insert(names::DOUBLED, ledger.doubled as f64);
     values.insert(names::REORDERED, ledger.reordered as f64);
@@ -200,8 +219,9 @@ mod tests {
     #[test]
     fn the_account_tells_what_is_missing() {
         let mut values = Values::new();
-        account(&mut values, Ledger { sent: 200, received: 190, doubled: 1, reordered: 2, corrupt: 3 });
+        account(&mut values, Ledger { sent: 200, received: 190, doubled: 1, reordered: 2, corrupt: 3, counted: 9 });
         assert_eq!((values[names::LOST], values[names::MISSING]), (13.0, 5.0));
         assert_eq!((values[names::DOUBLED], values[names::REORDERED]), (1.0, 2.0));
+        assert_eq!(values[names::COUNTED], 9.0);
     }
 }

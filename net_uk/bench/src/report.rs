@@ -91,7 +91,8 @@ impl Report {
         }
         text.push_str(
             "\nMedians of the rounds. Ratio: to the driver alone, over 1 where net_uk is better. CPU: processor time for each frame\n\
-             that arrived. Dropped: sent and did not arrive, where more is sent than the way takes.\n",
+             that arrived. Dropped: sent and did not arrive, where more is sent than the way takes.\n\
+             Counted: frames that the backend, or the kernel for it, says that it dropped.\n",
         );
         text
     }
@@ -142,8 +143,14 @@ impl LineReport {
         let name = figure.figure.name;
         let counts =
             name == names::LOST && !self.may_drop || [names::DOUBLED, names::REORDERED].contains(&name);
-        let worst = figure.values.get(Contender::NetUk.name())?.iter().copied().fold(0.0, f64::max);
-        (counts && worst > 0.0).then(|| format!("{}: {worst} frames {name}", self.name))
+        let worst = |figure: &FigureReport| {
+            Some(figure.values.get(Contender::NetUk.name())?.iter().copied().fold(0.0, f64::max))
+        };
+        let frames = worst(figure)?;
+        let counted = self.figures.iter().find(|figure| figure.figure.name == names::COUNTED).and_then(worst);
+        let counted = counted.filter(|_| name == names::LOST).unwrap_or(0.0);
+        let told = format!("{}: {frames} frames {name}, {counted} counted as dropped", self.name);
+        (counts && frames > 0.0).then_some(told)
     }
 }
 
@@ -204,7 +211,7 @@ mod tests {
     #[test]
     fn a_lost_or_doubled_frame_is_a_problem_but_not_where_more_is_sent_than_arrives() {
         let lost = report("load-to-wire-64", &[(names::LOST, 1.0)], &[(names::LOST, 7.0)]);
-        assert_eq!(lost.problems(None), ["load-to-wire-64: 1 frames lost"]);
+        assert_eq!(lost.problems(None), ["load-to-wire-64: 1 frames lost, 0 counted as dropped"]);
         let dropped = report("to-wire-64", &[(names::MISSING, 50.0)], &[]);
         assert!(dropped.problems(None).is_empty());
         let doubled = report("to-wire-64", &[(names::DOUBLED, 1.0)], &[]);

@@ -1,5 +1,5 @@
-//! What a shadow's successor needs to know, in shared memory that the keeper holds. Version 2 (the record twice,
-//! checked backlogs).
+//! What a shadow's successor needs to know, in shared memory that the keeper holds. Version 3 (2: the record
+//! twice, checked backlogs; 3: backlogs of 1,024 slots).
 //!
 //! ```text
 //! page 0: magic u64, version u32, places u32, the heartbeat at 64
@@ -27,7 +27,7 @@ use crate::error::Error;
 use crate::limits::{BACKLOG_SLOTS, QUEUES_MAX, VIFS_MAX};
 
 const MAGIC: u64 = u64::from_le_bytes(*b"ppvmmnet");
-const VERSION: u32 = 2;
+const VERSION: u32 = 3;
 const HEADER_BYTES: usize = 4096;
 const RECORD_BYTES: usize = 4096;
 /// Bytes of one log of answers.
