@@ -219,7 +219,10 @@ mod tests {
     #[test]
     fn the_account_tells_what_is_missing() {
         let mut values = Values::new();
-        account(&mut values, Ledger { sent: 200, received: 190, doubled: 1, reordered: 2, corrupt: 3, counted: 9 });
+        account(
+            &mut values,
+            Ledger { sent: 200, received: 190, doubled: 1, reordered: 2, corrupt: 3, counted: 9 },
+        );
         assert_eq!((values[names::LOST], values[names::MISSING]), (13.0, 5.0));
         assert_eq!((values[names::DOUBLED], values[names::REORDERED]), (1.0, 2.0));
         assert_eq!(values[names::COUNTED], 9.0);

@@ -28,6 +28,36 @@ pub fn start_role(prepare: impl FnOnce(&mut Command) -> &mut Command) -> Result<
     Ok((process, ours))
 }
 
+/// How late this process was run, which watches others.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Late {
+    /// In nanoseconds.
+    pub gap_ns: u64,
+    /// What of that its waits for a processor do not explain.
+    pub stolen_ns: u64,
+}
+
+/// Tells how late this process is.
+#[derive(Default)]
+pub struct Clock {
+    files: Option<Files>,
+    wait_ns: u64,
+}
+
+impl Clock {
+    /// Of the calling process.
+    pub fn new() -> Self {
+        Self { files: Files::open(std::process::id()), wait_ns: 0 }
+    }
+
+    /// It came this much too late. To be asked after each sleep: waits before it explain nothing.
+    pub fn late(&mut self, gap_ns: u64) -> Late {
+        let wait_ns = self.files.as_ref().and_then(Files::usage).map_or(u64::MAX, |usage| usage.wait_ns);
+        let waited_ns = wait_ns.saturating_sub(std::mem::replace(&mut self.wait_ns, wait_ns));
+        Late { gap_ns, stolen_ns: gap_ns.saturating_sub(waited_ns) }
+    }
+}
+
 /// A process with its judge.
 pub struct Watched {
     /// Its number in the system.
@@ -67,9 +97,15 @@ impl Watched {
         Self { pid, start_ticks, detector: detector(now), condemned: false, pidfd, files, usage: None }
     }
 
-    /// What was seen of it counts no more.
+    /// What was seen of it counts no more, but for what was learned.
     pub fn begin_anew(&mut self, now: TimeNs) {
-        self.detector = detector(now);
+        self.detector.begin(now);
+    }
+
+    /// Its judge knows what that of its predecessor had learned of the machine.
+    pub fn learn_from(&mut self, mut predecessors: Detector, now: TimeNs) {
+        predecessors.begin(now);
+        self.detector = predecessors;
     }
 
     /// Whether it is that one.
@@ -115,12 +151,13 @@ impl Watched {
         (process, processor)
     }
 
-    /// Judges one of which nothing but beats is known. The observer itself came `gap_ns` too late.
-    pub fn judge(&mut self, now: TimeNs, gap_ns: u64, beats: u64) -> Verdict {
+    /// Judges one of which nothing but beats is known. The observer itself came too late.
+    pub fn judge(&mut self, now: TimeNs, late: Late, beats: u64) -> Verdict {
         let (process, processor) = self.look();
         self.detector.judge(&Sample {
             now,
-            observer_gap_ns: gap_ns,
+            observer_gap_ns: late.gap_ns,
+            observer_stolen_ns: late.stolen_ns,
             process,
             heartbeat: beats,
             send: Flow::default(),

@@ -23,7 +23,7 @@ pub use verdict::{Cause, Direction, Lie, Verdict, Why};
 use crate::TimeNs;
 use crate::limits::{
     CONTRADICTION_MAX_NS, HEARTBEATS_MISSED_MAX, LATENESS_FACTOR, START_BOUND_NS, STILL_CEILING_NS,
-    STILL_FLOOR_NS, STILL_PEAK_HALF_LIFE_NS, STOPPED_GRACE_NS,
+    STILL_FLOOR_NS, STILL_PEAK_HALF_LIFE_NS, STOLEN_FACTOR, STOPPED_GRACE_NS,
 };
 use pace::{Interval, Pace};
 use rate::Rate;
@@ -86,6 +86,25 @@ impl Lasting {
     }
 }
 
+/// The longest of some times, half forgotten after each [`STILL_PEAK_HALF_LIFE_NS`].
+#[derive(Clone, Copy, Debug, Default)]
+struct Peak {
+    ns: u64,
+    at: TimeNs,
+}
+
+impl Peak {
+    fn note(&mut self, now: TimeNs, ns: u64) {
+        if ns >= self.ns(now) {
+            *self = Self { ns, at: now };
+        }
+    }
+
+    fn ns(self, now: TimeNs) -> u64 {
+        self.ns >> (now.since_ns(self.at) / STILL_PEAK_HALF_LIFE_NS).min(63)
+    }
+}
+
 /// The judge of one process. Bounded memory, no allocation.
 #[derive(Clone, Debug)]
 pub struct Detector {
@@ -101,8 +120,8 @@ pub struct Detector {
     stopped: Lasting,
     contradiction: Lasting,
     trouble: Lasting,
-    lateness_ns: u64,
-    lateness_at: TimeNs,
+    lateness: Peak,
+    stolen: Peak,
     dead: Option<(TimeNs, Cause)>,
 }
 
@@ -122,8 +141,8 @@ impl Detector {
             stopped: Lasting::default(),
             contradiction: Lasting::default(),
             trouble: Lasting::default(),
-            lateness_ns: 0,
-            lateness_at: now,
+            lateness: Peak::default(),
+            stolen: Peak::default(),
             dead: None,
         }
     }
@@ -136,8 +155,8 @@ impl Detector {
         send.begin();
         receive.begin();
         beats.begin();
-        let (lateness_ns, lateness_at) = (self.lateness_ns, self.lateness_at);
-        *self = Self { send, receive, beats, lateness_ns, lateness_at, ..Self::new(self.promise, now) };
+        let (lateness, stolen) = (self.lateness, self.stolen);
+        *self = Self { send, receive, beats, lateness, stolen, ..Self::new(self.promise, now) };
     }
 
     /// Takes a sample and judges. A death is told until [`Detector::begin`].
@@ -168,7 +187,8 @@ impl Detector {
             return Some((sample.now, Cause::Exited(status)));
         }
         let interval = self.pace.step(sample);
-        self.note_lateness(sample);
+        self.lateness.note(sample.now, sample.observer_gap_ns);
+        self.stolen.note(sample.now, sample.observer_stolen_ns);
         if let Err(lie) = self.take(sample, &interval) {
             return Some((sample.now, Cause::Lying(lie)));
         }
@@ -280,20 +300,12 @@ impl Detector {
         }
     }
 
-    fn note_lateness(&mut self, sample: &Sample) {
-        if sample.observer_gap_ns >= self.lateness_ns(sample.now) {
-            (self.lateness_ns, self.lateness_at) = (sample.observer_gap_ns, sample.now);
-        }
-    }
-
-    fn lateness_ns(&self, now: TimeNs) -> u64 {
-        let halvings = now.since_ns(self.lateness_at) / STILL_PEAK_HALF_LIFE_NS;
-        self.lateness_ns >> halvings.min(63)
-    }
-
     /// Where the process's waits are not known, the observer's own tell how long one waits for a processor here.
     fn floor_ns(&self, now: TimeNs, waits_known: bool) -> u64 {
-        let waits_ns = if waits_known { 0 } else { self.lateness_ns(now).saturating_mul(LATENESS_FACTOR) };
+        let waits_ns = match waits_known {
+            true => self.stolen.ns(now).saturating_mul(STOLEN_FACTOR),
+            false => self.lateness.ns(now).saturating_mul(LATENESS_FACTOR),
+        };
         STILL_FLOOR_NS.saturating_add(waits_ns).min(STILL_CEILING_NS)
     }
 

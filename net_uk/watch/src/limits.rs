@@ -30,6 +30,9 @@ pub const CREDIT_MAX_NS: u64 = 5 * MS;
 /// lateness.
 pub const LATENESS_FACTOR: u64 = 4;
 
+/// Where it is known, the bounds grow by so many times what the observer's own waits do not explain of its lateness.
+pub const STOLEN_FACTOR: u64 = 2;
+
 /// Longest time that a process may stand still because it gets no processor, in real time. What starves for longer sits in
 /// a frozen or throttled group, which another process need not do.
 pub const STARVED_MAX_NS: u64 = 2_000 * MS;

@@ -40,7 +40,10 @@ impl Keeper {
         let store = self.options.store.iter().map(|store| (STORE_VARIABLE, store.clone().into()));
         let environment: Vec<_> = store.collect();
         match Child::start(part, incarnation, &self.arguments(part), &environment, now()) {
-            Ok(child) => {
+            Ok(mut child) => {
+                if let Some(judge) = self.judges.remove(&part) {
+                    child.process.learn_from(judge, now());
+                }
                 let pid = child.process.pid;
                 self.children.insert(part, child);
                 self.watch(part)?;

@@ -19,6 +19,7 @@ use crate::desk::{Desk, KeeperLock};
 use crate::error::Error;
 use crate::events::{Event, Events, now};
 use crate::poller::{Interest, Poller};
+use crate::process::Clock;
 use crate::rpc;
 use crate::vault::wire::{Bid, Deposit, Record, Succession, ToKeeper, ToVault, Told};
 use crate::wire::{Named, names, take_named};
@@ -88,6 +89,8 @@ impl Keeper {
             options,
             kept,
             children: BTreeMap::new(),
+            judges: BTreeMap::new(),
+            clock: Clock::new(),
             vaults: Vaults::new(generation),
             remembered: vec![],
             resets: Resets::new()?,

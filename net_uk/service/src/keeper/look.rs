@@ -9,10 +9,11 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use super::child::Child;
 use super::held::{Card, Kept};
 use crate::driver::device_report;
+use crate::process::Late;
 
 impl Kept {
     /// Looks at a process, and whether anybody has work for it.
-    pub fn sample(&self, part: Part, child: &mut Child, now: TimeNs, gap_ns: u64) -> (Sample, bool) {
+    pub fn sample(&self, part: Part, child: &mut Child, now: TimeNs, late: Late) -> (Sample, bool) {
         let (process, processor) = child.process.look();
         child.note_mends(part.nic().map_or(0, |nic| self.cards[usize::from(nic.0)].lane.mends()), now);
         let (heartbeat, send, receive, device) = match part {
@@ -22,7 +23,8 @@ impl Kept {
         let busy = send.work_since.is_some() || receive.work_since.is_some();
         let sample = Sample {
             now,
-            observer_gap_ns: gap_ns,
+            observer_gap_ns: late.gap_ns,
+            observer_stolen_ns: late.stolen_ns,
             process,
             heartbeat,
             send,

@@ -25,7 +25,7 @@ use std::time::Duration;
 
 use hypervisor::HostSpec;
 use net_watch::TimeNs;
-use net_watch::detector::{Cause, DeviceReport, Lie, Verdict};
+use net_watch::detector::{Cause, Detector, DeviceReport, Lie, Verdict};
 use net_watch::ladder::{Incarnation, Input, Ladder, Memory, NicId, Part};
 use nic::NicSpec;
 
@@ -34,6 +34,7 @@ use crate::error::Error;
 use crate::events::{Event, Events, Format, nanos, now};
 use crate::limits::{IDLE_AFTER, KEEPER_IDLE, LOOK_PAUSE, LOOK_PAUSE_MAX, LOOK_REST};
 use crate::poller::{Interest, Poller};
+use crate::process::{Clock, Late};
 use crate::rpc;
 use crate::vault::wire::{number_of, part_of};
 use crate::wire::{Accused, Order, Said};
@@ -83,6 +84,9 @@ pub struct Keeper {
     kept: Kept,
     ladder: Ladder,
     children: BTreeMap<Part, Child>,
+    /// Judges of the last ones that are gone, for the next ones.
+    judges: BTreeMap<Part, Detector>,
+    clock: Clock,
     vaults: Vaults,
     /// What the vaults know of the plan.
     remembered: Vec<Memory>,
@@ -129,9 +133,9 @@ impl Keeper {
                 }
             }
             let now = now();
-            let gap_ns = if woken { 0 } else { now.since_ns(planned) };
-            self.look(now, gap_ns)?;
-            self.look_at_vaults(now, gap_ns)?;
+            let late = self.clock.late(if woken { 0 } else { now.since_ns(planned) });
+            self.look(now, late)?;
+            self.look_at_vaults(now, late)?;
             self.step(Input::Tick)?;
             self.rpc.told(self.events.journal().last());
         }
@@ -234,6 +238,7 @@ impl Keeper {
         // The vaults have copies of it yet: closing it would not take it out.
         let _ = self.poller.remove(&child.link);
         self.events.tell(Event::of(part, "ended", &format!("{status:?}")).with_pid(child.process.pid));
+        self.judges.insert(part, child.process.detector);
         if let Part::Driver(nic) = part
             && child.device_replaced
         {
@@ -243,7 +248,7 @@ impl Keeper {
     }
 
     /// Looks at everybody, and tells the plan of whoever is found dead.
-    fn look(&mut self, now: TimeNs, gap_ns: u64) -> Result<(), Error> {
+    fn look(&mut self, now: TimeNs, late: Late) -> Result<(), Error> {
         let elapsed_ns = now.since_ns(self.looked_at);
         if elapsed_ns < nanos(LOOK_PAUSE) / 2 {
             return Ok(());
@@ -252,7 +257,7 @@ impl Keeper {
         let mut worked = false;
         let mut verdicts = vec![];
         for (part, child) in &mut self.children {
-            let (sample, busy) = self.kept.sample(*part, child, now, gap_ns);
+            let (sample, busy) = self.kept.sample(*part, child, now, late);
             worked |= busy;
             let mut verdict = child.process.detector.judge(&sample);
             if let (Part::Driver(nic), DeviceReport::LinkDown) = (*part, sample.device)
@@ -299,8 +304,8 @@ impl Keeper {
         self.step(Input::Condemned { part, incarnation, cause })
     }
 
-    fn look_at_vaults(&mut self, now: TimeNs, gap_ns: u64) -> Result<(), Error> {
-        for (number, why) in self.vaults.look(now, gap_ns, &self.desk) {
+    fn look_at_vaults(&mut self, now: TimeNs, late: Late) -> Result<(), Error> {
+        for (number, why) in self.vaults.look(now, late, &self.desk) {
             self.events.tell(Event::about(&format!("vault.{number}"), "condemned", &why));
         }
         self.complete_vaults()

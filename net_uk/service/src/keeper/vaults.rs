@@ -11,7 +11,7 @@ use crate::desk::Desk;
 use crate::error::Error;
 use crate::events::nanos;
 use crate::limits::{VAULT_AGAIN, VAULTS, VAULTS_LOOK};
-use crate::process::{Watched, start_role};
+use crate::process::{Late, Watched, start_role};
 use crate::vault::wire::{Bid, Deposit, Process, ToKeeper, ToVault, Told};
 use crate::wire::names;
 
@@ -119,7 +119,7 @@ impl Vaults {
     }
 
     /// Looks at all. Those that are found dead are killed; gives their numbers, and why.
-    pub fn look(&mut self, now: TimeNs, gap_ns: u64, desk: &Desk) -> Vec<(usize, String)> {
+    pub fn look(&mut self, now: TimeNs, late: Late, desk: &Desk) -> Vec<(usize, String)> {
         if now.since_ns(self.looked_at) < nanos(VAULTS_LOOK) {
             return vec![];
         }
@@ -127,7 +127,7 @@ impl Vaults {
         let mut condemned = vec![];
         for (number, seat) in self.seats.iter_mut().enumerate() {
             let Some(seat) = seat else { continue };
-            if let Verdict::Dead { since, cause } = seat.process.judge(now, gap_ns, desk.vault_beats(number))
+            if let Verdict::Dead { since, cause } = seat.process.judge(now, late, desk.vault_beats(number))
                 && !std::mem::replace(&mut seat.process.condemned, true)
             {
                 seat.process.kill();

@@ -3,22 +3,21 @@
 //! Each pump moves a batch in the same order: copy, stage at the targets, publish at the targets, commit at the source.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
 use std::time::Duration;
 
-use hypervisor::limits::GRANT_COPIES_MAX;
-use hypervisor::{CopyDirection, DomId, EventChannels, GrantCopy, Grants, Region};
+use hypervisor::{EventChannels, Grants};
 use lane::{Frame, Producer};
 use net_switch::{Forward, MacAddress, PortId, PortSet, Switch, TimeNs};
 use netif::{Multicast, TxPacket, TxStatus};
 
 use super::frame::{Facts, finish};
+use super::gather::{Copied, Scratch};
 use super::queue::{BACKLOG_SOURCE, Queue};
 use super::uplink::Uplink;
 use super::vif::{QueueId, Vif, VifId};
 use crate::error::Error;
 use crate::fate::{Fate, Step};
-use crate::limits::{BATCH, FRAME_BYTES_MAX, SCRATCH_BYTES, UPLINK_FRAME_BYTES_MAX};
+use crate::limits::{BATCH, FRAME_BYTES_MAX, UPLINK_FRAME_BYTES_MAX};
 use crate::state::Label;
 
 /// What is behind a port of the switch.
@@ -50,16 +49,9 @@ pub struct Fabric {
     pub fate: Fate,
     /// Something was published towards a wire.
     pub sent: bool,
-    scratch: Arc<Region>,
+    scratch: Scratch,
     frame: Vec<u8>,
     segment: Vec<u8>,
-}
-
-/// A packet of the guest that was copied into the scratch memory.
-struct Copied {
-    packet: TxPacket,
-    offset: usize,
-    failed: bool,
 }
 
 /// What became of a frame.
@@ -96,7 +88,7 @@ impl Fabric {
             broken: vec![],
             fate: Fate::default(),
             sent: false,
-            scratch: Arc::new(Region::create("net-scratch", SCRATCH_BYTES)?),
+            scratch: Scratch::new()?,
             frame: vec![0; FRAME_BYTES_MAX],
             segment: vec![0; UPLINK_FRAME_BYTES_MAX],
         })
@@ -141,7 +133,7 @@ impl Fabric {
     }
 
     fn move_tx(&mut self, id: QueueId, queue: &mut Queue, now: Duration) -> Result<bool, Error> {
-        let (copied, more) = self.gather(queue)?;
+        let (copied, more) = self.scratch.gather(self.grants.as_ref(), queue)?;
         self.fate.done(Step::TxCopied);
         let mut done = 0;
         queue.waits_for_lane = false;
@@ -174,50 +166,6 @@ impl Fabric {
             self.events.notify(queue.tx_port)?;
         }
         Ok(more && done == copied.len())
-    }
-
-    /// Takes packets and copies them, as many as the scratch memory holds.
-    fn gather(&mut self, queue: &mut Queue) -> Result<(Vec<Copied>, bool), Error> {
-        let mut copied = Vec::with_capacity(BATCH);
-        let mut end = 0;
-        while copied.len() < BATCH {
-            let Some(packet) = queue.tx.take()? else {
-                self.copy_in(queue.domid, &mut copied);
-                return Ok((copied, false));
-            };
-            if end + packet.length_bytes() > SCRATCH_BYTES {
-                queue.tx.untake(&packet);
-                break;
-            }
-            let offset = end;
-            end += packet.length_bytes();
-            copied.push(Copied { packet, offset, failed: false });
-        }
-        self.copy_in(queue.domid, &mut copied);
-        Ok((copied, true))
-    }
-
-    fn copy_in(&self, domid: DomId, copied: &mut [Copied]) {
-        let mut copies = vec![];
-        let mut owners = vec![];
-        for (number, Copied { packet, offset, .. }) in copied.iter().enumerate() {
-            let mut at = *offset;
-            for part in packet.parts() {
-                let copy =
-                    GrantCopy::new(part.gref, &self.scratch, part.length_bytes, CopyDirection::FromGuest);
-                copies.push(copy.at_guest(part.offset_bytes).at_region(at));
-                owners.push(number);
-                at += usize::from(part.length_bytes);
-            }
-        }
-        for chunk in copies.chunks_mut(GRANT_COPIES_MAX) {
-            if let Err(error) = self.grants.copy(domid, chunk) {
-                tracing::debug!(%domid, %error, "no packet can be copied");
-            }
-        }
-        for (copy, owner) in copies.iter().zip(owners) {
-            copied[owner].failed |= !copy.status.is_ok();
-        }
     }
 
     fn change_multicast(&mut self, id: QueueId, change: Multicast) -> TxStatus {

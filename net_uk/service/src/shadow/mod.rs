@@ -6,6 +6,7 @@
 mod connect;
 pub mod fabric;
 mod frame;
+mod gather;
 mod queue;
 mod trust;
 pub mod uplink;

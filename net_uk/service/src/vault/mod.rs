@@ -35,7 +35,7 @@ use crate::limits::{
     VAULT_DOUBTS, VAULT_LINKS_MAX, VAULT_LOOK, VAULT_LOOK_AGAIN, VAULT_YIELD, VAULTS,
 };
 use crate::poller::{Interest, Poller};
-use crate::process::{Watched, start_role};
+use crate::process::{Clock, Late, Watched, start_role};
 use crate::wire::names;
 use holding::Holding;
 use wire::{Bid, Found, Process, Succession, ToKeeper, ToVault, Told};
@@ -151,7 +151,7 @@ impl Vault {
 
     fn run(mut self) -> Result<u8, Error> {
         let mut ready = vec![];
-        let mut gap_ns = 0;
+        let (mut clock, mut late) = (Clock::new(), Late::default());
         loop {
             let now = now();
             self.desk.beat_vault(self.number);
@@ -162,7 +162,7 @@ impl Vault {
                 self.hear(now)?;
                 self.begin(id)?;
             }
-            if let Some(code) = self.look(now, gap_ns)? {
+            if let Some(code) = self.look(now, late)? {
                 return Ok(code);
             }
             if self.keeper.is_none() && now >= self.start_at {
@@ -171,7 +171,7 @@ impl Vault {
             let pause = self.look_again(now);
             let planned = now.plus_ns(nanos(pause));
             self.poller.wait(pause, &mut ready)?;
-            gap_ns = if ready.is_empty() { crate::events::now().since_ns(planned) } else { 0 };
+            late = clock.late(if ready.is_empty() { crate::events::now().since_ns(planned) } else { 0 });
             if ready.contains(&STOP) {
                 let _ = rustix::io::read(&self.stop, &mut [0; 8]);
                 self.begin_stop();
@@ -261,13 +261,13 @@ impl Vault {
     }
 
     /// Looks at the keeper. Gives the exit status when all has ended.
-    fn look(&mut self, now: TimeNs, gap_ns: u64) -> Result<Option<u8>, Error> {
+    fn look(&mut self, now: TimeNs, late: Late) -> Result<Option<u8>, Error> {
         let Some(keeper) = &mut self.keeper else { return Ok(None) };
         if keeper.process.is_gone() {
             return self.keeper_gone();
         }
         if !keeper.process.condemned && self.stopping.is_none() {
-            self.judge(now, gap_ns);
+            self.judge(now, late);
             return Ok(None);
         }
         let late = self.stopping.is_some_and(|since| now.since_ns(since) > nanos(KEEPER_STOP_WAIT));
@@ -279,9 +279,9 @@ impl Vault {
     }
 
     /// One that stops all is excused: it waits for each process.
-    fn judge(&mut self, now: TimeNs, gap_ns: u64) {
+    fn judge(&mut self, now: TimeNs, late: Late) {
         let Some(keeper) = &mut self.keeper else { return };
-        let verdict = keeper.process.judge(now, gap_ns, self.desk.keeper_beats());
+        let verdict = keeper.process.judge(now, late, self.desk.keeper_beats());
         let Verdict::Dead { since, cause } = verdict else { return };
         keeper.process.condemned = true;
         self.desk.condemn(keeper.process.pid, &format!("{cause:?} after {} us", now.since_ns(since) / 1000));

@@ -1,9 +1,8 @@
 //! How long a healthy process stands still now and then.
 
+use super::Peak;
 use crate::TimeNs;
-use crate::limits::{
-    STILL_CEILING_NS, STILL_PEAK_HALF_LIFE_NS, STILL_RARE, STILL_TAIL_FACTOR, STILLS_KEPT_MAX,
-};
+use crate::limits::{STILL_CEILING_NS, STILL_RARE, STILL_TAIL_FACTOR, STILLS_KEPT_MAX};
 
 /// Four buckets for each doubling: a quantile is exact to a fifth.
 const BUCKETS_PER_OCTAVE: u64 = 4;
@@ -17,13 +16,12 @@ const BUCKETS: usize = 52;
 pub(super) struct Gaps {
     counts: [u64; BUCKETS],
     total: u64,
-    peak_ns: u64,
-    peak_at: TimeNs,
+    peak: Peak,
 }
 
 impl Gaps {
     pub fn new() -> Self {
-        Self { counts: [0; BUCKETS], total: 0, peak_ns: 0, peak_at: TimeNs(0) }
+        Self { counts: [0; BUCKETS], total: 0, peak: Peak::default() }
     }
 
     pub fn learn(&mut self, now: TimeNs, gap_ns: u64) {
@@ -33,15 +31,13 @@ impl Gaps {
             self.counts.iter_mut().for_each(|count| *count /= 2);
             self.total = self.counts.iter().sum();
         }
-        if gap_ns >= self.peak_ns(now) {
-            (self.peak_ns, self.peak_at) = (gap_ns, now);
-        }
+        self.peak.note(now, gap_ns);
     }
 
     /// The length from which a standstill is taken for a hang.
     pub fn bound_ns(&self, now: TimeNs, floor_ns: u64) -> u64 {
         let tail = self.rare_ns().saturating_mul(STILL_TAIL_FACTOR);
-        let outlier = self.peak_ns(now).saturating_mul(3) / 2;
+        let outlier = self.peak.ns(now).saturating_mul(3) / 2;
         tail.max(outlier).min(STILL_CEILING_NS).max(floor_ns)
     }
 
@@ -55,11 +51,6 @@ impl Gaps {
             above -= count;
         }
         0
-    }
-
-    fn peak_ns(&self, now: TimeNs) -> u64 {
-        let halvings = now.since_ns(self.peak_at) / STILL_PEAK_HALF_LIFE_NS;
-        self.peak_ns >> halvings.min(63)
     }
 }
 
@@ -79,7 +70,7 @@ fn upper_edge_ns(index: usize) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::limits::{MS, STILL_FLOOR_NS};
+    use crate::limits::{MS, STILL_FLOOR_NS, STILL_PEAK_HALF_LIFE_NS};
 
     #[test]
     fn edges_lie_above_what_is_in_the_bucket() {

@@ -85,6 +85,9 @@ pub struct Sample {
     pub now: TimeNs,
     /// How much later than it had planned the observer itself was run.
     pub observer_gap_ns: u64,
+    /// What of that its waits for a processor do not explain, if these are known: time in which the machine itself stood still,
+    /// as a virtual one does when its host gives it no processor. A process that runs is charged with such time.
+    pub observer_stolen_ns: u64,
     /// Whether the process lives.
     pub process: ProcessState,
     /// Its heartbeat counter.

@@ -149,6 +149,7 @@ impl Table {
         let sample = Sample {
             now,
             observer_gap_ns: now.since_ns(due),
+            observer_stolen_ns: 0,
             process: ProcessState::Alive,
             heartbeat: self.heartbeat,
             send: self.send.flow(now),
@@ -194,6 +195,7 @@ proptest! {
             detector.judge(&Sample {
                 now: TimeNs(if state % 5 == 0 { now } else { now % (1_000 * MS) }),
                 observer_gap_ns: gap,
+                observer_stolen_ns: 0,
                 process: if state % 7 == 0 { ProcessState::Stopped } else { ProcessState::Alive },
                 heartbeat: heartbeat % 1_000,
                 send: flow,

@@ -199,6 +199,7 @@ impl World {
         Sample {
             now,
             observer_gap_ns: now.since_ns(due),
+            observer_stolen_ns: 0,
             process: ProcessState::Alive,
             heartbeat: self.heartbeat,
             send: Flow {
