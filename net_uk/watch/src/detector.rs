@@ -23,7 +23,7 @@ pub use verdict::{Cause, Direction, Lie, Verdict, Why};
 use crate::TimeNs;
 use crate::limits::{
     CONTRADICTION_MAX_NS, HEARTBEATS_MISSED_MAX, LATENESS_FACTOR, START_BOUND_NS, STILL_CEILING_NS,
-    STILL_FLOOR_NS, STILL_PEAK_HALF_LIFE_NS, STOLEN_FACTOR, STOPPED_GRACE_NS,
+    STILL_FLOOR_NS, STILL_PEAK_HALF_LIFE_NS, STOLEN_FACTOR, STOLEN_USUAL_NS, STOPPED_GRACE_NS,
 };
 use pace::{Interval, Pace};
 use rate::Rate;
@@ -120,6 +120,8 @@ pub struct Detector {
     stopped: Lasting,
     contradiction: Lasting,
     trouble: Lasting,
+    /// Whether the process's waits for a processor are known.
+    waits_known: bool,
     lateness: Peak,
     stolen: Peak,
     dead: Option<(TimeNs, Cause)>,
@@ -141,6 +143,7 @@ impl Detector {
             stopped: Lasting::default(),
             contradiction: Lasting::default(),
             trouble: Lasting::default(),
+            waits_known: false,
             lateness: Peak::default(),
             stolen: Peak::default(),
             dead: None,
@@ -172,7 +175,7 @@ impl Detector {
 
     /// What was learned.
     pub fn bounds(&self, now: TimeNs) -> Bounds {
-        let floor_ns = self.floor_ns(now, false);
+        let floor_ns = self.floor_ns(now);
         Bounds {
             send_ns: self.send.stall.bound_ns(now, floor_ns),
             receive_ns: self.receive.stall.bound_ns(now, floor_ns),
@@ -187,8 +190,9 @@ impl Detector {
             return Some((sample.now, Cause::Exited(status)));
         }
         let interval = self.pace.step(sample);
+        self.waits_known = sample.processor.is_some();
         self.lateness.note(sample.now, sample.observer_gap_ns);
-        self.stolen.note(sample.now, sample.observer_stolen_ns);
+        self.stolen.note(sample.now, sample.observer_stolen_ns.saturating_sub(STOLEN_USUAL_NS));
         if let Err(lie) = self.take(sample, &interval) {
             return Some((sample.now, Cause::Lying(lie)));
         }
@@ -255,7 +259,7 @@ impl Detector {
     }
 
     fn still(&self, sample: &Sample) -> Option<(TimeNs, Cause)> {
-        let floor_ns = self.floor_ns(sample.now, sample.processor.is_some());
+        let floor_ns = self.floor_ns(sample.now);
         for course in [&self.send, &self.receive] {
             if course.stall.grade(sample.now, floor_ns) == Grade::TooLong {
                 // A heartbeat in the second half of the standstill: it runs in circles.
@@ -276,7 +280,7 @@ impl Detector {
 
     fn suspicion(&self, sample: &Sample) -> Verdict {
         let suspect = |since, why| Verdict::Suspect { since, why };
-        let floor_ns = self.floor_ns(sample.now, sample.processor.is_some());
+        let floor_ns = self.floor_ns(sample.now);
         if self.stopped.ns > 0 {
             return suspect(self.stopped.since, Why::Stopped);
         }
@@ -301,8 +305,8 @@ impl Detector {
     }
 
     /// Where the process's waits are not known, the observer's own tell how long one waits for a processor here.
-    fn floor_ns(&self, now: TimeNs, waits_known: bool) -> u64 {
-        let waits_ns = match waits_known {
+    fn floor_ns(&self, now: TimeNs) -> u64 {
+        let waits_ns = match self.waits_known {
             true => self.stolen.ns(now).saturating_mul(STOLEN_FACTOR),
             false => self.lateness.ns(now).saturating_mul(LATENESS_FACTOR),
         };

@@ -30,8 +30,12 @@ pub const CREDIT_MAX_NS: u64 = 5 * MS;
 /// lateness.
 pub const LATENESS_FACTOR: u64 = 4;
 
-/// Where it is known, the bounds grow by so many times what the observer's own waits do not explain of its lateness.
-pub const STOLEN_FACTOR: u64 = 2;
+/// Where it is known, the bounds grow by so many times what the observer's own waits do not explain of its lateness, beyond
+/// [`STOLEN_USUAL_NS`].
+pub const STOLEN_FACTOR: u64 = 3;
+
+/// Such lateness is usual everywhere: a timer tick is late, an interrupt takes long. [`STILL_FLOOR_NS`] bears it.
+pub const STOLEN_USUAL_NS: u64 = 5 * MS;
 
 /// Longest time that a process may stand still because it gets no processor, in real time. What starves for longer sits in
 /// a frozen or throttled group, which another process need not do.

@@ -284,10 +284,25 @@ impl Keeper {
         self.idle_since = if worked { None } else { Some(self.idle_since.unwrap_or(now)) };
         for (part, incarnation, since, cause) in verdicts {
             let lasted_us = now.since_ns(since) / 1000;
-            self.events.tell(Event::of(part, "condemned", &format!("{cause:?} after {lasted_us} us")));
+            self.events.tell(Event::of(
+                part,
+                "condemned",
+                &format!("{cause:?} after {lasted_us} us{}", self.borne(part, now)),
+            ));
             self.step(Input::Condemned { part, incarnation, cause })?;
         }
         Ok(())
+    }
+
+    /// What is borne of a part, for people.
+    fn borne(&self, part: Part, now: TimeNs) -> String {
+        let Some(child) = self.children.get(&part) else { return String::new() };
+        let bounds = child.process.detector.bounds(now);
+        format!(
+            " (a standstill is borne for {} us in sending, {} us in receiving)",
+            bounds.send_ns / 1000,
+            bounds.receive_ns / 1000
+        )
     }
 
     /// The shadow found nonsense in a driver's lane.

@@ -145,7 +145,8 @@ fn where_the_machine_itself_stands_still_standstills_are_borne_for_longer() {
         (100..1_000).find(|ms| cause(detector.judge(&at(*ms, 990, 0))).is_some()).map(|ms| ms - 99)
     };
     assert_eq!(found_after_ms(0), Some(STILL_FLOOR_NS / MS + 1));
-    assert_eq!(found_after_ms(10), Some(STILL_FLOOR_NS / MS + STOLEN_FACTOR * 10 + 1));
+    assert_eq!(found_after_ms(STOLEN_USUAL_NS / MS), found_after_ms(0));
+    assert_eq!(found_after_ms(STOLEN_USUAL_NS / MS + 7), Some(STILL_FLOOR_NS / MS + STOLEN_FACTOR * 7 + 1));
     assert!(found_after_ms(10_000) <= Some(STILL_CEILING_NS / MS + 1));
 }
 
