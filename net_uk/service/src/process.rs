@@ -50,10 +50,13 @@ impl Clock {
         Self { files: Files::open(std::process::id()), wait_ns: 0 }
     }
 
-    /// It came this much too late. To be asked after each sleep: waits before it explain nothing.
+    /// It came this much too late. To be asked after each sleep: waits before it explain nothing. Without an account of its
+    /// waits everything may be one.
     pub fn late(&mut self, gap_ns: u64) -> Late {
-        let wait_ns = self.files.as_ref().and_then(Files::usage).map_or(u64::MAX, |usage| usage.wait_ns);
-        let waited_ns = wait_ns.saturating_sub(std::mem::replace(&mut self.wait_ns, wait_ns));
+        let Some(usage) = self.files.as_ref().and_then(Files::usage) else {
+            return Late { gap_ns, stolen_ns: 0 };
+        };
+        let waited_ns = usage.wait_ns.saturating_sub(std::mem::replace(&mut self.wait_ns, usage.wait_ns));
         Late { gap_ns, stolen_ns: gap_ns.saturating_sub(waited_ns) }
     }
 }

@@ -192,7 +192,9 @@ impl Detector {
         let interval = self.pace.step(sample);
         self.waits_known = sample.processor.is_some();
         self.lateness.note(sample.now, sample.observer_gap_ns);
-        self.stolen.note(sample.now, sample.observer_stolen_ns.saturating_sub(STOLEN_USUAL_NS));
+        // After a pause of an hour the machine is as before: what grows a bound beyond the ceiling is not remembered.
+        let stolen_ns = sample.observer_stolen_ns.saturating_sub(STOLEN_USUAL_NS);
+        self.stolen.note(sample.now, stolen_ns.min(STILL_CEILING_NS / STOLEN_FACTOR));
         if let Err(lie) = self.take(sample, &interval) {
             return Some((sample.now, Cause::Lying(lie)));
         }

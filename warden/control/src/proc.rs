@@ -96,13 +96,14 @@ impl Usage {
 /// The files of a process that is looked at each millisecond: kept open, a look is one call for each of them.
 pub struct Files {
     stat: File,
-    schedstat: File,
+    /// None where the kernel keeps no such account.
+    schedstat: Option<File>,
 }
 
 impl Files {
     /// None if there is no such process. They stay that process's, whoever has its pid later.
     pub fn open(pid: u32) -> Option<Self> {
-        Some(Self { stat: open(pid, "stat")?, schedstat: open(pid, "schedstat")? })
+        Some(Self { stat: open(pid, "stat")?, schedstat: open(pid, "schedstat") })
     }
 
     /// See [`Stat::of`].
@@ -110,9 +111,9 @@ impl Files {
         Stat::parse(read(&self.stat, &mut [0; STAT_BYTES_MAX])?)
     }
 
-    /// None once the process is gone.
+    /// None once the process is gone, or where the kernel keeps no such account.
     pub fn usage(&self) -> Option<Usage> {
-        Usage::parse(read(&self.schedstat, &mut [0; SCHEDSTAT_BYTES_MAX])?)
+        Usage::parse(read(self.schedstat.as_ref()?, &mut [0; SCHEDSTAT_BYTES_MAX])?)
     }
 }
 

@@ -91,10 +91,11 @@ netback_is_not_loaded() {
 
 # create_net_guest NAME VIF
 create_net_guest() {
-  local address=${guest_address[$1]} vif
+  local address=${guest_address[$1]} vif console
   vif=mac=00:16:3e:77:00:0${address##*.},$2
   guest_config "$1" "$1" "$net_memory_mib" "beat=4 net=$address/24,$peer_address" "$vif" >/dev/null
-  rm -f "$(console_of "$1")"
+  console=$(console_of "$1")
+  [[ ! -e $console ]] || mv "$console" "$console.until-$SECONDS-s"
   create_guest "/run/$1.cfg"
   echo "$vif"
 }

@@ -151,6 +151,19 @@ fn where_the_machine_itself_stands_still_standstills_are_borne_for_longer() {
 }
 
 #[test]
+fn a_long_pause_of_the_machine_is_soon_forgotten() {
+    let mut detector = Detector::new(PROMISE, TimeNs(0));
+    let hour_ms = 3_600_000;
+    let processor = Some(ProcessorUse { run_ns: 0, wait_ns: 0, runnable: false });
+    let gap_ns = hour_ms * MS;
+    let paused = Sample { observer_gap_ns: gap_ns, observer_stolen_ns: gap_ns, processor, ..sample(hour_ms) };
+    assert_eq!(detector.judge(&paused), Verdict::Healthy);
+    let later = paused.now.plus_ns(3 * STILL_PEAK_HALF_LIFE_NS);
+    assert!(detector.bounds(paused.now).send_ns > 10 * STILL_FLOOR_NS);
+    assert!(detector.bounds(later).send_ns < 3 * STILL_FLOOR_NS);
+}
+
+#[test]
 fn receiving_is_not_blamed_while_the_guest_gives_no_slots() {
     let (mut detector, last) = working();
     for ms in 100..5_000 {
