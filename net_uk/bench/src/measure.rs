@@ -118,7 +118,7 @@ fn ledger(setup: Setup, line: &Line) -> Result<Ledger> {
                 doubled: received.duplicated,
                 reordered: received.reordered,
                 corrupt: received.corrupt,
-                counted: DROPS.iter().map(|name| counts.of(name)).sum(),
+                counted: counts.dropped_to_wire() + counts.dropped_from_wire() + counts.refused(),
                 ..Ledger::default()
             };
             (report.sent.frames, account)
@@ -133,18 +133,6 @@ fn ledger(setup: Setup, line: &Line) -> Result<Ledger> {
         Way::RoundTrip => Ledger { sent: far_sent, counted, ..far_received },
     })
 }
-
-/// What a backend counts of frames that it, or the kernel for it, dropped.
-const DROPS: [&str; 8] = [
-    "tx_errors",
-    "tx_damaged",
-    "tx_refused",
-    "rx_overflow",
-    "rx_errors",
-    "rx_damaged",
-    "rx_dropped",
-    "rx_refused",
-];
 
 fn of_endpoint(endpoint: Endpoint) -> Result<(u64, Ledger)> {
     let report = endpoint.end()?;

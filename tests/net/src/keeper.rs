@@ -59,6 +59,25 @@ impl Counts {
         self.0.get(name).copied().unwrap_or(0)
     }
 
+    /// Frames towards the wire that the backend dropped.
+    pub fn dropped_to_wire(&self) -> u64 {
+        self.sum(["tx_errors", "tx_damaged"])
+    }
+
+    /// Frames from the wire that the backend dropped.
+    pub fn dropped_from_wire(&self) -> u64 {
+        self.sum(["rx_overflow", "rx_errors", "rx_damaged"])
+    }
+
+    /// Frames that the kernel refused, or had no room for.
+    pub fn refused(&self) -> u64 {
+        self.sum(["rx_dropped", "rx_refused", "tx_refused"])
+    }
+
+    fn sum<const N: usize>(&self, names: [&str; N]) -> u64 {
+        names.map(|name| self.of(name)).iter().sum()
+    }
+
     fn add(&mut self, detail: &str, wanted: impl Fn(&str) -> bool) {
         let pairs = detail.split_ascii_whitespace().filter_map(|word| word.split_once('='));
         for (name, value) in pairs.filter(|(name, _)| wanted(name)) {

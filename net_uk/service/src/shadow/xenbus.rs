@@ -302,7 +302,7 @@ fn offer() -> Offer {
 }
 
 /// Takes a device's directory away, which is what xl waits for, then the guest's if nothing is left in it. A driver domain
-/// may not do the latter: there it stays until xl clears it.
+/// that may not do the latter leaves it to xl.
 async fn remove_device(store: &XsTokio, back: &str) -> io::Result<()> {
     present(store.rm(back).await)?;
     let Some((guest, _)) = back.rsplit_once('/') else { return Ok(()) };

@@ -270,8 +270,8 @@ impl Vault {
             self.judge(now, late);
             return Ok(None);
         }
-        let late = self.stopping.is_some_and(|since| now.since_ns(since) > nanos(KEEPER_STOP_WAIT));
-        if late {
+        let takes_too_long = self.stopping.is_some_and(|since| now.since_ns(since) > nanos(KEEPER_STOP_WAIT));
+        if takes_too_long {
             self.stopping = Some(now);
             keeper.process.kill();
         }

@@ -96,7 +96,7 @@ impl NetReport {
         let to_wire = Ledger {
             sent: sum(|guest| guest.sent.frames),
             received: came(|flow| flow.received),
-            counted: counts.of("tx_errors") + counts.of("tx_damaged") + peer.dropped,
+            counted: counts.dropped_to_wire() + peer.dropped,
             lost: 0,
             duplicated: came(|flow| flow.duplicated),
             reordered: came(|flow| flow.reordered),
@@ -114,7 +114,7 @@ impl NetReport {
         let from_wire = Ledger {
             sent: peer.sent,
             received: sum(|guest| guest.received.received),
-            counted: counts.of("rx_overflow") + counts.of("rx_errors") + counts.of("rx_damaged"),
+            counted: counts.dropped_from_wire(),
             lost: 0,
             duplicated: sum(|guest| guest.received.duplicated),
             reordered: sum(|guest| guest.received.reordered),
@@ -126,7 +126,7 @@ impl NetReport {
                 .unwrap_or(0),
         }
         .balanced();
-        let refused = ["rx_dropped", "rx_refused", "tx_refused"].map(|name| counts.of(name)).iter().sum();
+        let refused = counts.refused();
         let state_changes = sum(GuestReport::state_changes);
         let false_alarms = calm.alarms + outcomes.iter().map(|outcome| outcome.others).sum::<u64>();
         let mut faults = BTreeMap::new();
