@@ -181,7 +181,7 @@ fn start_guest(order: Order<'_>, veth: &Veth) -> Result<Near> {
         program: &beside_us("net_uk")?,
         hv_socket: &hv_socket,
         store: &store.socket(),
-        nic: &format!("packet:{}", veth.ours()),
+        nic: Some(&format!("packet:{}", veth.ours())),
         log: &order.dir.join("net_uk.log"),
         injection: false,
         guests: u16::MAX,

@@ -25,6 +25,12 @@ pub const NICS_MAX: usize = 8;
 /// Event-channel events that are taken before frames are moved.
 pub const EVENTS_PER_TURN_MAX: usize = 64;
 
+/// Turns of a shadow that always has something to move, after which it looks who else wants something.
+pub const BUSY_TURNS: u32 = 4;
+
+/// Turns of a driver that always has something to move, after which it hears orders.
+pub const ORDER_TURNS: u32 = 64;
+
 /// How long a process sleeps at most: it shows itself alive at least this often.
 pub const BEAT: Duration = Duration::from_millis(100);
 

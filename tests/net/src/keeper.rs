@@ -22,8 +22,8 @@ pub struct KeeperOptions<'a> {
     pub hv_socket: &'a Path,
     /// The store.
     pub store: &'a Path,
-    /// The network card, as `packet:eth0`.
-    pub nic: &'a str,
+    /// The network card, as `packet:eth0`; without one guests reach each other only.
+    pub nic: Option<&'a str>,
     /// Where it logs.
     pub log: &'a Path,
     /// Drivers can be told to misbehave.
@@ -100,7 +100,7 @@ pub struct Keeper {
 }
 
 impl Keeper {
-    /// Starts it with one network card.
+    /// Starts it with one network card or none.
     ///
     /// # Errors
     /// [`Error::System`].
@@ -116,7 +116,7 @@ impl Keeper {
             .arg(options.hv_socket)
             .arg("--store")
             .arg(options.store)
-            .args(["--nic", options.nic])
+            .args(options.nic.into_iter().flat_map(|nic| ["--nic", nic]))
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .stderr(log)

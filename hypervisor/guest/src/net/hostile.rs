@@ -1,7 +1,11 @@
 //! What a frontend must not do, for tests of backends.
 
+use std::time::{Duration, Instant};
+
+use hypervisor::local::LocalEvents;
 use hypervisor::{EventChannels, PAGE_BYTES};
 
+use super::keys::Mac;
 use super::netfront::{NetOptions, Netfront};
 use super::queue::Queue;
 use super::ring::{FrontRing, REQ_EVENT_OFFSET, REQ_PROD_OFFSET, RSP_EVENT_OFFSET, RSP_PROD_OFFSET};
@@ -14,6 +18,11 @@ use crate::limits::RING_SLOTS;
 const STORM_EVENTS: usize = 64;
 /// Slots of nonsense in one go.
 const NONSENSE_SLOTS: u32 = 32;
+/// How long a full ring is kept full in one go.
+const FLOOD_TIME: Duration = Duration::from_millis(20);
+/// Nobody passes frames to it on (IEEE 802.1Q, table 8-1), so they are done with quickly.
+const NOBODY: [u8; 6] = [0x01, 0x80, 0xc2, 0, 0, 0x0f];
+const FLOOD_FRAME_BYTES: u16 = 60;
 
 const PAGE_U16_BYTES: u16 = 4096;
 const _: () = assert!(PAGE_U16_BYTES as usize == PAGE_BYTES);
@@ -34,6 +43,8 @@ pub enum Hostile {
     EventStorm,
     /// Sends frames of far too many fragments, some of them empty, and some without an end.
     HugeChains,
+    /// Keeps its transmit ring full of frames to nobody, faster than they can be taken.
+    Flood,
 }
 
 impl Hostile {
@@ -42,7 +53,7 @@ impl Hostile {
         match self {
             Self::PostNothing => options.post = false,
             // The frontend's own checks would take its nonsense for the backend's.
-            Self::NeverTake | Self::CorruptIndices | Self::RandomRing => options.take = false,
+            Self::NeverTake | Self::CorruptIndices | Self::RandomRing | Self::Flood => options.take = false,
             Self::EventStorm | Self::HugeChains => {}
         }
     }
@@ -54,7 +65,7 @@ impl Hostile {
 
     /// Does numbered traffic make sense beside it?
     pub fn allows_traffic(self) -> bool {
-        !matches!(self, Self::CorruptIndices | Self::RandomRing)
+        !matches!(self, Self::CorruptIndices | Self::RandomRing | Self::Flood)
     }
 
     /// Misbehaves once.
@@ -62,6 +73,7 @@ impl Hostile {
     /// # Errors
     /// If grants are lacking, or the event channel does not work.
     pub fn act(self, front: &mut Netfront, random: &mut fastrand::Rng) -> Result<()> {
+        let mac = front.mac();
         let (queues, events) = front.raw();
         for queue in queues {
             match self {
@@ -76,6 +88,7 @@ impl Hostile {
                 }
                 Self::HugeChains => chain(queue, random)?,
                 Self::EventStorm => {}
+                Self::Flood => flood(queue, mac, events)?,
             }
             let times = if self == Self::EventStorm { STORM_EVENTS } else { 1 };
             for port in queue.ports().repeat(times) {
@@ -128,5 +141,29 @@ fn chain(queue: &mut Queue, random: &mut fastrand::Rng) -> Result<()> {
         tx.put(&request.encode());
     }
     tx.push();
+    Ok(())
+}
+
+/// Shows the same frame again and again, in each slot as soon as it was answered.
+fn flood(queue: &mut Queue, mac: Mac, events: &mut LocalEvents) -> Result<()> {
+    let port = queue.ports()[0];
+    let (pages, tx) = queue.raw();
+    let mut bytes = [0; FLOOD_FRAME_BYTES as usize];
+    bytes[..6].copy_from_slice(&NOBODY);
+    bytes[6..12].copy_from_slice(&mac.0);
+    let request = tx.fragment(pages, Fragment { offset: 0, length: FLOOD_FRAME_BYTES }, &bytes)?;
+    let slot = request.encode();
+    let began = Instant::now();
+    while began.elapsed() < FLOOD_TIME {
+        let ring = tx.ring();
+        ring.took(ring.rsp_cons().wrapping_add(ring.waiting().min(ring.in_flight())));
+        for _ in ring.in_flight()..RING_SLOTS {
+            ring.put(&slot);
+        }
+        if ring.push() {
+            events.notify(port)?;
+        }
+    }
+    tx.take_back(pages, request.id);
     Ok(())
 }

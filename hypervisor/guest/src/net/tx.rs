@@ -164,6 +164,14 @@ impl TxFront {
         Ok(TxRequest { gref, offset: fragment.offset, flags: 0, id, size: fragment.length })
     }
 
+    /// Ends the grant of a request that this side no longer minds, whatever the backend does with it.
+    pub fn take_back(&mut self, pages: &Pages, id: u16) {
+        if let Some(gref) = self.under_way.get_mut(usize::from(id)).and_then(Option::take) {
+            pages.end(gref);
+            self.free.push(id);
+        }
+    }
+
     /// The first request has the size of the whole frame, and what is known of the frame.
     fn put_first(&mut self, frame: &TxFrame<'_>, mut request: TxRequest) {
         request.size = u16::try_from(frame.bytes.len()).expect("at most TX_FRAME_BYTES_MAX");

@@ -15,7 +15,7 @@ pub use fault::{Fault, Ring};
 
 use crate::error::Error;
 use crate::limits::{
-    BEAT, CONGESTED_PAUSE, DOWN_PAUSE, LANE_LOOK, LANE_LOOKS_DRIVER, REFUSALS_PAUSE, SLOW_PAUSE,
+    BEAT, CONGESTED_PAUSE, DOWN_PAUSE, LANE_LOOK, LANE_LOOKS_DRIVER, ORDER_TURNS, REFUSALS_PAUSE, SLOW_PAUSE,
 };
 use crate::poller::{Interest, Poller};
 use crate::shadow::uplink::{drain, signal};
@@ -52,6 +52,8 @@ struct Driver {
     kick: Kick,
     /// The card woke this driver.
     woken: bool,
+    /// Turns in a row in which something was moved.
+    busy_turns: u32,
     fault: Option<Fault>,
     lane: Lane,
     /// How often in a row an index of the shadow's made no sense.
@@ -111,6 +113,7 @@ impl Driver {
             interest: Interest::READ,
             kick,
             woken: false,
+            busy_turns: 0,
             fault: None,
             lane,
             doubts: 0,
@@ -164,7 +167,13 @@ impl Driver {
         }
         let (sent, received) = self.turn()?;
         if sent.taken() + received.taken() == 0 {
-            self.sleep(sent.blocked, received.blocked, ready)?;
+            self.busy_turns = 0;
+            return self.sleep(sent.blocked, received.blocked, ready);
+        }
+        self.busy_turns += 1;
+        if self.busy_turns == ORDER_TURNS {
+            self.busy_turns = 0;
+            self.poller.wait(Duration::ZERO, ready)?;
         }
         Ok(())
     }
@@ -221,7 +230,6 @@ impl Driver {
             };
             self.poller.wait(pause, ready)?;
         } else {
-            // Orders are heard even if there is always something to do.
             self.poller.wait(Duration::ZERO, ready)?;
         }
         self.tx.awake();

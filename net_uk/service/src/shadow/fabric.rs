@@ -398,24 +398,31 @@ impl Fabric {
 
     fn move_backlog(&mut self, queue: &mut Queue) -> Result<bool, Error> {
         let mut last = None;
+        let mut more = true;
         for _ in 0..BATCH {
-            let Some(frame) = queue.next_held()? else { break };
+            let Some(frame) = queue.next_held()? else {
+                more = false;
+                break;
+            };
             let facts = Facts::of(frame.meta());
             let meta = netif::FrameMeta::new(frame.length_bytes(), facts.checksum, facts.gso)?;
             let (region, pieces) =
                 (queue.backlog_out.ring().region().clone(), queue.backlog_out.pieces(&frame));
             if !queue.plan(meta, &region, pieces)? {
+                // It waits for slots, of which the guest tells.
+                more = false;
                 break;
             }
             queue.backlog_out.advance(&frame);
             last = Some(Label { source: BACKLOG_SOURCE, seq: frame.number() });
         }
+        queue.rx_pending = more;
         let Some(upto) = last else { return Ok(false) };
         let notify = queue.deliver(self.grants.as_ref(), upto, &mut self.fate)?;
         queue.backlog_out.commit();
         self.fate.done(Step::BacklogCommitted);
         self.notify_rx(queue, notify)?;
-        Ok(queue.backlog_out.backlog_slots()? > 0)
+        Ok(more)
     }
 
     fn publish_targets(&mut self) {

@@ -31,7 +31,7 @@ pub use wants::Wants;
 use xenbus::{Command, DeviceKey};
 
 use crate::error::Error;
-use crate::limits::{BEAT, EVENTS_PER_TURN_MAX, LANE_LOOK, LANE_SLOTS};
+use crate::limits::{BEAT, BUSY_TURNS, EVENTS_PER_TURN_MAX, LANE_LOOK, LANE_SLOTS};
 use crate::poller::{Interest, Poller};
 use crate::state::{Heartbeat, Place, State, VifRecord};
 use crate::wire::{self, Accused, Begun, Boss, Order, Said, names};
@@ -68,6 +68,8 @@ pub struct Shadow {
     strays_closed: bool,
     /// Lanes that may hold more frames.
     lanes_pending: Vec<bool>,
+    /// Events may wait.
+    events_pending: bool,
     /// Wakes the keeper.
     busy: OwnedFd,
 }
@@ -120,6 +122,7 @@ impl Shadow {
             lost,
             strays_closed: false,
             lanes_pending,
+            events_pending: true,
             busy,
         };
         shadow.take_over();
@@ -197,6 +200,7 @@ impl Shadow {
 
     fn serve(&mut self) -> Result<(), Error> {
         let mut ready = vec![];
+        let mut busy_turns = 0;
         loop {
             self.heartbeat.beat();
             self.take_events()?;
@@ -205,12 +209,19 @@ impl Shadow {
             self.unmask()?;
             self.drop_broken();
             self.look_after_lanes();
-            let pause = if more || !self.may_sleep()? { Duration::ZERO } else { self.longest_pause() };
+            if more && busy_turns < BUSY_TURNS {
+                busy_turns += 1;
+                continue;
+            }
+            busy_turns = 0;
+            // However busy it is: who is not asked to send an event, and has sent none, is looked at here.
+            let pause = if self.may_sleep()? && !more { self.longest_pause() } else { Duration::ZERO };
             self.poller.wait(pause, &mut ready)?;
             self.awake();
             for word in &ready {
                 match *word {
                     BOSS if self.take_orders()? => return Ok(()),
+                    EVENTS => self.events_pending = true,
                     COMMANDS => self.obey()?,
                     word if word >= UPLINKS => {
                         let number = usize::try_from(word - UPLINKS).unwrap_or(usize::MAX);
@@ -230,9 +241,16 @@ impl Shadow {
         self.began.elapsed()
     }
 
+    /// The handle stays readable until there are none.
     fn take_events(&mut self) -> Result<(), Error> {
         for _ in 0..EVENTS_PER_TURN_MAX {
-            let Some(port) = self.fabric.events.pending()? else { return Ok(()) };
+            if !self.events_pending {
+                return Ok(());
+            }
+            let Some(port) = self.fabric.events.pending()? else {
+                self.events_pending = false;
+                return Ok(());
+            };
             self.masked.push(port);
             for id in self.ports.get(&port.0).into_iter().flatten() {
                 let queues = self.fabric.vifs.get_mut(&id.vif).map(|vif| &mut vif.queues);

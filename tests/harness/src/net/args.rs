@@ -54,7 +54,7 @@ pub struct NetArgs {
     #[arg(long, default_value_t = 0, value_parser = clap::value_parser!(u32).range(0..=100))]
     pub overlapping: u32,
     /// Guests that misbehave beside the others, each in one way: never-take, corrupt-indices, random-ring, post-nothing,
-    /// event-storm, huge-chains. They must cost nobody a frame and cause no restart.
+    /// event-storm, huge-chains, flood. They must cost nobody a frame and cause no restart.
     #[arg(long, value_delimiter = ',')]
     pub hostile: Vec<String>,
     /// Seconds of traffic without any fault after the last one. Whatever the keeper condemns then is a false alarm.

@@ -36,7 +36,7 @@ pub fn start_keeper(stand: &Stand, veth: &Veth, args: &NetArgs) -> anyhow::Resul
         program: &binary("net_uk"),
         hv_socket: &hv_socket,
         store: &stand.socket(),
-        nic: &format!("{}:{}", args.driver.name(), veth.ours()),
+        nic: Some(&format!("{}:{}", args.driver.name(), veth.ours())),
         log: &stand.rundir().join("net_uk.log"),
         injection: true,
         guests: args.guests,
