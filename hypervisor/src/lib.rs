@@ -10,6 +10,7 @@
 //! [`EventChannels::wait_fd`].
 #![allow(unsafe_code)]
 
+mod buffer;
 mod error;
 mod grant;
 mod host;
@@ -21,6 +22,7 @@ mod page;
 mod region;
 pub mod xen;
 
+pub use buffer::Buffer;
 pub use error::{Error, Refusal, Result};
 pub use grant::{CopyDirection, GrantCopy, GrantStatus, Grants};
 pub use host::{BackendHost, DomainInfo, DomainState, EventChannels, Host, HostSpec, Profile, StorePages};

@@ -4,6 +4,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::ptr::NonNull;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering, compiler_fence};
 
+use rustix::fs::MemfdFlags;
 use rustix::mm::{MapFlags, ProtFlags};
 
 /// What can go wrong with a region.
@@ -46,7 +47,16 @@ impl Region {
     /// # Errors
     /// What the kernel reports.
     pub fn create(name: &str, length_bytes: usize) -> Result<Self, RegionError> {
-        let fd = rustix::fs::memfd_create(name, rustix::fs::MemfdFlags::CLOEXEC)
+        Self::create_with(name, length_bytes, MemfdFlags::CLOEXEC)
+    }
+
+    /// Makes a zeroed region that can be sealed.
+    pub(crate) fn create_sealable(name: &str, length_bytes: usize) -> Result<Self, RegionError> {
+        Self::create_with(name, length_bytes, MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING)
+    }
+
+    fn create_with(name: &str, length_bytes: usize, flags: MemfdFlags) -> Result<Self, RegionError> {
+        let fd = rustix::fs::memfd_create(name, flags)
             .map_err(|source| RegionError::System { call: "memfd_create", source })?;
         rustix::fs::ftruncate(&fd, length_bytes as u64)
             .map_err(|source| RegionError::System { call: "ftruncate", source })?;

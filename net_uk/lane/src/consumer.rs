@@ -8,7 +8,7 @@ use crate::cursor::Cursor;
 use crate::descriptor::Descriptor;
 use crate::error::{DescriptorFault, LaneError};
 use crate::frame::{Frame, Pieces};
-use crate::limits::{FRAME_BYTES_MAX, FRAME_SLOTS_MAX, SLOT_BYTES};
+use crate::limits::{FRAME_BYTES_MAX, FRAME_ROOM_BYTES, SLOT_BYTES};
 use crate::ring::FrameRing;
 
 /// The side that empties a ring: it looks at frames one after the other ([`Consumer::peek`], [`Consumer::advance`]) and
@@ -50,7 +50,7 @@ impl Consumer {
             committed,
             passed: committed,
             produced: committed,
-            bytes: vec![0; FRAME_SLOTS_MAX * SLOT_BYTES].into(),
+            bytes: vec![0; FRAME_ROOM_BYTES].into(),
             seen: None,
             damaged: 0,
             doubted: None,
@@ -88,13 +88,27 @@ impl Consumer {
     /// # Errors
     /// [`LaneError::Indices`], [`LaneError::Descriptor`]: the producer wrote nonsense.
     pub fn peek(&mut self) -> Result<Option<Frame>, LaneError> {
+        self.with_own_bytes(Self::peek_into)
+    }
+
+    fn with_own_bytes(
+        &mut self,
+        look: impl FnOnce(&mut Self, &mut [u8]) -> Result<Option<Frame>, LaneError>,
+    ) -> Result<Option<Frame>, LaneError> {
+        let mut bytes = std::mem::take(&mut self.bytes);
+        let looked = look(self, &mut bytes);
+        self.bytes = bytes;
+        self.seen = looked.as_ref().ok().copied().flatten();
+        looked
+    }
+
+    fn peek_into(&mut self, bytes: &mut [u8]) -> Result<Option<Frame>, LaneError> {
+        self.seen = None;
         if self.produced == self.passed && self.backlog_slots()? == 0 {
             return Ok(None);
         }
         let left_slots = Cursor::used(self.produced, self.passed, self.ring.slots())?;
-        self.seen = None;
-        self.seen = Some(self.frame_at(self.passed, left_slots)?);
-        Ok(self.seen)
+        self.frame_at(self.passed, left_slots, bytes).map(Some)
     }
 
     /// As [`Consumer::peek`], but the second time that the same frame makes no sense it is passed over and counted. The
@@ -103,8 +117,22 @@ impl Consumer {
     /// # Errors
     /// [`LaneError::Indices`], [`LaneError::Descriptor`].
     pub fn next_good(&mut self) -> Result<Option<Frame>, LaneError> {
+        self.with_own_bytes(Self::next_good_into)
+    }
+
+    /// As [`Consumer::next_good`], with the frame's bytes at the beginning of `bytes` instead: they are what was checked,
+    /// whatever the producer writes from then on. `bytes` has room for the longest frame in whole slots
+    /// ([`FRAME_ROOM_BYTES`]); all of it may be written over.
+    ///
+    /// # Errors
+    /// [`LaneError::Indices`], [`LaneError::Descriptor`].
+    ///
+    /// # Panics
+    /// If there is less room.
+    pub fn next_good_into(&mut self, bytes: &mut [u8]) -> Result<Option<Frame>, LaneError> {
+        assert!(bytes.len() >= FRAME_ROOM_BYTES, "there is room for the longest frame");
         loop {
-            match self.peek() {
+            match self.peek_into(bytes) {
                 Err(LaneError::Descriptor { .. }) if self.doubted == Some(self.passed) => self.skip_damaged(),
                 Err(error @ LaneError::Descriptor { .. }) => {
                     self.doubted = Some(self.passed);
@@ -157,8 +185,8 @@ impl Consumer {
         changed
     }
 
-    fn frame_at(&mut self, at: Cursor, left_slots: u32) -> Result<Frame, LaneError> {
-        let first = self.descriptor(at.slots, 0)?;
+    fn frame_at(&self, at: Cursor, left_slots: u32, bytes: &mut [u8]) -> Result<Frame, LaneError> {
+        let first = self.descriptor(at.slots, 0, bytes)?;
         if first.number != at.frames {
             return Err(self.fault(at.slots, DescriptorFault::Number));
         }
@@ -175,7 +203,7 @@ impl Consumer {
             if frame.slots == left_slots {
                 return Err(self.fault(position, DescriptorFault::Unfinished));
             }
-            let next = self.descriptor(position, frame.slots)?;
+            let next = self.descriptor(position, frame.slots, bytes)?;
             if next.meta != first.meta || next.number != first.number {
                 return Err(self.fault(position, DescriptorFault::Mixed));
             }
@@ -191,9 +219,9 @@ impl Consumer {
 
     /// The descriptor of slot `index` of a frame, and the slot's bytes beside those of the slots before it. All of these were
     /// full, and there are no more than the longest frame has.
-    fn descriptor(&mut self, position: u32, index: u32) -> Result<Descriptor, LaneError> {
+    fn descriptor(&self, position: u32, index: u32, bytes: &mut [u8]) -> Result<Descriptor, LaneError> {
         let at = index as usize * SLOT_BYTES;
-        let bytes = &mut self.bytes[at..at + SLOT_BYTES];
+        let bytes = &mut bytes[at..at + SLOT_BYTES];
         self.ring.checked_descriptor(position, index, bytes).map_err(|fault| self.fault(position, fault))
     }
 

@@ -12,6 +12,9 @@ pub const FRAME_BYTES_MAX: usize = 65_562;
 /// Slots that the longest frame takes.
 pub const FRAME_SLOTS_MAX: usize = FRAME_BYTES_MAX.div_ceil(SLOT_BYTES);
 
+/// The longest frame in whole slots.
+pub const FRAME_ROOM_BYTES: usize = FRAME_SLOTS_MAX * SLOT_BYTES;
+
 /// Fewest slots of a ring.
 pub const SLOTS_MIN: u32 = 64;
 

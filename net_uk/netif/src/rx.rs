@@ -3,9 +3,9 @@
 use std::borrow::Borrow;
 
 use hypervisor::{GrantRef, PAGE_BYTES, Page};
+use smallvec::SmallVec;
 
 use crate::back::BackRing;
-use crate::limits::RX_PARTS_MAX;
 use crate::ring::{ExtraInfo, RX_SLOT_BYTES, RxRequest, RxResponse, rx_flags, status};
 use crate::{Checksum, FrameMeta, Index, Redo, RingFault};
 
@@ -38,8 +38,7 @@ pub struct RxPlan {
     index: Index,
     frame: FrameMeta,
     /// Of the slots with data.
-    requests: [RxRequest; RX_PARTS_MAX],
-    parts: usize,
+    requests: SmallVec<[RxRequest; 2]>,
 }
 
 impl RxPlan {
@@ -58,9 +57,9 @@ impl RxPlan {
         slots(self.frame)
     }
 
-    /// Where the frame's bytes go, in order: at most [`RX_PARTS_MAX`] pieces.
+    /// Where the frame's bytes go, in order: at most [`crate::limits::RX_PARTS_MAX`] pieces.
     pub fn parts(&self) -> impl ExactSizeIterator<Item = RxPart> + '_ {
-        self.requests[..self.parts].iter().enumerate().map(|(number, request)| RxPart {
+        self.requests.iter().enumerate().map(|(number, request)| RxPart {
             gref: request.gref,
             frame_offset: number * PAGE_BYTES,
             length_bytes: self.part_bytes(number),
@@ -73,7 +72,7 @@ impl RxPlan {
 
     fn response(&self, number: usize, status: RxStatus) -> RxResponse {
         let mut flags = if number == 0 { first_flags(self.frame) } else { 0 };
-        if number + 1 < self.parts {
+        if number + 1 < self.requests.len() {
             flags |= rx_flags::MORE_DATA;
         }
         let status = match status {
@@ -160,17 +159,16 @@ impl<P: Borrow<Page>> RxRing<P> {
             return Ok(None);
         }
         self.wanted = 0;
-        let parts = data_slots(frame) as usize;
-        let mut plan = RxPlan { index, frame, requests: [RxRequest::default(); RX_PARTS_MAX], parts };
+        let mut requests = SmallVec::new();
         // The slot for what is extra comes after the first; what the guest posted there is not needed.
         let mut at = index;
-        for (number, request) in plan.requests[..parts].iter_mut().enumerate() {
-            *request = RxRequest::decode(&self.ring.request(at));
+        for number in 0..data_slots(frame) {
+            requests.push(RxRequest::decode(&self.ring.request(at)));
             let skip = number == 0 && frame.gso().is_some();
             at = at.plus(1 + u32::from(skip));
         }
         self.ring.take_to(index.plus(slots));
-        Ok(Some(plan))
+        Ok(Some(RxPlan { index, frame, requests }))
     }
 
     /// Gives back the slots of the plan that was made last.
@@ -191,7 +189,7 @@ impl<P: Borrow<Page>> RxRing<P> {
         if let Some(gso) = plan.frame.gso() {
             self.ring.stage(ExtraInfo { extra: gso.into(), more: false }.encode());
         }
-        for number in 1..plan.parts {
+        for number in 1..plan.requests.len() {
             self.ring.stage(plan.response(number, status).encode());
         }
     }

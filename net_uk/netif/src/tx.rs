@@ -3,6 +3,7 @@
 use std::borrow::Borrow;
 
 use hypervisor::{GrantRef, PAGE_BYTES, Page};
+use smallvec::{SmallVec, smallvec};
 
 use crate::back::BackRing;
 use crate::limits::{EXTRAS_MAX, FRAME_BYTES_MIN, TX_PARTS_MAX, TX_REQUESTS_MAX};
@@ -57,11 +58,10 @@ pub struct TxPart {
 pub struct TxPacket {
     index: Index,
     extras: u32,
-    requests: usize,
-    ids: [u16; TX_REQUESTS_MAX],
+    /// Of all requests. Most packets have one or two, and are moved a few times on their way.
+    ids: SmallVec<[u16; 4]>,
     /// Of requests with data; the first is as long as the others leave of the packet.
-    parts: [TxPart; TX_PARTS_MAX],
-    part_count: usize,
+    parts: SmallVec<[TxPart; 2]>,
     rest_bytes: u32,
     length_bytes: u16,
     checksum: Checksum,
@@ -72,23 +72,19 @@ pub struct TxPacket {
 
 impl TxPacket {
     fn new(index: Index, first: &TxRequest) -> Self {
-        let mut packet = Self {
+        let part = TxPart { gref: first.gref, offset_bytes: first.offset_bytes, length_bytes: 0 };
+        Self {
             index,
             extras: 0,
-            requests: 1,
-            ids: [0; TX_REQUESTS_MAX],
-            parts: [TxPart::default(); TX_PARTS_MAX],
-            part_count: 1,
+            ids: smallvec![first.id],
+            parts: smallvec![part],
             rest_bytes: 0,
             length_bytes: first.size_bytes,
             checksum: checksum(first),
             gso: None,
             multicast: None,
             fault: None,
-        };
-        packet.ids[0] = first.id;
-        packet.parts[0] = TxPart { gref: first.gref, offset_bytes: first.offset_bytes, length_bytes: 0 };
-        packet
+        }
     }
 
     /// The index of its first request: with the queue, its name.
@@ -99,7 +95,7 @@ impl TxPacket {
     /// Slots that it fills.
     #[expect(clippy::cast_possible_truncation, reason = "at most TX_REQUESTS_MAX")]
     pub fn slots(&self) -> u32 {
-        self.requests as u32 + self.extras
+        self.ids.len() as u32 + self.extras
     }
 
     /// What is wrong with it. Then it has no parts, and is answered with [`TxStatus::Error`].
@@ -114,7 +110,7 @@ impl TxPacket {
             return &[];
         }
         let empty_first = usize::from(self.parts[0].length_bytes == 0);
-        &self.parts[empty_first..self.part_count]
+        &self.parts[empty_first..]
     }
 
     /// Its length. (A bad packet's is what it claims.)
@@ -162,10 +158,9 @@ impl TxPacket {
         }
     }
 
-    /// Adds a request after the first. `self.requests` must be less than [`TX_REQUESTS_MAX`].
+    /// Adds a request after the first. There must be less than [`TX_REQUESTS_MAX`] so far.
     fn add_request(&mut self, request: &TxRequest) {
-        self.ids[self.requests] = request.id;
-        self.requests += 1;
+        self.ids.push(request.id);
         self.rest_bytes += u32::from(request.size_bytes);
         let part = TxPart {
             gref: request.gref,
@@ -173,12 +168,11 @@ impl TxPacket {
             length_bytes: request.size_bytes,
         };
         self.check_bounds(part);
-        if self.requests > TX_PARTS_MAX {
+        if self.ids.len() > TX_PARTS_MAX {
             self.blame(PacketFault::TooManyParts);
         } else if part.length_bytes > 0 {
             // Guests may waste a slot on nothing (XSA-448); nobody behind this is to see that.
-            self.parts[self.part_count] = part;
-            self.part_count += 1;
+            self.parts.push(part);
         }
     }
 
@@ -189,12 +183,12 @@ impl TxPacket {
         }
     }
 
-    fn finish(mut self) -> Self {
+    fn finish(&mut self) {
         if self.multicast.is_some() {
-            if self.requests > 1 {
+            if self.ids.len() > 1 {
                 self.blame(PacketFault::MulticastWithData);
             }
-            return self;
+            return;
         }
         let (total_bytes, rest_bytes) = (self.length_bytes, self.rest_bytes);
         match u32::from(total_bytes).checked_sub(rest_bytes).map(u16::try_from) {
@@ -207,7 +201,6 @@ impl TxPacket {
         if u32::from(total_bytes) < FRAME_BYTES_MIN {
             self.blame(PacketFault::TooShort { total_bytes });
         }
-        self
     }
 }
 
@@ -286,14 +279,15 @@ impl<P: Borrow<Page>> TxRing<P> {
         }
         more = first.has(tx_flags::MORE_DATA);
         while more {
-            if packet.requests == TX_REQUESTS_MAX {
+            if packet.ids.len() == TX_REQUESTS_MAX {
                 return Err(RingFault::TooManySlots { index: packet.index });
             }
             let request = TxRequest::decode(&self.slot(packet.slots())?);
             packet.add_request(&request);
             more = request.has(tx_flags::MORE_DATA);
         }
-        Ok(packet.finish())
+        packet.finish();
+        Ok(packet)
     }
 
     /// The slot that is so many behind the next packet's first.
@@ -321,7 +315,7 @@ impl<P: Borrow<Page>> TxRing<P> {
     pub fn answer(&mut self, packet: &TxPacket, status: TxStatus) {
         self.ring.check_turn(packet.index, packet.slots());
         let status = if packet.fault.is_some() { TxStatus::Error } else { status }.number();
-        let (first, rest) = (packet.ids[0], &packet.ids[1..packet.requests]);
+        let (first, rest) = (packet.ids[0], &packet.ids[1..]);
         self.ring.stage(TxResponse { id: first, status }.encode());
         for _ in 0..packet.extras {
             self.ring.stage(TxResponse { id: 0, status: status::NULL }.encode());

@@ -40,10 +40,10 @@ pub const FRAME_BYTES_MAX: usize = lane::limits::FRAME_BYTES_MAX;
 /// Longest frame on a wire: an MTU of 1500, a VLAN tag, an Ethernet header.
 pub const UPLINK_FRAME_BYTES_MAX: usize = 1518;
 
-/// Frames of one batch of a guest, in bytes.
+/// Frames of one batch, in bytes.
 pub const SCRATCH_BYTES: usize = 512 * 1024;
 
-const _: () = assert!(SCRATCH_BYTES >= FRAME_BYTES_MAX);
+const _: () = assert!(SCRATCH_BYTES >= lane::limits::FRAME_ROOM_BYTES);
 
 /// Events that one wait of the poller gives.
 pub const POLL_EVENTS_MAX: usize = 64;

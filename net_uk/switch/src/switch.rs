@@ -2,6 +2,8 @@
 
 use std::collections::HashMap;
 
+use foldhash::quality::RandomState;
+
 use crate::counters::{Counters, DropReason};
 use crate::limits::{HEADER_BYTES, MULTICAST_MAX, PORTS_MAX};
 use crate::port::Port;
@@ -38,9 +40,10 @@ pub struct Switch {
     ageing_ns: u64,
     ports: Vec<Option<Port>>,
     sets: Sets,
-    // Never walked, so its order is of no effect.
-    stations: HashMap<MacAddress, Place>,
-    groups: HashMap<MacAddress, PortSet>,
+    // Never walked, so its order is of no effect. Two are looked up for each frame; how many there are is bounded for each
+    // port, so that a hash for speed, with a seed of its own, will do.
+    stations: HashMap<MacAddress, Place, RandomState>,
+    groups: HashMap<MacAddress, PortSet, RandomState>,
 }
 
 impl Switch {
@@ -50,8 +53,8 @@ impl Switch {
             ageing_ns,
             ports: Vec::new(),
             sets: Sets::default(),
-            stations: HashMap::new(),
-            groups: HashMap::new(),
+            stations: HashMap::default(),
+            groups: HashMap::default(),
         }
     }
 

@@ -11,13 +11,13 @@ use net_switch::{Forward, MacAddress, PortId, PortSet, Switch, TimeNs};
 use netif::{Multicast, TxPacket, TxStatus};
 
 use super::frame::{Facts, finish};
-use super::gather::{Copied, Scratch};
+use super::gather::{Copied, Scratch, after};
 use super::queue::{BACKLOG_SOURCE, Queue};
 use super::uplink::Uplink;
 use super::vif::{QueueId, Vif, VifId};
 use crate::error::Error;
 use crate::fate::{Fate, Step};
-use crate::limits::{BATCH, FRAME_BYTES_MAX, UPLINK_FRAME_BYTES_MAX};
+use crate::limits::{BATCH, UPLINK_FRAME_BYTES_MAX};
 use crate::state::Label;
 
 /// What is behind a port of the switch.
@@ -49,9 +49,13 @@ pub struct Fabric {
     pub fate: Fate,
     /// Something was published towards a wire.
     pub sent: bool,
-    scratch: Scratch,
-    frame: Vec<u8>,
     segment: Vec<u8>,
+}
+
+/// A frame from a ring, as it was when it was checked, and where it lies in the scratch memory.
+struct Held<'a> {
+    bytes: &'a mut [u8],
+    offset: usize,
 }
 
 /// What became of a frame.
@@ -67,18 +71,15 @@ enum Forwarded {
 
 impl Fabric {
     /// No interfaces yet.
-    ///
-    /// # Errors
-    /// [`Error::Region`].
     pub fn new(
         grants: Box<dyn Grants>,
         events: Box<dyn EventChannels>,
         uplinks: Vec<Uplink>,
         switch: Switch,
-    ) -> Result<Self, Error> {
+    ) -> Self {
         let nics = uplinks.iter().enumerate();
         let sides = nics.map(|(number, uplink)| (uplink.port, Side::Nic(number))).collect();
-        Ok(Self {
+        Self {
             grants,
             events,
             uplinks,
@@ -88,19 +89,17 @@ impl Fabric {
             broken: vec![],
             fate: Fate::default(),
             sent: false,
-            scratch: Scratch::new()?,
-            frame: vec![0; FRAME_BYTES_MAX],
             segment: vec![0; UPLINK_FRAME_BYTES_MAX],
-        })
+        }
     }
 
     /// Moves what a guest sent. True if there may be more.
     ///
     /// # Errors
     /// What is no guest's fault.
-    pub fn pump_tx(&mut self, id: QueueId, now: Duration) -> Result<bool, Error> {
+    pub fn pump_tx(&mut self, id: QueueId, scratch: &mut Scratch, now: Duration) -> Result<bool, Error> {
         let Some(mut queue) = self.take_queue(id) else { return Ok(false) };
-        let moved = self.move_tx(id, &mut queue, now);
+        let moved = self.move_tx(id, &mut queue, scratch, now);
         self.settle(id, queue, moved)
     }
 
@@ -108,9 +107,9 @@ impl Fabric {
     ///
     /// # Errors
     /// What is no guest's fault.
-    pub fn pump_backlog(&mut self, id: QueueId) -> Result<bool, Error> {
+    pub fn pump_backlog(&mut self, id: QueueId, scratch: &mut Scratch) -> Result<bool, Error> {
         let Some(mut queue) = self.take_queue(id) else { return Ok(false) };
-        let moved = self.move_backlog(&mut queue);
+        let moved = self.move_backlog(&mut queue, scratch);
         self.settle(id, queue, moved)
     }
 
@@ -132,8 +131,14 @@ impl Fabric {
         }
     }
 
-    fn move_tx(&mut self, id: QueueId, queue: &mut Queue, now: Duration) -> Result<bool, Error> {
-        let (copied, more) = self.scratch.gather(self.grants.as_ref(), queue)?;
+    fn move_tx(
+        &mut self,
+        id: QueueId,
+        queue: &mut Queue,
+        scratch: &mut Scratch,
+        now: Duration,
+    ) -> Result<bool, Error> {
+        let (copied, more) = scratch.gather(self.grants.as_ref(), queue)?;
         self.fate.done(Step::TxCopied);
         let mut done = 0;
         queue.waits_for_lane = false;
@@ -141,7 +146,13 @@ impl Fabric {
             let status = match packet.multicast() {
                 Some(change) => self.change_multicast(id, change),
                 None if packet.fault().is_some() || *failed => TxStatus::Error,
-                None => match self.forward_copied(id, queue, packet, *offset, now)? {
+                None => match self.forward_copied(
+                    id,
+                    queue,
+                    packet,
+                    scratch.frame(*offset, packet.length_bytes()),
+                    now,
+                )? {
                     Forwarded::Taken => TxStatus::Okay,
                     Forwarded::Bad => TxStatus::Error,
                     Forwarded::NoRoom => {
@@ -183,22 +194,16 @@ impl Fabric {
         id: QueueId,
         queue: &Queue,
         packet: &TxPacket,
-        offset: usize,
+        frame: &mut [u8],
         now: Duration,
     ) -> Result<Forwarded, Error> {
-        let length_bytes = packet.length_bytes();
-        let mut frame = std::mem::take(&mut self.frame);
-        let bytes = &mut frame[..length_bytes];
-        self.scratch.read(offset, bytes);
         let label = Label { source: queue.source, seq: packet.index().0 };
         let facts = Facts { checksum: packet.checksum(), gso: packet.gso(), label };
         let from = self.vifs.get(&id.vif).map(|vif| vif.port);
-        let targets = self.targets(from, bytes, now);
+        let targets = self.targets(from, frame, now);
         let replay =
             queue.replay_before.is_some_and(|end| end.since(packet.index()) <= netif::ring::RING_SLOTS);
-        let forwarded = self.forward(bytes, &facts, targets, replay);
-        self.frame = frame;
-        forwarded
+        self.forward(frame, &facts, targets, replay)
     }
 
     fn targets(&mut self, from: Option<PortId>, frame: &[u8], now: Duration) -> PortSet {
@@ -302,25 +307,29 @@ impl Fabric {
     ///
     /// # Errors
     /// What is not the driver's fault.
-    pub fn pump_rx(&mut self, number: usize, now: Duration) -> Result<bool, Error> {
+    pub fn pump_rx(&mut self, number: usize, scratch: &mut Scratch, now: Duration) -> Result<bool, Error> {
         if !self.uplinks[number].is_trusted() {
             return Ok(false);
         }
         let mut touched: Vec<(QueueId, Label)> = vec![];
         let mut more = true;
+        let mut end = 0;
         for _ in 0..BATCH {
-            let Some(frame) = self.uplinks[number].next_frame()? else {
+            let Some(room) = scratch.room(end) else { break };
+            let Some(frame) = self.uplinks[number].next_frame(room)? else {
                 more = false;
                 break;
             };
             if !frame.is_void() {
-                self.receive(number, &frame, now, &mut touched)?;
+                let bytes = &mut room[..frame.length_bytes()];
+                self.receive(number, &frame, Held { bytes, offset: end }, now, &mut touched)?;
+                end = after(end, frame.length_bytes());
             }
             self.uplinks[number].rx.advance(&frame);
         }
         self.fate.done(Step::RxPlanned);
         for (id, upto) in touched {
-            self.deliver(id, upto)?;
+            self.deliver(id, scratch, upto)?;
         }
         self.publish_targets();
         self.fate.done(Step::LaneCommitted);
@@ -331,38 +340,33 @@ impl Fabric {
         &mut self,
         number: usize,
         frame: &Frame,
+        mut copy: Held<'_>,
         now: Duration,
         touched: &mut Vec<(QueueId, Label)>,
     ) -> Result<(), Error> {
         let uplink = &self.uplinks[number];
-        let mut bytes = std::mem::take(&mut self.frame);
-        let length_bytes = uplink.rx.copy_to(frame, &mut bytes);
         let label = Label { source: uplink.number, seq: frame.number() };
         let facts = Facts { label, ..Facts::of(frame.meta()) };
         let replay = uplink.is_replay(frame);
         let port = uplink.port;
-        let targets = self.targets(Some(port), &bytes[..length_bytes], now);
+        let targets = self.targets(Some(port), copy.bytes, now);
         for port in targets {
             if let Some(vif) = self.guest_at(port) {
-                let given = self.give(number, frame, vif, &mut bytes[..length_bytes], &facts, replay)?;
+                let given = self.give(vif, &mut copy, &facts, replay)?;
                 note(touched, given, label);
             }
         }
-        self.frame = bytes;
         Ok(())
     }
 
     /// Plans a frame of a lane straight into the guest's pages if nothing waits before it; else it waits behind.
     fn give(
         &mut self,
-        number: usize,
-        frame: &Frame,
         id: VifId,
-        bytes: &mut [u8],
+        Held { bytes, offset }: &mut Held<'_>,
         facts: &Facts,
         replay: bool,
     ) -> Result<Option<QueueId>, Error> {
-        let uplink = &self.uplinks[number];
         let Some(vif) = self.vifs.get_mut(&id) else { return Ok(None) };
         let takes = vif.wants.takes(bytes.len(), facts.checksum, facts.gso);
         let Some(index) = vif.queue_index_for(bytes) else { return Ok(None) };
@@ -372,7 +376,7 @@ impl Fabric {
         }
         if takes && !queue.is_behind()? {
             let meta = netif::FrameMeta::new(bytes.len(), facts.checksum, facts.gso)?;
-            match queue.plan(meta, uplink.region(), uplink.rx.pieces(frame)) {
+            match queue.plan(meta, *offset) {
                 Ok(true) => return Ok(Some(QueueId { vif: id, queue: index })),
                 Ok(false) => {}
                 Err(error) => {
@@ -385,9 +389,9 @@ impl Fabric {
         Ok(None)
     }
 
-    fn deliver(&mut self, id: QueueId, upto: Label) -> Result<(), Error> {
+    fn deliver(&mut self, id: QueueId, scratch: &mut Scratch, upto: Label) -> Result<(), Error> {
         let Some(mut queue) = self.take_queue(id) else { return Ok(()) };
-        let delivered = queue.deliver(self.grants.as_ref(), upto, &mut self.fate);
+        let delivered = queue.deliver(self.grants.as_ref(), scratch, upto, &mut self.fate);
         let delivered = delivered.and_then(|notify| self.notify_rx(&queue, notify));
         self.settle(id, queue, delivered.map(|()| false)).map(drop)
     }
@@ -396,29 +400,30 @@ impl Fabric {
         if notify { Ok(self.events.notify(queue.rx_port)?) } else { Ok(()) }
     }
 
-    fn move_backlog(&mut self, queue: &mut Queue) -> Result<bool, Error> {
+    fn move_backlog(&mut self, queue: &mut Queue, scratch: &mut Scratch) -> Result<bool, Error> {
         let mut last = None;
         let mut more = true;
+        let mut end = 0;
         for _ in 0..BATCH {
-            let Some(frame) = queue.next_held()? else {
+            let Some(room) = scratch.room(end) else { break };
+            let Some(frame) = queue.next_held(room)? else {
                 more = false;
                 break;
             };
             let facts = Facts::of(frame.meta());
             let meta = netif::FrameMeta::new(frame.length_bytes(), facts.checksum, facts.gso)?;
-            let (region, pieces) =
-                (queue.backlog_out.ring().region().clone(), queue.backlog_out.pieces(&frame));
-            if !queue.plan(meta, &region, pieces)? {
+            if !queue.plan(meta, end)? {
                 // It waits for slots, of which the guest tells.
                 more = false;
                 break;
             }
             queue.backlog_out.advance(&frame);
+            end = after(end, frame.length_bytes());
             last = Some(Label { source: BACKLOG_SOURCE, seq: frame.number() });
         }
         queue.rx_pending = more;
         let Some(upto) = last else { return Ok(false) };
-        let notify = queue.deliver(self.grants.as_ref(), upto, &mut self.fate)?;
+        let notify = queue.deliver(self.grants.as_ref(), scratch, upto, &mut self.fate)?;
         queue.backlog_out.commit();
         self.fate.done(Step::BacklogCommitted);
         self.notify_rx(queue, notify)?;

@@ -1,7 +1,9 @@
-//! Packets of a guest, copied from its pages a batch at a time.
+//! Private memory for a batch of frames: copied from a guest's pages, or out of a ring of ours and on to a guest. What is
+//! looked at there is what is given on, whatever guest or driver write meanwhile.
 
 use hypervisor::limits::GRANT_COPIES_MAX;
-use hypervisor::{CopyDirection, DomId, GrantCopy, Grants, Region};
+use hypervisor::{Buffer, CopyDirection, DomId, GrantCopy, Grants, Region};
+use lane::limits::FRAME_ROOM_BYTES;
 use netif::TxPacket;
 
 use super::queue::Queue;
@@ -18,8 +20,11 @@ pub struct Copied {
     pub failed: bool,
 }
 
-/// Where they are copied to.
-pub struct Scratch(Region);
+/// Frames begin at multiples of it: a line of the processor's cache.
+const ALIGN_BYTES: usize = 64;
+
+/// Where a batch of frames lies.
+pub struct Scratch(Buffer);
 
 impl Scratch {
     /// For one batch.
@@ -27,14 +32,14 @@ impl Scratch {
     /// # Errors
     /// [`Error::Region`].
     pub fn new() -> Result<Self, Error> {
-        Ok(Self(Region::create("net-scratch", SCRATCH_BYTES)?))
+        Ok(Self(Buffer::create("net-scratch", SCRATCH_BYTES)?))
     }
 
     /// Takes packets and copies them, as many as there is room for. True if there may be more.
     ///
     /// # Errors
     /// [`Error::Ring`].
-    pub fn gather(&self, grants: &dyn Grants, queue: &mut Queue) -> Result<(Vec<Copied>, bool), Error> {
+    pub fn gather(&mut self, grants: &dyn Grants, queue: &mut Queue) -> Result<(Vec<Copied>, bool), Error> {
         let mut copied = Vec::with_capacity(BATCH);
         let (mut end, mut more) = (0, true);
         while copied.len() < BATCH {
@@ -47,20 +52,21 @@ impl Scratch {
                 break;
             }
             let offset = end;
-            end += packet.length_bytes();
+            end = after(end, packet.length_bytes());
             copied.push(Copied { packet, offset, failed: false });
         }
         self.copy_in(grants, queue.domid, &mut copied);
         Ok((copied, more))
     }
 
-    fn copy_in(&self, grants: &dyn Grants, domid: DomId, copied: &mut [Copied]) {
-        let mut copies = vec![];
+    fn copy_in(&mut self, grants: &dyn Grants, domid: DomId, copied: &mut [Copied]) {
+        let region = self.0.region();
+        let mut copies = Vec::with_capacity(copied.len());
         let mut owners = vec![];
         for (number, Copied { packet, offset, .. }) in copied.iter().enumerate() {
             let mut at = *offset;
             for part in packet.parts() {
-                let copy = GrantCopy::new(part.gref, &self.0, part.length_bytes, CopyDirection::FromGuest);
+                let copy = GrantCopy::new(part.gref, region, part.length_bytes, CopyDirection::FromGuest);
                 copies.push(copy.at_guest(part.offset_bytes).at_region(at));
                 owners.push(number);
                 at += usize::from(part.length_bytes);
@@ -76,8 +82,24 @@ impl Scratch {
         }
     }
 
-    /// Reads a packet's bytes.
-    pub fn read(&self, offset: usize, bytes: &mut [u8]) {
-        self.0.read(offset, bytes);
+    /// A frame's bytes.
+    pub fn frame(&mut self, offset: usize, length_bytes: usize) -> &mut [u8] {
+        self.0.bytes_mut(offset, length_bytes)
     }
+
+    /// Room from there on for one more frame out of a ring, if there is enough.
+    pub fn room(&mut self, offset: usize) -> Option<&mut [u8]> {
+        let fits = offset + FRAME_ROOM_BYTES <= SCRATCH_BYTES;
+        fits.then(|| self.0.bytes_mut(offset, FRAME_ROOM_BYTES))
+    }
+
+    /// For copies to a guest.
+    pub fn region(&mut self) -> &Region {
+        self.0.region()
+    }
+}
+
+/// Where the next frame may begin.
+pub fn after(offset: usize, length_bytes: usize) -> usize {
+    (offset + length_bytes).next_multiple_of(ALIGN_BYTES)
 }

@@ -36,6 +36,7 @@ use crate::poller::{Interest, Poller};
 use crate::state::{Heartbeat, Place, State, VifRecord};
 use crate::wire::{self, Accused, Begun, Boss, Order, Said, names};
 use fabric::{Fabric, Side};
+use gather::Scratch;
 use queue::Queue;
 use trust::News;
 use uplink::{FIRST_QUEUE_SOURCE, Uplink, drain};
@@ -51,6 +52,7 @@ pub struct Shadow {
     boss: Boss,
     injection: bool,
     fabric: Fabric,
+    scratch: Scratch,
     state: State,
     poller: Poller,
     commands: Receiver<Command>,
@@ -98,7 +100,7 @@ impl Shadow {
         }
         let busy = begun.take(names::BUSY, "eventfd")?;
         let lanes_pending = vec![true; uplinks.len()];
-        let fabric = Fabric::new(host.grants, host.events, uplinks, switch)?;
+        let fabric = Fabric::new(host.grants, host.events, uplinks, switch);
         let commands_wake = Arc::new(uplink::eventfd()?);
         poller.add(&*commands_wake, COMMANDS, Interest::READ)?;
         let heartbeat = state.heartbeat();
@@ -109,6 +111,7 @@ impl Shadow {
             boss,
             injection: begun.begin.injection,
             fabric,
+            scratch: Scratch::new()?,
             state,
             poller,
             commands,
@@ -279,15 +282,15 @@ impl Shadow {
         let mut more = false;
         for number in 0..self.lanes_pending.len() {
             if std::mem::take(&mut self.lanes_pending[number]) {
-                self.lanes_pending[number] = self.fabric.pump_rx(number, now)?;
+                self.lanes_pending[number] = self.fabric.pump_rx(number, &mut self.scratch, now)?;
                 more |= self.lanes_pending[number];
             }
         }
         for id in self.pending(|queue| std::mem::take(&mut queue.rx_pending)) {
-            more |= self.fabric.pump_backlog(id)?;
+            more |= self.fabric.pump_backlog(id, &mut self.scratch)?;
         }
         for id in self.pending(|queue| std::mem::take(&mut queue.tx_pending)) {
-            if self.fabric.pump_tx(id, now)? {
+            if self.fabric.pump_tx(id, &mut self.scratch, now)? {
                 more = true;
                 self.set_tx_pending(id);
             }

@@ -8,9 +8,11 @@
 //!   tells the successor up to which frame that store covers.
 
 use hypervisor::{CopyDirection, DomId, GrantCopy, GrantRef, Grants, Page, Port, Region};
-use lane::{Consumer, Pieces, Producer};
+use lane::limits::FRAME_ROOM_BYTES;
+use lane::{Consumer, Producer};
 use netif::{FrameMeta, RxPlan, RxRing, RxStatus, TxRing};
 
+use super::gather::Scratch;
 use crate::error::Error;
 use crate::fate::{Fate, Step};
 use crate::state::{Counts, Label, PublishLog, QueueMemory, QueueRecord};
@@ -58,8 +60,8 @@ pub struct Queue {
 /// A frame that is to be copied to the guest.
 struct Planned {
     plan: RxPlan,
-    region: std::sync::Arc<Region>,
-    pieces: Pieces,
+    /// Where it lies in the scratch memory.
+    offset: usize,
 }
 
 impl Queue {
@@ -112,7 +114,8 @@ impl Queue {
     /// Takes off the backlog what a former shadow delivered and did not take off.
     fn drop_delivered_backlog(&mut self) -> Result<(), Error> {
         let slots = self.backlog_out.ring().slots();
-        while let Some(frame) = self.next_held()? {
+        let mut room = vec![0; FRAME_ROOM_BYTES];
+        while let Some(frame) = self.next_held(&mut room)? {
             let label = Label { source: BACKLOG_SOURCE, seq: frame.number() };
             if !is_covered(self.delivered, label, slots) {
                 break;
@@ -127,29 +130,25 @@ impl Queue {
         is_covered(self.delivered, label, slots)
     }
 
-    /// Plans a frame whose bytes lie in a region. False if the guest has no slots for it.
+    /// Plans a frame whose bytes lie there in the scratch memory. False if the guest has no slots for it.
     ///
     /// # Errors
     /// A fault of the ring.
-    pub fn plan(
-        &mut self,
-        meta: FrameMeta,
-        region: &std::sync::Arc<Region>,
-        pieces: Pieces,
-    ) -> Result<bool, Error> {
+    pub fn plan(&mut self, meta: FrameMeta, offset: usize) -> Result<bool, Error> {
         let Some(plan) = self.rx.plan(meta)? else { return Ok(false) };
-        self.planned.push(Planned { plan, region: region.clone(), pieces });
+        self.planned.push(Planned { plan, offset });
         Ok(true)
     }
 
-    /// The next frame of the backlog. Those that are not what was written are counted.
+    /// The next frame of the backlog, copied to where there is room for one. Those that are not what was written are counted.
     ///
     /// # Errors
     /// [`Error::Lane`].
-    pub fn next_held(&mut self) -> Result<Option<lane::Frame>, Error> {
+    pub fn next_held(&mut self, room: &mut [u8]) -> Result<Option<lane::Frame>, Error> {
         self.reassert();
         // The indices are right: the second look passes over what is wrong.
-        let frame = self.backlog_out.next_good().or_else(|_| self.backlog_out.next_good())?;
+        let frame =
+            self.backlog_out.next_good_into(room).or_else(|_| self.backlog_out.next_good_into(room))?;
         self.counts.rx_errors.add(self.backlog_out.take_damaged().into());
         Ok(frame)
     }
@@ -197,20 +196,27 @@ impl Queue {
     ///
     /// # Errors
     /// Only what makes the interface useless: that a page of the guest cannot be written is told to the guest.
-    pub fn deliver(&mut self, grants: &dyn Grants, upto: Label, fate: &mut Fate) -> Result<bool, Error> {
-        let planned = std::mem::take(&mut self.planned);
-        let failed = copy_out(grants, self.domid, &planned);
+    pub fn deliver(
+        &mut self,
+        grants: &dyn Grants,
+        scratch: &mut Scratch,
+        upto: Label,
+        fate: &mut Fate,
+    ) -> Result<bool, Error> {
+        let mut planned = std::mem::take(&mut self.planned);
+        let failed = copy_out(grants, self.domid, scratch.region(), &planned);
         fate.done(Step::RxCopied);
-        for (number, Planned { plan, .. }) in planned.iter().enumerate() {
+        for (number, Planned { plan, .. }) in planned.drain(..).enumerate() {
             if failed.contains(&number) {
                 self.counts.rx_errors.add(1);
-                self.rx.answer(plan, RxStatus::Failed);
+                self.rx.answer(&plan, RxStatus::Failed);
             } else {
                 self.counts.rx_frames.add(1);
                 self.counts.rx_bytes.add(u64::from(plan.frame().length_bytes()));
-                self.rx.answer(plan, RxStatus::Delivered);
+                self.rx.answer(&plan, RxStatus::Delivered);
             }
         }
+        self.planned = planned;
         let log = &self.rx_log;
         let notify = self.rx.publish_logged(|first, responses| {
             log.write(first, responses, Some(upto));
@@ -236,14 +242,15 @@ fn is_covered(upto: Option<Label>, label: Label, slots: u32) -> bool {
 }
 
 /// Copies frames into the guest's pages; gives the numbers of those that could not be.
-fn copy_out(grants: &dyn Grants, domid: DomId, planned: &[Planned]) -> Vec<usize> {
-    let mut copies = vec![];
-    let mut owners = vec![];
-    for (number, frame) in planned.iter().enumerate() {
-        for part in frame.plan.parts() {
-            let end = part.frame_offset + part.length_bytes;
-            push_copies(&mut copies, frame, part.gref, part.frame_offset, end);
-            owners.resize(copies.len(), number);
+fn copy_out(grants: &dyn Grants, domid: DomId, region: &Region, planned: &[Planned]) -> Vec<usize> {
+    let mut copies = Vec::with_capacity(planned.len());
+    let mut owners = Vec::with_capacity(planned.len());
+    for (number, Planned { plan, offset }) in planned.iter().enumerate() {
+        for part in plan.parts() {
+            let length_bytes = u16::try_from(part.length_bytes).expect("at most a page");
+            let copy = GrantCopy::new(part.gref, region, length_bytes, CopyDirection::ToGuest);
+            copies.push(copy.at_region(offset + part.frame_offset));
+            owners.push(number);
         }
     }
     let mut failed = vec![];
@@ -258,28 +265,6 @@ fn copy_out(grants: &dyn Grants, domid: DomId, planned: &[Planned]) -> Vec<usize
     }
     failed.dedup();
     failed
-}
-
-/// Copies for the bytes of a frame from `start` to `end`, which go to the beginning of a page.
-fn push_copies<'a>(
-    copies: &mut Vec<GrantCopy<'a>>,
-    frame: &'a Planned,
-    gref: GrantRef,
-    start: usize,
-    end: usize,
-) {
-    let mut at = 0;
-    for piece in frame.pieces.clone() {
-        let (from, to) = (start.max(at), end.min(at + piece.length_bytes));
-        if from < to {
-            let (Ok(length), Ok(offset)) = (u16::try_from(to - from), u16::try_from(from - start)) else {
-                continue;
-            };
-            let copy = GrantCopy::new(gref, &frame.region, length, CopyDirection::ToGuest);
-            copies.push(copy.at_guest(offset).at_region(piece.offset + (from - at)));
-        }
-        at += piece.length_bytes;
-    }
 }
 
 #[cfg(test)]

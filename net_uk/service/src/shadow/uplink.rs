@@ -1,10 +1,8 @@
 //! The shadow's end of a network card's lane.
 
 use std::os::fd::OwnedFd;
-use std::sync::Arc;
 use std::time::Duration;
 
-use hypervisor::Region;
 use lane::limits::SLOT_BYTES;
 use lane::{Consumer, Frame, FrameMeta, Lane, LaneError, Producer};
 use net_switch::PortId;
@@ -174,12 +172,12 @@ impl Uplink {
         Ok(self.tx.stage_bytes(reservation, bytes, meta)?)
     }
 
-    /// The next frame from the wire; none too if the driver's index makes no sense.
+    /// The next frame from the wire, copied to where there is room for one; none too if the driver's index makes no sense.
     ///
     /// # Errors
     /// [`Error::Lane`].
-    pub fn next_frame(&mut self) -> Result<Option<Frame>, Error> {
-        match self.rx.next_good() {
+    pub fn next_frame(&mut self, room: &mut [u8]) -> Result<Option<Frame>, Error> {
+        match self.rx.next_good_into(room) {
             Err(error) if error.is_nonsense() => {
                 self.doubt(&error);
                 Ok(None)
@@ -285,11 +283,6 @@ impl Uplink {
         }
         self.damaged = self.damaged.saturating_add(damaged);
         Some((damaged, self.damaged > DAMAGED_MAX))
-    }
-
-    /// The memory of both directions.
-    pub fn region(&self) -> &Arc<Region> {
-        self.lane.region()
     }
 
     /// May a former shadow have delivered this frame?
