@@ -39,6 +39,8 @@ pub struct Line {
     pub load: Load,
     /// Bytes of a frame, without the four of a checksum that a real wire adds.
     pub bytes: usize,
+    /// What the wire carries in Mbit/s; without it as much as the processors do.
+    pub wire_mbits: Option<u32>,
 }
 
 impl Line {
@@ -123,7 +125,11 @@ const TRIPS: &[Figure] = &[
 ];
 
 const fn line(name: &'static str, way: Way, load: Load, bytes: usize, about: &'static str) -> Line {
-    Line { name, about, way, load, bytes }
+    Line { name, about, way, load, bytes, wire_mbits: None }
+}
+
+const fn gigabit(name: &'static str, way: Way, load: Load, about: &'static str) -> Line {
+    Line { name, about, way, load, bytes: 1514, wire_mbits: Some(1000) }
 }
 
 /// All lines in the order in which they are run.
@@ -141,6 +147,9 @@ pub const ALL: &[Line] = &[
     line("rtt-1514", Way::RoundTrip, Load::Window(1), 1514, "a frame of 1514 bytes goes to the guest and back, one at a time"),
     line("rtt-64-many", Way::RoundTrip, Load::Window(WINDOW), 64, "the same with 32 frames of 64 bytes under way"),
     line("rtt-1514-many", Way::RoundTrip, Load::Window(WINDOW), 1514, "the same with 32 frames of 1514 bytes under way"),
+    gigabit("gigabit-to-wire", Way::ToWire, Load::Saturating, "the guest sends frames of 1514 bytes to a wire of 1 Gbit/s, as many as it takes"),
+    gigabit("gigabit-from-wire", Way::FromWire, Load::Saturating, "the guest is sent frames of 1514 bytes from such a wire"),
+    gigabit("gigabit-rtt-many", Way::RoundTrip, Load::Window(WINDOW), "round trips of 32 frames of 1514 bytes under way over such a wire"),
 ];
 
 #[cfg(test)]

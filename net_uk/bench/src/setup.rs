@@ -85,6 +85,9 @@ impl Setup {
     /// Starts it, and waits until frames can go.
     pub fn start(order: Order<'_>) -> Result<Self> {
         let veth = Veth::create()?;
+        if let Some(mbits) = order.line.wire_mbits {
+            veth.limit(mbits)?;
+        }
         let near = match order.contender {
             Contender::NetUk => start_guest(order, &veth)?,
             Contender::Driver => start_lane_end(order, &veth)?,

@@ -6,9 +6,11 @@ pub type Result<T, E = Error> = std::result::Result<T, E>;
 /// What can go wrong on the stand.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// The command `ip` refused.
-    #[error("ip {arguments}: {message}")]
+    /// The command `ip` or `tc` refused.
+    #[error("{program} {arguments}: {message}")]
     Ip {
+        /// Which of them.
+        program: &'static str,
         /// What was asked.
         arguments: String,
         /// What it said.

@@ -49,6 +49,20 @@ impl Veth {
         Ok(tap)
     }
 
+    /// Makes it as slow as a wire of so many Mbit/s, gaps between frames and all that a card adds to a frame included.
+    ///
+    /// # Errors
+    /// [`Error::Ip`].
+    pub fn limit(&self, mbits: u32) -> Result<()> {
+        let rate = format!("{mbits}mbit");
+        for name in [&self.ours, &self.theirs] {
+            // Preamble, checksum and gap are 24 bytes. Whoever sends waits before so much is in the queue.
+            let bucket = ["rate", &rate, "burst", "16kb", "limit", "64mb", "overhead", "24"];
+            run("tc", &[&["qdisc", "add", "dev", name, "root", "tbf"][..], &bucket].concat())?;
+        }
+        Ok(())
+    }
+
     /// Switches the first end off or on: neither end has a carrier without it.
     ///
     /// # Errors
@@ -80,12 +94,16 @@ impl Drop for Veth {
 }
 
 fn ip(arguments: &[&str]) -> Result<()> {
-    let output = Command::new("ip").args(arguments).output().map_err(system("run ip"))?;
+    run("ip", arguments)
+}
+
+fn run(program: &'static str, arguments: &[&str]) -> Result<()> {
+    let output = Command::new(program).args(arguments).output().map_err(system("run ip or tc"))?;
     if output.status.success() {
         return Ok(());
     }
     let message = String::from_utf8_lossy(&output.stderr).trim().to_owned();
-    Err(Error::Ip { arguments: arguments.join(" "), message })
+    Err(Error::Ip { program, arguments: arguments.join(" "), message })
 }
 
 /// Runs this program again in a network namespace of its own, with the same arguments, and does not come back; does nothing
