@@ -1,4 +1,4 @@
-//! A thin layer over epoll: level-triggered, with a word of the caller's for each descriptor.
+//! A thin layer over epoll, with a word of the caller's for each descriptor.
 
 use std::os::fd::{AsFd, OwnedFd};
 use std::time::Duration;
@@ -22,16 +22,22 @@ pub struct Interest {
     pub read: bool,
     /// Room to write.
     pub write: bool,
+    /// Told once for each time that it becomes so, rather than as long as it is: an eventfd need not be read then.
+    pub edge: bool,
 }
 
 impl Interest {
     /// Something to read.
-    pub const READ: Self = Self { read: true, write: false };
+    pub const READ: Self = Self { read: true, write: false, edge: false };
+
+    /// Somebody signals.
+    pub const SIGNAL: Self = Self { read: true, write: false, edge: true };
 
     fn flags(self) -> EventFlags {
         let mut flags = EventFlags::empty();
         flags.set(EventFlags::IN, self.read);
         flags.set(EventFlags::OUT, self.write);
+        flags.set(EventFlags::ET, self.edge);
         flags
     }
 }

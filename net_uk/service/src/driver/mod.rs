@@ -18,7 +18,7 @@ use crate::limits::{
     BEAT, CONGESTED_PAUSE, DOWN_PAUSE, LANE_LOOK, LANE_LOOKS_DRIVER, ORDER_TURNS, REFUSALS_PAUSE, SLOW_PAUSE,
 };
 use crate::poller::{Interest, Poller};
-use crate::shadow::uplink::{drain, signal};
+use crate::shadow::uplink::signal;
 use crate::wire::{self, Begun, Boss, Order, Said, names};
 
 /// The driver word in which it tells how its device is: 0 fine, 1 its queue is full, 2 it is down.
@@ -44,7 +44,8 @@ struct Driver {
     tx: Consumer,
     rx: Producer,
     words: DriverWords,
-    wake_driver: OwnedFd,
+    // Watched as long as it is open.
+    _wake_driver: OwnedFd,
     wake_shadow: OwnedFd,
     poller: Poller,
     /// What the card is watched for.
@@ -94,7 +95,7 @@ impl Driver {
         let kick = nic.kick()?;
         let poller = Poller::new()?;
         poller.add(&boss, BOSS, Interest::READ)?;
-        poller.add(&wake_driver, WAKE, Interest::READ)?;
+        poller.add(&wake_driver, WAKE, Interest::SIGNAL)?;
         poller.add(nic.poll_fd(), NIC, Interest::READ)?;
         // A former driver may have died before it could.
         signal(&wake_shadow);
@@ -107,7 +108,7 @@ impl Driver {
             tx,
             rx,
             words,
-            wake_driver,
+            _wake_driver: wake_driver,
             wake_shadow,
             poller,
             interest: Interest::READ,
@@ -141,9 +142,6 @@ impl Driver {
             }
             self.tell_refusals()?;
             self.woken = ready.contains(&NIC);
-            if ready.contains(&WAKE) {
-                drain(&self.wake_driver);
-            }
             if ready.contains(&BOSS) && self.take_orders()? {
                 return Ok(());
             }
@@ -222,7 +220,7 @@ impl Driver {
         let nothing_to_send = self.tx.prepare_sleep()? || device_full;
         let no_room = !lane_full || self.rx.prepare_sleep(1)?;
         if nothing_to_send && no_room {
-            self.watch_nic(Interest { read: !lane_full, write: device_full })?;
+            self.watch_nic(Interest { read: !lane_full, write: device_full, edge: false })?;
             let pause = match self.kick {
                 Kick::Clear => BEAT,
                 Kick::Congested => CONGESTED_PAUSE,

@@ -96,7 +96,7 @@ impl Shadow {
         poller.add(&boss, BOSS, Interest::READ)?;
         poller.add(host.events.wait_fd(), EVENTS, Interest::READ)?;
         for (number, uplink) in uplinks.iter().enumerate() {
-            poller.add(&uplink.wake_shadow, UPLINKS + number as u64, Interest::READ)?;
+            poller.add(&uplink.wake_shadow, UPLINKS + number as u64, Interest::SIGNAL)?;
         }
         let busy = begun.take(names::BUSY, "eventfd")?;
         let lanes_pending = vec![true; uplinks.len()];
@@ -228,7 +228,6 @@ impl Shadow {
                     COMMANDS => self.obey()?,
                     word if word >= UPLINKS => {
                         let number = usize::try_from(word - UPLINKS).unwrap_or(usize::MAX);
-                        drain(&self.fabric.uplinks[number].wake_shadow);
                         self.lanes_pending[number] = true;
                         // A driver that took frames off made room for those that guests keep waiting.
                         self.fabric.uplinks[number].wanted = false;
