@@ -11,6 +11,7 @@ pub mod fate;
 mod instance;
 pub mod keeper;
 pub mod limits;
+pub mod logging;
 mod poller;
 mod process;
 mod rpc;

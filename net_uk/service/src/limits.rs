@@ -168,6 +168,12 @@ pub const WRITE_OUT_WAIT: Duration = Duration::from_secs(1);
 
 const _: () = assert!(JOURNAL_EVENTS > VIFS_MAX * QUEUES_MAX + NICS_MAX + 64);
 
+/// Lines of the log that wait to be written; more are lost.
+pub const LOG_LINES_WAITING: usize = 1024;
+
+/// Lines that one place in the code writes to the log in a second; the others are counted.
+pub const LOG_LINES_A_SECOND: u32 = 10;
+
 /// How long the end of another service is waited for before a start is refused.
 pub const RUNNING_WAIT: Duration = Duration::from_millis(500);
 

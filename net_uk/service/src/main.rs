@@ -20,7 +20,7 @@ use nic::NicSpec;
 #[derive(Parser)]
 #[command(
     version,
-    after_help = "`net_uk bench --help`: measures it beside its driver alone and a bare wire.\n\nEXIT STATUS\n  0  told to stop\n  1  could not begin or go on\n  2  usage"
+    after_help = "`net_uk bench --help`: measures it beside its driver alone and a bare wire.\n\nENVIRONMENT\n  PPVMM_LOG  what is logged, e.g. info or net_uk=debug; warnings and errors if not set\n\nEXIT STATUS\n  0  told to stop\n  1  could not begin or go on\n  2  usage"
 )]
 struct Cli {
     #[command(subcommand)]
@@ -119,10 +119,7 @@ fn main() -> Result<ExitCode> {
     if words.next().is_some_and(|word| word == "bench") {
         return Ok(net_bench::main(words, start_driver));
     }
-    tracing_subscriber::fmt()
-        .with_env_filter(tracing_subscriber::EnvFilter::from_default_env())
-        .with_writer(std::io::stderr)
-        .init();
+    let _guard = net_uk::logging::start();
     // The role is always the first.
     let arguments: Vec<OsString> = std::env::args_os().skip(2).collect();
     match Cli::parse().role {
