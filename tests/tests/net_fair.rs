@@ -34,7 +34,7 @@ fn guest(stand: &Stand, mac: Mac, peer_mac: Mac, rate: u64, more: &[&str]) -> Gu
         mac,
         peer_mac,
         rate,
-        flow: u64::from(mac.0[5]),
+        flow: flow_of(mac),
         sizes: (60, 200),
         more,
     })
@@ -62,15 +62,19 @@ fn stop(sender: &mut Guest) -> u64 {
     sent
 }
 
-/// Waits until all that was sent came, though nothing more is sent.
-fn await_all(sent: u64, receiver: &mut Guest) {
+/// Waits until all came that this guest sent, though it sends nothing more.
+fn await_all(sent: u64, from: Mac, receiver: &mut Guest) {
     let mut received = 0;
     let began = Instant::now();
     while received < sent && began.elapsed() < WAIT {
-        received = receiver.report().unwrap().received.received;
+        received = receiver.report().unwrap().received.of_flow(flow_of(from));
         std::thread::sleep(Duration::from_millis(10));
     }
     assert_eq!(received, sent, "nothing more comes");
+}
+
+fn flow_of(mac: Mac) -> u64 {
+    mac.0[5].into()
 }
 
 fn signal(guest: &Guest, signal: Signal) {
@@ -94,7 +98,7 @@ fn a_backlog_of_several_batches_needs_one_event() {
         std::thread::sleep(Duration::from_millis(200));
         let sent = stop(&mut sender);
         signal(&receiver, Signal::CONT);
-        await_all(sent, &mut receiver);
+        await_all(sent, SENDER, &mut receiver);
     }
 }
 
@@ -111,8 +115,29 @@ fn a_guest_that_floods_stops_nobody() {
     std::thread::sleep(Duration::from_secs(2));
     let sent = stop(&mut sender);
     assert!(sent > 500, "{sent} frames were sent");
-    await_all(sent, &mut receiver);
+    await_all(sent, SENDER, &mut receiver);
     backend.hear().unwrap();
     let ended: Vec<_> = backend.events().iter().filter(|told| told.kind == "ended").collect();
     assert!(ended.is_empty(), "{ended:?}");
+}
+
+/// One that sent as much as it could filled the whole backlog of another guest, again in each turn, and all that anybody else
+/// sent there was dropped.
+#[test]
+fn one_sender_leaves_room_for_the_others() {
+    let stand = Stand::start(&[]);
+    let _backend = backend(&stand);
+    let mut receiver = guest(&stand, RECEIVER, SENDER, 1, &["--wait"]);
+    let mut sender = guest(&stand, SENDER, RECEIVER, 300, &["--wait"]);
+    let mut greedy = guest(&stand, HOSTILE, RECEIVER, 0, &["--wait"]);
+    greedy.command("start").unwrap();
+    wait_until("frames of the greedy one come", || {
+        receiver.report().unwrap().received.of_flow(flow_of(HOSTILE)) > 5000
+    });
+    sender.command("start").unwrap();
+    std::thread::sleep(Duration::from_secs(2));
+    let sent = stop(&mut sender);
+    assert!(sent > 100, "{sent} frames were sent");
+    await_all(sent, SENDER, &mut receiver);
+    stop(&mut greedy);
 }

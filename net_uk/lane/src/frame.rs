@@ -139,6 +139,11 @@ impl Frame {
         self.number
     }
 
+    /// Slots that it fills.
+    pub fn slots(&self) -> u32 {
+        self.slots
+    }
+
     /// Its length: 1 to [`crate::limits::FRAME_BYTES_MAX`].
     pub fn length_bytes(&self) -> usize {
         self.length_bytes

@@ -234,6 +234,11 @@ impl<P: Borrow<Page>> RxRing<P> {
         self.wanted = self.wanted.min(1);
     }
 
+    /// No frame waits for slots any more, whatever became of the one that did.
+    pub fn nothing_waits(&mut self) {
+        self.wanted = 0;
+    }
+
     /// Slots of plans that were not answered.
     pub fn unanswered(&self) -> u32 {
         self.ring.unanswered()

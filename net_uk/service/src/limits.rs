@@ -8,13 +8,23 @@ pub const VIFS_MAX: usize = 64;
 /// Queues of one interface.
 pub const QUEUES_MAX: usize = 4;
 
-/// Frames of at most 2 KiB that wait for one queue of a guest: two megabytes of memory (Linux's netback bears eight). Beyond it
-/// frames for it are dropped and counted. At 65,000 frames/s its ring of 256 and this are 20 ms, in which a guest on a busy
-/// machine comes to a processor; with 256 slots here some sixty frames were dropped now and then.
-pub const BACKLOG_SLOTS: u32 = 1024;
+/// Frames of at most 2 KiB that wait for one queue of a guest: four megabytes of memory (Linux's netback bears eight). One that
+/// is alone in sending to it can fill half of it; beyond that frames are dropped and counted. At 65,000 frames/s its ring of
+/// 256 and this half are 20 ms, in which a guest on a busy machine comes to a processor; with 256 slots some sixty frames
+/// were dropped now and then.
+pub const BACKLOG_SLOTS: u32 = 2048;
 
 /// Frames from one side that are moved before others get their turn.
 pub const BATCH: usize = 64;
+
+/// Frames and segments that are given out in one batch, about: a batch of frames to be cut, or for many guests, ends then.
+pub const WORK_MAX: u32 = 512;
+
+/// Batches of a guest's backlog that are moved in one turn: a whole ring.
+pub const BACKLOG_BATCHES: usize = 4;
+
+/// However long a turn is, lanes are looked at this often: what waits there longer is blamed on the shadow.
+pub const LANES_EVERY: Duration = Duration::from_millis(1);
 
 /// Slots of a lane in each direction.
 pub const LANE_SLOTS: u32 = 2048;

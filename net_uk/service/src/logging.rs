@@ -53,8 +53,9 @@ impl<S: Subscriber> Filter<S> for Seldom {
             return false;
         };
         if kept_back > 0 {
+            let line = format!("{kept_back} lines like the next one were left out\n");
             // Nobody is there to be told if this fails.
-            let _ = writeln!(self.writer.clone(), "{kept_back} lines like the next one were left out");
+            let _ = self.writer.clone().write_all(line.as_bytes());
         }
         true
     }

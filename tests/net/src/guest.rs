@@ -91,6 +91,25 @@ pub struct Received {
     pub corrupt: u64,
     /// The longest time without a frame.
     pub longest_gap_ns: u64,
+    /// By who sent them.
+    #[serde(default)]
+    pub flows: Vec<Flow>,
+}
+
+/// What came of one flow.
+#[derive(Clone, Debug, Deserialize)]
+pub struct Flow {
+    /// Its number.
+    pub flow: u64,
+    /// Different frames.
+    pub received: u64,
+}
+
+impl Received {
+    /// Different frames of a flow.
+    pub fn of_flow(&self, flow: u64) -> u64 {
+        self.flows.iter().find(|known| known.flow == flow).map_or(0, |known| known.received)
+    }
 }
 
 /// A simulated guest; killed with the value, unless it was ended.

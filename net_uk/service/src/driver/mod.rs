@@ -216,8 +216,8 @@ impl Driver {
 
     fn sleep(&mut self, device_full: bool, lane_full: bool, ready: &mut Vec<u64>) -> Result<(), Error> {
         ready.clear();
-        // Frames that the device has no room for are not waited for, but the room is.
-        let nothing_to_send = self.tx.prepare_sleep()? || device_full;
+        // Frames that the device has no room for, or does not take, are not waited for, but the room is, or the device.
+        let nothing_to_send = self.tx.prepare_sleep()? || device_full || self.kick == Kick::Down;
         let no_room = !lane_full || self.rx.prepare_sleep(1)?;
         if nothing_to_send && no_room {
             self.watch_nic(Interest { read: !lane_full, write: device_full, edge: false })?;

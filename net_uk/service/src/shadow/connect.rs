@@ -117,6 +117,7 @@ impl Shadow {
         let Some(id) = self.devices.remove(&key) else { return };
         if let Some(vif) = self.fabric.vifs.remove(&id) {
             self.fabric.sides.remove(&vif.port);
+            self.fabric.uplinks.iter_mut().for_each(|uplink| uplink.waiters.leave_all(id));
             let _ = self.fabric.switch.remove_port(vif.port);
         }
         let place = id.place();

@@ -10,14 +10,14 @@ use lane::{Frame, Producer};
 use net_switch::{Forward, MacAddress, PortId, PortSet, Switch, TimeNs};
 use netif::{Multicast, TxPacket, TxStatus};
 
-use super::frame::{Facts, finish};
+use super::frame::{Facts, finish, segments_of};
 use super::gather::{Copied, Scratch, after};
 use super::queue::{BACKLOG_SOURCE, Queue};
 use super::uplink::Uplink;
 use super::vif::{QueueId, Vif, VifId};
 use crate::error::Error;
 use crate::fate::{Fate, Step};
-use crate::limits::{BATCH, UPLINK_FRAME_BYTES_MAX};
+use crate::limits::{BATCH, UPLINK_FRAME_BYTES_MAX, WORK_MAX};
 use crate::state::Label;
 
 /// What is behind a port of the switch.
@@ -50,6 +50,8 @@ pub struct Fabric {
     /// Something was published towards a wire.
     pub sent: bool,
     segment: Vec<u8>,
+    /// Frames and segments that were given out in this batch.
+    work: u32,
 }
 
 /// A frame from a ring, as it was when it was checked, and where it lies in the scratch memory.
@@ -90,6 +92,7 @@ impl Fabric {
             fate: Fate::default(),
             sent: false,
             segment: vec![0; UPLINK_FRAME_BYTES_MAX],
+            work: 0,
         }
     }
 
@@ -141,8 +144,12 @@ impl Fabric {
         let (copied, more) = scratch.gather(self.grants.as_ref(), queue)?;
         self.fate.done(Step::TxCopied);
         let mut done = 0;
+        self.work = 0;
         queue.waits_for_lane = false;
         for Copied { packet, offset, failed } in &copied {
+            if self.work >= WORK_MAX {
+                break;
+            }
             let status = match packet.multicast() {
                 Some(change) => self.change_multicast(id, change),
                 None if packet.fault().is_some() || *failed => TxStatus::Error,
@@ -176,7 +183,20 @@ impl Fabric {
         if notify {
             self.events.notify(queue.tx_port)?;
         }
-        Ok(more && done == copied.len())
+        self.settle_turn(id, queue.waits_for_lane, done > 0);
+        let cut = !queue.waits_for_lane && done < copied.len();
+        Ok(cut || (more && done == copied.len()))
+    }
+
+    /// Whoever was served lets others go first, and whoever wants no more does not wait.
+    fn settle_turn(&mut self, id: QueueId, waits: bool, served: bool) {
+        for waiters in self.uplinks.iter_mut().map(|uplink| &mut uplink.waiters) {
+            match (waits, served) {
+                (false, _) => waiters.leave(id),
+                (true, true) => waiters.step_back(id),
+                (true, false) => {}
+            }
+        }
     }
 
     fn change_multicast(&mut self, id: QueueId, change: Multicast) -> TxStatus {
@@ -203,7 +223,7 @@ impl Fabric {
         let targets = self.targets(from, frame, now);
         let replay =
             queue.replay_before.is_some_and(|end| end.since(packet.index()) <= netif::ring::RING_SLOTS);
-        self.forward(frame, &facts, targets, replay)
+        self.forward(id, frame, &facts, targets, replay)
     }
 
     fn targets(&mut self, from: Option<PortId>, frame: &[u8], now: Duration) -> PortSet {
@@ -234,12 +254,13 @@ impl Fabric {
     /// Gives a frame that lies in private memory to all that get it: network cards first, for they can refuse.
     fn forward(
         &mut self,
+        id: QueueId,
         frame: &mut [u8],
         facts: &Facts,
         targets: PortSet,
         replay: bool,
     ) -> Result<Forwarded, Error> {
-        match self.send_to_cards(frame, facts, targets, replay) {
+        match self.send_to_cards(id, frame, facts, targets, replay) {
             Ok(true) => {}
             Ok(false) => return Ok(Forwarded::NoRoom),
             Err(Error::Frame(_)) => return Ok(Forwarded::Bad),
@@ -257,6 +278,7 @@ impl Fabric {
     /// again as a whole.
     fn send_to_cards(
         &mut self,
+        id: QueueId,
         frame: &mut [u8],
         facts: &Facts,
         targets: PortSet,
@@ -264,7 +286,10 @@ impl Fabric {
     ) -> Result<bool, Error> {
         for port in targets.iter() {
             let Some(number) = self.card_at(port) else { continue };
-            if !self.uplinks[number].has_room(frame.len(), facts)? {
+            if !self.uplinks[number].has_room(id, frame.len(), facts)? {
+                // It keeps nobody from the others meanwhile: two that wait for each other would wait for ever.
+                let others = self.uplinks.iter_mut().enumerate().filter(|(other, _)| *other != number);
+                others.for_each(|(_, uplink)| uplink.waiters.leave(id));
                 return Ok(false);
             }
         }
@@ -272,7 +297,7 @@ impl Fabric {
             let Some(number) = self.card_at(port) else { continue };
             let uplink = &mut self.uplinks[number];
             if !(replay && was_pushed(&uplink.tx, facts.label)) {
-                uplink.send(frame, facts, &mut self.segment)?;
+                self.work += uplink.send(frame, facts, &mut self.segment)?;
             }
         }
         Ok(true)
@@ -289,17 +314,25 @@ impl Fabric {
             return Ok(());
         }
         if wants.takes(frame.len(), facts.checksum, facts.gso) {
-            return queue.hold(frame, &facts.meta());
+            self.work += 1;
+            let held = queue.hold(frame, &facts.meta())?;
+            queue.counts.rx_overflow.add(u64::from(!held));
+            return Ok(());
         }
         let plain = facts.finished().meta();
+        let mut left = segments_of(frame, facts);
         let mut fault = None;
-        let finished = finish(frame, facts, UPLINK_FRAME_BYTES_MAX, &mut self.segment, |segment| {
-            fault = queue.hold(segment, &plain).err();
+        // Once there is no room the rest is not cut at all: that would cost as much as to give it on.
+        let _ = finish(frame, facts, UPLINK_FRAME_BYTES_MAX, &mut self.segment, |segment| {
+            self.work += 1;
+            match queue.hold(segment, &plain) {
+                Ok(true) => left -= 1,
+                Ok(false) => return false,
+                Err(error) => fault = Some(error),
+            }
             fault.is_none()
         });
-        if finished.is_err() {
-            queue.counts.rx_overflow.add(1);
-        }
+        queue.counts.rx_overflow.add(left);
         fault.map_or(Ok(()), Err)
     }
 
@@ -314,7 +347,11 @@ impl Fabric {
         let mut touched: Vec<(QueueId, Label)> = vec![];
         let mut more = true;
         let mut end = 0;
+        self.work = 0;
         for _ in 0..BATCH {
+            if self.work >= WORK_MAX {
+                break;
+            }
             let Some(room) = scratch.room(end) else { break };
             let Some(frame) = self.uplinks[number].next_frame(room)? else {
                 more = false;
@@ -417,7 +454,7 @@ impl Fabric {
                 more = false;
                 break;
             }
-            queue.backlog_out.advance(&frame);
+            queue.pass_held(&frame);
             end = after(end, frame.length_bytes());
             last = Some(Label { source: BACKLOG_SOURCE, seq: frame.number() });
         }

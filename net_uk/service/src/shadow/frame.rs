@@ -64,6 +64,12 @@ impl Facts {
     }
 }
 
+/// How many frames [`finish`] makes of it; 1 if it is not what the facts say.
+pub fn segments_of(frame: &[u8], facts: &Facts) -> u64 {
+    let segments = facts.gso.and_then(|gso| Segmenter::new(frame, gso, usize::MAX).ok());
+    segments.map_or(1, |segments| segments.count() as u64)
+}
+
 /// Gives `each` the frame as it can go where nothing is done to it any more: checksums filled in, in segments of at most
 /// `max_bytes`. Afterwards the frame is what its facts say, as before, for the next one who gets it.
 ///

@@ -8,9 +8,12 @@ pub mod fabric;
 mod frame;
 mod gather;
 mod queue;
+mod shares;
 mod trust;
+mod turn;
 pub mod uplink;
 mod vif;
+mod waiters;
 mod wants;
 mod xenbus;
 
@@ -70,6 +73,8 @@ pub struct Shadow {
     strays_closed: bool,
     /// Lanes that may hold more frames.
     lanes_pending: Vec<bool>,
+    /// When they were looked at last.
+    lanes_looked: Duration,
     /// Events may wait.
     events_pending: bool,
     /// Wakes the keeper.
@@ -125,6 +130,7 @@ impl Shadow {
             lost,
             strays_closed: false,
             lanes_pending,
+            lanes_looked: Duration::ZERO,
             events_pending: true,
             busy,
         };
@@ -179,6 +185,12 @@ impl Shadow {
             }
             queues.push(Some(attached));
         }
+        // A former shadow may have taken an event and died, or died before it could send one. If it died while it closed the
+        // interface, this fails, before anybody knows of it.
+        for port in record.queues.iter().flat_map(|queue| [queue.tx_port, queue.rx_port]) {
+            self.fabric.events.unmask(Port(port))?;
+            self.fabric.events.notify(Port(port))?;
+        }
         let wants = Wants::from_bits(record.flags);
         let mut config = PortConfig::vif(MacAddress(record.mac));
         config.filters_multicast = wants.multicast_control;
@@ -192,9 +204,6 @@ impl Shadow {
                 if !ids.contains(&id) {
                     ids.push(id);
                 }
-                // A former shadow may have taken an event and died, or died before it could send one.
-                self.fabric.events.unmask(Port(port))?;
-                self.fabric.events.notify(Port(port))?;
             }
         }
         self.devices.insert(DeviceKey { domid, handle: record.handle }, id);
@@ -230,7 +239,7 @@ impl Shadow {
                         let number = usize::try_from(word - UPLINKS).unwrap_or(usize::MAX);
                         self.lanes_pending[number] = true;
                         // A driver that took frames off made room for those that guests keep waiting.
-                        self.fabric.uplinks[number].wanted = false;
+                        self.fabric.uplinks[number].wanted = 0;
                         self.all_waiting_pending();
                     }
                     _ => {}
@@ -274,80 +283,10 @@ impl Shadow {
         Ok(())
     }
 
-    /// Gives every side with work one batch. True if there may be more.
-    fn pump(&mut self) -> Result<bool, Error> {
-        let now = self.now();
-        self.fabric.sent = false;
-        let mut more = false;
-        for number in 0..self.lanes_pending.len() {
-            if std::mem::take(&mut self.lanes_pending[number]) {
-                self.lanes_pending[number] = self.fabric.pump_rx(number, &mut self.scratch, now)?;
-                more |= self.lanes_pending[number];
-            }
-        }
-        for id in self.pending(|queue| std::mem::take(&mut queue.rx_pending)) {
-            more |= self.fabric.pump_backlog(id, &mut self.scratch)?;
-        }
-        for id in self.pending(|queue| std::mem::take(&mut queue.tx_pending)) {
-            if self.fabric.pump_tx(id, &mut self.scratch, now)? {
-                more = true;
-                self.set_tx_pending(id);
-            }
-        }
-        Ok(more)
-    }
-
     fn wake_keeper(&self) {
         // Whatever was published: frames from the wire wake it by themselves.
         if self.fabric.sent && self.heartbeat.take_keeper_sleeps() {
             uplink::signal(&self.busy);
-        }
-    }
-
-    fn pending(&mut self, mut wanted: impl FnMut(&mut Queue) -> bool) -> Vec<QueueId> {
-        let vifs = self.fabric.vifs.iter_mut();
-        let queues = vifs.flat_map(|(vif, at)| {
-            at.queues.iter_mut().enumerate().map(move |(queue, at)| (QueueId { vif: *vif, queue }, at))
-        });
-        queues.filter_map(|(id, queue)| wanted(queue.as_mut()?).then_some(id)).collect()
-    }
-
-    fn set_tx_pending(&mut self, id: QueueId) {
-        let vif = self.fabric.vifs.get_mut(&id.vif);
-        if let Some(queue) = vif.and_then(|vif| vif.queues[id.queue].as_mut()) {
-            queue.tx_pending = true;
-        }
-    }
-
-    /// Tells everybody to send a signal for what comes from now on. False if something came meanwhile.
-    fn may_sleep(&mut self) -> Result<bool, Error> {
-        let mut sleep = true;
-        for queue in self.fabric.vifs.values_mut().flat_map(Vif::queues_mut) {
-            // Requests that wait for room in a lane are not news.
-            if !queue.waits_for_lane && queue.tx.final_check() {
-                queue.tx_pending = true;
-                sleep = false;
-            }
-            if queue.rx.final_check() {
-                queue.rx_pending = true;
-                sleep = false;
-            }
-            sleep &= !queue.rx_pending;
-        }
-        for (number, uplink) in self.fabric.uplinks.iter_mut().enumerate() {
-            let Some(ready) = uplink.prepare_sleep()? else { continue };
-            self.lanes_pending[number] |= ready.received;
-            sleep &= !ready.received && !ready.room;
-        }
-        if !sleep {
-            self.all_waiting_pending();
-        }
-        Ok(sleep)
-    }
-
-    fn all_waiting_pending(&mut self) {
-        for queue in self.fabric.vifs.values_mut().flat_map(Vif::queues_mut) {
-            queue.tx_pending |= queue.waits_for_lane;
         }
     }
 
@@ -381,7 +320,7 @@ impl Shadow {
                 None => continue,
             }
             self.lanes_pending[number] = true;
-            self.fabric.uplinks[number].wanted = false;
+            self.fabric.uplinks[number].wanted = 0;
             self.all_waiting_pending();
         }
     }

@@ -8,11 +8,12 @@
 //!   tells the successor up to which frame that store covers.
 
 use hypervisor::{CopyDirection, DomId, GrantCopy, GrantRef, Grants, Page, Port, Region};
-use lane::limits::FRAME_ROOM_BYTES;
+use lane::limits::{FRAME_ROOM_BYTES, SLOT_BYTES};
 use lane::{Consumer, Producer};
 use netif::{FrameMeta, RxPlan, RxRing, RxStatus, TxRing};
 
 use super::gather::Scratch;
+use super::shares::Shares;
 use crate::error::Error;
 use crate::fate::{Fate, Step};
 use crate::state::{Counts, Label, PublishLog, QueueMemory, QueueRecord};
@@ -55,6 +56,7 @@ pub struct Queue {
     planned: Vec<Planned>,
     /// Frames are staged for the backlog.
     held: bool,
+    shares: Shares,
 }
 
 /// A frame that is to be copied to the guest.
@@ -106,6 +108,7 @@ impl Queue {
             rx_log: memory.rx_log,
             planned: vec![],
             held: false,
+            shares: Shares::default(),
         };
         queue.drop_delivered_backlog()?;
         Ok(queue)
@@ -150,6 +153,10 @@ impl Queue {
         let frame =
             self.backlog_out.next_good_into(room).or_else(|_| self.backlog_out.next_good_into(room))?;
         self.counts.rx_errors.add(self.backlog_out.take_damaged().into());
+        if frame.is_none() {
+            self.shares.clear();
+            self.rx.nothing_waits();
+        }
         Ok(frame)
     }
 
@@ -169,18 +176,27 @@ impl Queue {
         Ok(self.held || self.backlog_out.backlog_slots()? > 0)
     }
 
-    /// Stages a frame for the backlog, or drops and counts it if there is no room.
+    /// Stages a frame for the backlog. False if there is no room, or no more for its source.
     ///
     /// # Errors
     /// [`Error::Lane`].
-    pub fn hold(&mut self, frame: &[u8], meta: &lane::FrameMeta) -> Result<(), Error> {
+    pub fn hold(&mut self, frame: &[u8], meta: &lane::FrameMeta) -> Result<bool, Error> {
         self.reassert();
-        let Some(reservation) = self.backlog_in.reserve(frame.len())? else {
-            self.counts.rx_overflow.add(1);
-            return Ok(());
-        };
+        let slots = u32::try_from(frame.len().div_ceil(SLOT_BYTES)).unwrap_or(u32::MAX);
+        if !self.shares.allows(meta.source, slots, self.backlog_in.room_slots()?) {
+            return Ok(false);
+        }
+        let Some(reservation) = self.backlog_in.reserve(frame.len())? else { return Ok(false) };
         self.held = true;
-        Ok(self.backlog_in.stage_bytes(reservation, frame, meta)?)
+        self.shares.filled(meta.source, slots);
+        self.backlog_in.stage_bytes(reservation, frame, meta)?;
+        Ok(true)
+    }
+
+    /// Passes the frame that [`Self::next_held`] gave.
+    pub fn pass_held(&mut self, frame: &lane::Frame) {
+        self.backlog_out.advance(frame);
+        self.shares.emptied(frame.meta().source, frame.slots());
     }
 
     /// Publishes what was staged for the backlog.

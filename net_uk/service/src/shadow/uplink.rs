@@ -12,6 +12,8 @@ use rustix::event::EventfdFlags;
 
 use super::frame::{Facts, finish};
 use super::trust::{News, Trust};
+use super::vif::QueueId;
+use super::waiters::Waiters;
 use crate::error::Error;
 use crate::limits::{DAMAGED_MAX, LANE_SLOTS, UPLINK_FRAME_BYTES_MAX};
 
@@ -47,8 +49,10 @@ pub struct Uplink {
     pub wake_driver: OwnedFd,
     /// Wakes this shadow.
     pub wake_shadow: OwnedFd,
-    /// A guest waits for room towards the wire.
-    pub wanted: bool,
+    /// Slots towards the wire that a guest waits for.
+    pub wanted: u32,
+    /// Which guests wait for them.
+    pub waiters: Waiters,
     /// The driver's index was read for room since the last commit.
     looked: bool,
     lane: Lane,
@@ -74,7 +78,8 @@ impl Uplink {
             replay_before: None,
             wake_driver,
             wake_shadow,
-            wanted: false,
+            wanted: 0,
+            waiters: Waiters::default(),
             looked: false,
             trust: Trust::Full,
             blind: false,
@@ -116,18 +121,24 @@ impl Uplink {
         facts.gso.filter(|_| !self.offload)
     }
 
-    /// Is there room for a frame towards the wire? If not, the driver tells when.
+    /// Is there room for a frame of this queue towards the wire, and is it its turn? If not, it waits, and the driver tells
+    /// when.
     ///
     /// # Errors
     /// [`Error::Frame`] if there never will be, or [`Error::Lane`].
-    pub fn has_room(&mut self, length_bytes: usize, facts: &Facts) -> Result<bool, Error> {
+    pub fn has_room(&mut self, id: QueueId, length_bytes: usize, facts: &Facts) -> Result<bool, Error> {
         let slots = slots_needed(length_bytes, self.cuts(facts));
         if slots > self.tx.ring().slots() {
             return Err(netif::FrameFault::Length(length_bytes).into());
         }
-        let has_room = self.room_slots(slots)? >= slots;
-        self.wanted |= !has_room;
-        Ok(has_room)
+        let is_its_turn = self.waiters.may_go(id);
+        if is_its_turn && self.room_slots(slots)? >= slots {
+            return Ok(true);
+        }
+        self.waiters.wait(id);
+        // Of one that waits behind another nothing else is known than that it is to be asked again.
+        self.wanted = self.wanted.max(if is_its_turn { slots } else { 1 });
+        Ok(false)
     }
 
     /// Slots that are free; the driver's index is read for it once a batch, and whenever there are fewer than `enough`.
@@ -148,23 +159,25 @@ impl Uplink {
         }
     }
 
-    /// Stages a frame for the wire, for which there is room; `segment` has room for one.
+    /// Stages a frame for the wire, for which there is room; `segment` has room for one. Tells how many it is now.
     ///
     /// # Errors
     /// [`Error::Frame`] if it is not what its facts say, or [`Error::Lane`].
-    pub fn send(&mut self, frame: &mut [u8], facts: &Facts, segment: &mut [u8]) -> Result<(), Error> {
+    pub fn send(&mut self, frame: &mut [u8], facts: &Facts, segment: &mut [u8]) -> Result<u32, Error> {
         if let (Some(gso), None) = (facts.gso, self.cuts(facts)) {
             // That it can be cut is looked at here: the guest is told if not.
             Segmenter::new(frame, gso, UPLINK_FRAME_BYTES_MAX)?;
-            return self.stage(frame, &facts.meta());
+            self.stage(frame, &facts.meta())?;
+            return Ok(1);
         }
         let plain = facts.finished().meta();
-        let mut fault = None;
+        let (mut fault, mut frames) = (None, 0);
         finish(frame, facts, UPLINK_FRAME_BYTES_MAX, segment, |bytes| {
+            frames += 1;
             fault = self.stage(bytes, &plain).err();
             fault.is_none()
         })?;
-        fault.map_or(Ok(()), Err)
+        fault.map_or(Ok(frames), Err)
     }
 
     fn stage(&mut self, bytes: &[u8], meta: &FrameMeta) -> Result<(), Error> {
@@ -184,6 +197,11 @@ impl Uplink {
             }
             next => Ok(next?),
         }
+    }
+
+    /// Is something there that was not looked at yet?
+    pub fn has_news(&self) -> bool {
+        self.is_trusted() && self.rx.ring().produced() != self.rx.passed()
     }
 
     /// Can the lane be used?
@@ -258,9 +276,9 @@ impl Uplink {
 
     fn try_prepare_sleep(&mut self) -> Result<Ready, LaneError> {
         let received = !self.rx.prepare_sleep()?;
-        let room = self.wanted && !self.tx.prepare_sleep(ROOM_SLOTS)?;
+        let room = self.wanted > 0 && !self.tx.prepare_sleep(self.wanted.max(ROOM_SLOTS))?;
         if room {
-            self.wanted = false;
+            self.wanted = 0;
         }
         Ok(Ready { received, room })
     }

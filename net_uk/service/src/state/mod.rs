@@ -27,7 +27,7 @@ use crate::error::Error;
 use crate::limits::{BACKLOG_SLOTS, QUEUES_MAX, VIFS_MAX};
 
 const MAGIC: u64 = u64::from_le_bytes(*b"ppvmmnet");
-const VERSION: u32 = 3;
+const VERSION: u32 = 4;
 const HEADER_BYTES: usize = 4096;
 const RECORD_BYTES: usize = 4096;
 /// Bytes of one log of answers.
