@@ -53,6 +53,7 @@ pub fn run(args: &NetArgs) -> anyhow::Result<NetReport> {
     let mut guests = Guests::start(&stand, args, &veth)?;
     let peer = Peer::start(&veth, args, &guests)?;
     wait_until("all guests", || guests.all_connected())?;
+    guests.add_hostile(&stand, args, &veth)?;
     guests.start_sending()?;
     wait_until("frames of all guests", || peer.hears_from_all())?;
     peer.set_sending(true);

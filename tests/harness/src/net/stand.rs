@@ -60,13 +60,19 @@ pub struct Guests {
 }
 
 impl Guests {
-    /// Makes domains and starts them. They send once they are told to, hostile ones at once.
+    /// Makes domains and starts them. They send once they are told to.
     pub fn start(stand: &Stand, args: &NetArgs, veth: &Veth) -> anyhow::Result<Self> {
         let guests = (0..args.guests).map(|number| start_guest(stand, args, veth, number, &["--wait"]));
-        let numbered = (args.guests..).zip(&args.hostile);
-        let hostile = numbered
-            .map(|(number, how)| start_guest(stand, args, veth, number, &["--hostile", how.as_str()]));
-        Ok(Self { guests: guests.collect::<Result<_, _>>()?, hostile: hostile.collect::<Result<_, _>>()? })
+        Ok(Self { guests: guests.collect::<Result<_, _>>()?, hostile: vec![] })
+    }
+
+    /// Adds the hostile ones, which begin at once. Only then, for domains get their numbers as they come, and what is counted
+    /// of the first ones is taken for the others'.
+    pub fn add_hostile(&mut self, stand: &Stand, args: &NetArgs, veth: &Veth) -> anyhow::Result<()> {
+        for (number, how) in (args.guests..).zip(&args.hostile) {
+            self.hostile.push(start_guest(stand, args, veth, number, &["--hostile", how.as_str()])?);
+        }
+        Ok(())
     }
 
     /// Are all connected?
