@@ -1,5 +1,6 @@
 //! The side that fills a ring.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use hypervisor::Region;
@@ -268,6 +269,19 @@ impl Producer {
             .map(|descriptor| descriptor.meta.seq)
     }
 
+    /// The same of all sources at once.
+    pub fn last_seqs(&self) -> BTreeMap<u16, u32> {
+        let mut last = BTreeMap::new();
+        for back in 1..=self.ring.slots() {
+            let position = self.published.slots.wrapping_sub(back);
+            let Ok(descriptor) = Descriptor::decode(self.ring.read_descriptor(position), position) else {
+                break;
+            };
+            last.entry(descriptor.meta.source).or_insert(descriptor.meta.seq);
+        }
+        last
+    }
+
     /// Whether the consumer sleeps and is to be woken. To be asked after [`Producer::publish`].
     pub fn needs_wake(&self) -> bool {
         self.ring.consumer_sleeps().take()
@@ -441,6 +455,7 @@ mod tests {
         let frame = ring.consumer().unwrap().peek().unwrap().unwrap();
         assert!(frame.is_void());
         assert_eq!(producer.last_seq_of(4), Some(5));
+        assert_eq!(producer.last_seqs().get(&4), Some(&5));
     }
 
     #[test]

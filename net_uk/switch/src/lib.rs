@@ -25,5 +25,5 @@ pub use error::{Result, SwitchError};
 pub use mac::MacAddress;
 pub use port::{PortConfig, PortId, PortKind};
 pub use ports::{PortSet, PortSetIter};
-pub use switch::{Forward, Switch};
+pub use switch::{Forward, Switch, is_for_group};
 pub use time::TimeNs;

@@ -322,6 +322,11 @@ impl Switch {
     }
 }
 
+/// Is a frame for a group, or for all stations?
+pub fn is_for_group(header: &[u8]) -> bool {
+    addresses_of(header).is_some_and(|(to, _)| to.is_group())
+}
+
 /// Receiver and sender.
 fn addresses_of(header: &[u8]) -> Option<(MacAddress, MacAddress)> {
     let header = header.first_chunk::<HEADER_BYTES>()?;

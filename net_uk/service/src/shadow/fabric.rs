@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use hypervisor::{EventChannels, Grants};
-use lane::{Frame, Producer};
+use lane::Frame;
 use net_switch::{Forward, MacAddress, PortId, PortSet, Switch, TimeNs};
 use netif::{Multicast, TxPacket, TxStatus};
 
@@ -49,9 +49,11 @@ pub struct Fabric {
     pub fate: Fate,
     /// Something was published towards a wire.
     pub sent: bool,
-    segment: Vec<u8>,
+    /// Queues whose turn it is to send over a lane now.
+    pub next: Vec<QueueId>,
+    pub(super) segment: Vec<u8>,
     /// Frames and segments that were given out in this batch.
-    work: u32,
+    pub(super) work: u32,
 }
 
 /// A frame from a ring, as it was when it was checked, and where it lies in the scratch memory.
@@ -91,6 +93,7 @@ impl Fabric {
             broken: vec![],
             fate: Fate::default(),
             sent: false,
+            next: vec![],
             segment: vec![0; UPLINK_FRAME_BYTES_MAX],
             work: 0,
         }
@@ -188,17 +191,6 @@ impl Fabric {
         Ok(cut || (more && done == copied.len()))
     }
 
-    /// Whoever was served lets others go first, and whoever wants no more does not wait.
-    fn settle_turn(&mut self, id: QueueId, waits: bool, served: bool) {
-        for waiters in self.uplinks.iter_mut().map(|uplink| &mut uplink.waiters) {
-            match (waits, served) {
-                (false, _) => waiters.leave(id),
-                (true, true) => waiters.step_back(id),
-                (true, false) => {}
-            }
-        }
-    }
-
     fn change_multicast(&mut self, id: QueueId, change: Multicast) -> TxStatus {
         let Some(vif) = self.vifs.get(&id.vif) else { return TxStatus::Error };
         let changed = match change {
@@ -244,7 +236,7 @@ impl Fabric {
     }
 
     /// The network card at a port.
-    fn card_at(&self, port: PortId) -> Option<usize> {
+    pub(super) fn card_at(&self, port: PortId) -> Option<usize> {
         match self.sides.get(&port) {
             Some(Side::Nic(number)) => Some(*number),
             _ => None,
@@ -260,6 +252,10 @@ impl Fabric {
         targets: PortSet,
         replay: bool,
     ) -> Result<Forwarded, Error> {
+        if facts.gso.is_some() && net_switch::is_for_group(frame) {
+            // No TCP is, and its segments for each of many guests would be a turn too long.
+            return Ok(Forwarded::Bad);
+        }
         match self.send_to_cards(id, frame, facts, targets, replay) {
             Ok(true) => {}
             Ok(false) => return Ok(Forwarded::NoRoom),
@@ -274,35 +270,6 @@ impl Fabric {
         Ok(Forwarded::Taken)
     }
 
-    /// Stages a frame for all network cards that get it. False if one of them has no room: then none got it, for it comes
-    /// again as a whole.
-    fn send_to_cards(
-        &mut self,
-        id: QueueId,
-        frame: &mut [u8],
-        facts: &Facts,
-        targets: PortSet,
-        replay: bool,
-    ) -> Result<bool, Error> {
-        for port in targets.iter() {
-            let Some(number) = self.card_at(port) else { continue };
-            if !self.uplinks[number].has_room(id, frame.len(), facts)? {
-                // It keeps nobody from the others meanwhile: two that wait for each other would wait for ever.
-                let others = self.uplinks.iter_mut().enumerate().filter(|(other, _)| *other != number);
-                others.for_each(|(_, uplink)| uplink.waiters.leave(id));
-                return Ok(false);
-            }
-        }
-        for port in targets.iter() {
-            let Some(number) = self.card_at(port) else { continue };
-            let uplink = &mut self.uplinks[number];
-            if !(replay && was_pushed(&uplink.tx, facts.label)) {
-                self.work += uplink.send(frame, facts, &mut self.segment)?;
-            }
-        }
-        Ok(true)
-    }
-
     /// Stages a frame for the backlog of a guest; one without room there is dropped and counted. It is published after all
     /// that goes straight to the guest, which came before it: so a label in a backlog tells that every frame before it is
     /// with the guest or there.
@@ -310,7 +277,7 @@ impl Fabric {
         let Some(vif) = self.vifs.get_mut(&id) else { return Ok(()) };
         let wants = vif.wants;
         let Some(queue) = vif.queue_for(frame) else { return Ok(()) };
-        if replay && was_pushed(&queue.backlog_in, facts.label) {
+        if replay && queue.pushed.has(facts.label) {
             return Ok(());
         }
         if wants.takes(frame.len(), facts.checksum, facts.gso) {
@@ -349,14 +316,15 @@ impl Fabric {
         let mut end = 0;
         self.work = 0;
         for _ in 0..BATCH {
-            if self.work >= WORK_MAX {
-                break;
-            }
             let Some(room) = scratch.room(end) else { break };
             let Some(frame) = self.uplinks[number].next_frame(room)? else {
                 more = false;
                 break;
             };
+            // What a former shadow may have delivered is gone through as it did: its note covers no less than a batch.
+            if self.work >= WORK_MAX && !self.uplinks[number].is_replay(&frame) {
+                break;
+            }
             if !frame.is_void() {
                 let bytes = &mut room[..frame.length_bytes()];
                 self.receive(number, &frame, Held { bytes, offset: end }, now, &mut touched)?;
@@ -459,7 +427,11 @@ impl Fabric {
             last = Some(Label { source: BACKLOG_SOURCE, seq: frame.number() });
         }
         queue.rx_pending = more;
-        let Some(upto) = last else { return Ok(false) };
+        let Some(upto) = last else {
+            // Whatever was passed over is damaged, and takes no room any more.
+            queue.backlog_out.commit();
+            return Ok(false);
+        };
         let notify = queue.deliver(self.grants.as_ref(), scratch, upto, &mut self.fate)?;
         queue.backlog_out.commit();
         self.fate.done(Step::BacklogCommitted);
@@ -498,11 +470,4 @@ fn note(touched: &mut Vec<(QueueId, Label)>, given: Option<QueueId>, label: Labe
         Some((_, upto)) => *upto = label,
         None => touched.push((id, label)),
     }
-}
-
-/// Had a former shadow put this frame there?
-fn was_pushed(target: &Producer, label: Label) -> bool {
-    target
-        .last_seq_of(label.source)
-        .is_some_and(|last| last.wrapping_sub(label.seq) < netif::ring::RING_SLOTS)
 }

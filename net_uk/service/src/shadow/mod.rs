@@ -3,11 +3,13 @@
 //! One thread moves frames ([`fabric`]); another one speaks with the store ([`xenbus`]) and tells the first what to connect.
 //! So a store that is slow or gone holds up no frame.
 
+mod cards;
 mod connect;
 pub mod fabric;
 mod frame;
 mod gather;
 mod queue;
+mod replay;
 mod shares;
 mod trust;
 mod turn;

@@ -13,6 +13,7 @@ use lane::{Consumer, Producer};
 use netif::{FrameMeta, RxPlan, RxRing, RxStatus, TxRing};
 
 use super::gather::Scratch;
+use super::replay::Pushed;
 use super::shares::Shares;
 use crate::error::Error;
 use crate::fate::{Fate, Step};
@@ -37,6 +38,8 @@ pub struct Queue {
     pub source: u16,
     /// Frames that wait.
     pub backlog_in: Producer,
+    /// What a former shadow had put there last, by source.
+    pub pushed: Pushed,
     /// The same, from the other end.
     pub backlog_out: Consumer,
     /// Up to where a former shadow had delivered to this queue.
@@ -89,6 +92,7 @@ impl Queue {
         {
             delivered = entry.upto;
         }
+        let backlog_in = memory.backlog.producer()?;
         let mut queue = Self {
             domid,
             tx,
@@ -96,7 +100,8 @@ impl Queue {
             tx_port: Port(record.tx_port),
             rx_port: Port(record.rx_port),
             source: record.source,
-            backlog_in: memory.backlog.producer()?,
+            pushed: Pushed::of(&backlog_in),
+            backlog_in,
             backlog_out: memory.backlog.consumer()?,
             delivered,
             replay_before: None,

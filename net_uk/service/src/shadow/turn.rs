@@ -21,6 +21,10 @@ impl Shadow {
                 more = true;
                 self.set_tx_pending(id);
             }
+            for next in std::mem::take(&mut self.fabric.next) {
+                more = true;
+                self.set_tx_pending(next);
+            }
             more |= self.pump_lanes_in_time()?;
         }
         Ok(more)

@@ -11,6 +11,7 @@ use netif::segment::Segmenter;
 use rustix::event::EventfdFlags;
 
 use super::frame::{Facts, finish};
+use super::replay::Pushed;
 use super::trust::{News, Trust};
 use super::vif::QueueId;
 use super::waiters::Waiters;
@@ -41,6 +42,8 @@ pub struct Uplink {
     offload: bool,
     /// Towards the wire.
     pub tx: Producer,
+    /// What a former shadow had put there last, by source.
+    pub pushed: Pushed,
     /// From the wire.
     pub rx: Consumer,
     /// Frames before this number may have been delivered by a former shadow.
@@ -74,6 +77,7 @@ impl Uplink {
             port,
             offload: false,
             tx: lane.tx().producer_alone(),
+            pushed: Pushed::default(),
             rx: lane.rx().consumer_alone(),
             replay_before: None,
             wake_driver,
@@ -113,6 +117,7 @@ impl Uplink {
         // Which frames of those a former shadow had begun with is not known: it moves a batch at a time.
         self.replay_before = (waiting > 0).then(|| rx.committed().frames.wrapping_add(LANE_SLOTS));
         (self.tx, self.rx) = (tx, rx);
+        self.pushed = Pushed::of(&self.tx);
         true
     }
 
@@ -127,18 +132,29 @@ impl Uplink {
     /// # Errors
     /// [`Error::Frame`] if there never will be, or [`Error::Lane`].
     pub fn has_room(&mut self, id: QueueId, length_bytes: usize, facts: &Facts) -> Result<bool, Error> {
-        let slots = slots_needed(length_bytes, self.cuts(facts));
-        if slots > self.tx.ring().slots() {
-            return Err(netif::FrameFault::Length(length_bytes).into());
-        }
-        let is_its_turn = self.waiters.may_go(id);
-        if is_its_turn && self.room_slots(slots)? >= slots {
+        if self.waiters.may_go(id) && self.has_room_at_all(length_bytes, facts)? {
             return Ok(true);
         }
         self.waiters.wait(id);
         // Of one that waits behind another nothing else is known than that it is to be asked again.
-        self.wanted = self.wanted.max(if is_its_turn { slots } else { 1 });
+        self.wanted = self.wanted.max(1);
         Ok(false)
+    }
+
+    /// The same whosever turn it is.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn has_room_at_all(&mut self, length_bytes: usize, facts: &Facts) -> Result<bool, Error> {
+        let slots = slots_needed(length_bytes, self.cuts(facts));
+        if slots > self.tx.ring().slots() {
+            return Err(netif::FrameFault::Length(length_bytes).into());
+        }
+        let has_room = self.room_slots(slots)? >= slots;
+        if !has_room {
+            self.wanted = self.wanted.max(slots);
+        }
+        Ok(has_room)
     }
 
     /// Slots that are free; the driver's index is read for it once a batch, and whenever there are fewer than `enough`.

@@ -12,6 +12,11 @@ use super::vif::{QueueId, VifId};
 pub struct Waiters(VecDeque<QueueId>);
 
 impl Waiters {
+    /// Whose turn it is, if anybody waits.
+    pub fn first(&self) -> Option<QueueId> {
+        self.0.front().copied()
+    }
+
     /// Is it this one's turn?
     pub fn may_go(&self, id: QueueId) -> bool {
         self.0.front().is_none_or(|first| *first == id)

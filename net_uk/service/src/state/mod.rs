@@ -1,5 +1,5 @@
-//! What a shadow's successor needs to know, in shared memory that the keeper holds. Version 3 (2: the record
-//! twice, checked backlogs; 3: backlogs of 1,024 slots).
+//! What a shadow's successor needs to know, in shared memory that the keeper holds. Version 4 (2: the record
+//! twice, checked backlogs; 3: backlogs of 1,024 slots; 4: of 2,048).
 //!
 //! ```text
 //! page 0: magic u64, version u32, places u32, the heartbeat at 64
