@@ -2,12 +2,14 @@
 //!
 //! ```text
 //!  net_uk   guest (process) -- rings -- shadow -- lane -- driver -- veth A | veth B -- this process
+//!  plain    guest (process) -- rings ---------- one process ---- veth A | veth B -- this process
 //!  driver   this process ------------------------- lane -- driver -- veth A | veth B -- this process
 //!  veth     this process ------------------------------------------- veth A | veth B -- this process
 //! ```
 //! Each line is measured in rounds, and in each round on every contender in turn (A B C, B C A, …), so that whatever else
 //! the machine does hits all alike. The frames, and the code that makes and checks them, are the same for all. What
-//! counts is the ratio of the medians to those of the driver alone.
+//! counts is the ratio of the medians: to the driver alone, to whose lane this process writes without a guest; and to a backend
+//! that serves a guest from the process that has the network card, which is what a guest would have without a shadow.
 //!
 //! All of them share the machine's processors, ends included. Where these are fewer than the parties, the rate at
 //! saturation says how much processor time a frame costs in all, not how fast one party is; so lines at a fixed load stand

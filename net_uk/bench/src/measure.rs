@@ -109,8 +109,8 @@ fn drain(setup: &mut Setup, line: &Line) -> Result<()> {
 fn ledger(setup: Setup, line: &Line) -> Result<Ledger> {
     let Setup { near, far, .. } = setup;
     let (near_sent, near_received) = match near {
-        Near::Guest { guest, mut keeper, .. } => {
-            let counts = keeper.counts()?;
+        Near::Guest { guest, mut backend, .. } => {
+            let counted = backend.dropped()?;
             let report = guest.end()?;
             let received = &report.received;
             let account = Ledger {
@@ -118,7 +118,7 @@ fn ledger(setup: Setup, line: &Line) -> Result<Ledger> {
                 doubled: received.duplicated,
                 reordered: received.reordered,
                 corrupt: received.corrupt,
-                counted: counts.dropped_to_wire() + counts.dropped_from_wire() + counts.refused(),
+                counted,
                 ..Ledger::default()
             };
             (report.sent.frames, account)

@@ -1,6 +1,7 @@
 //! A contender between its two ends.
 
 use std::path::Path;
+use std::process::{Child, Command};
 use std::time::Instant;
 
 use hypervisor::HostSpec;
@@ -13,7 +14,7 @@ use sim_guest::net::Mac;
 
 use crate::StartDriver;
 use crate::contender::Contender;
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, system};
 use crate::limits::{PEER_LOOK, PEER_SLOTS, START_WAIT};
 use crate::lines::{Line, Load, Way};
 
@@ -46,7 +47,7 @@ pub enum Near {
         /// The guest.
         guest: Box<Guest>,
         /// The backend.
-        keeper: Box<Keeper>,
+        backend: Backend,
         /// The store.
         _store: Box<Ours>,
     },
@@ -57,6 +58,24 @@ pub enum Near {
         /// The driver's process, and what it ends with.
         driver: Option<(u32, Box<dyn Send>)>,
     },
+}
+
+/// Who serves a guest.
+pub enum Backend {
+    /// Shadow, driver and keeper.
+    NetUk(Box<Keeper>),
+    /// One process.
+    Plain(Plain),
+}
+
+/// A backend of one process, killed with the value.
+pub struct Plain(Child);
+
+impl Drop for Plain {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
 }
 
 /// Everything that runs.
@@ -73,7 +92,7 @@ pub struct Setup {
 pub struct Usage {
     /// The shadow.
     pub shadow: u64,
-    /// The driver.
+    /// The driver, or who is it too.
     pub driver: u64,
     /// The keeper.
     pub keeper: u64,
@@ -89,7 +108,7 @@ impl Setup {
             veth.limit(mbits)?;
         }
         let near = match order.contender {
-            Contender::NetUk => start_guest(order, &veth)?,
+            Contender::NetUk | Contender::Plain => start_guest(order, &veth)?,
             Contender::Driver => start_lane_end(order, &veth)?,
             Contender::Veth => {
                 let wire = packet_wire(order, veth.ours())?;
@@ -128,14 +147,8 @@ impl Setup {
     pub fn usage(&self) -> Usage {
         let far = self.far.cpu_ns();
         match &self.near {
-            Near::Guest { guest, keeper, .. } => {
-                let of = |part| keeper.pid_of(part).map_or(0, process_cpu_ns);
-                Usage {
-                    shadow: of("shadow"),
-                    driver: of("driver.0"),
-                    keeper: process_cpu_ns(keeper.pid()),
-                    ends: far + process_cpu_ns(guest.pid()),
-                }
+            Near::Guest { guest, backend, .. } => {
+                Usage { ends: far + process_cpu_ns(guest.pid()), ..backend.usage() }
             }
             Near::Endpoint { endpoint, driver } => Usage {
                 driver: driver.as_ref().map_or(0, |(pid, _)| process_cpu_ns(*pid)),
@@ -143,6 +156,58 @@ impl Setup {
                 ..Usage::default()
             },
         }
+    }
+}
+
+impl Backend {
+    fn start(order: Order<'_>, veth: &Veth, store: &Ours) -> Result<Self> {
+        let (program, nic) = (beside_us("net_uk")?, format!("packet:{}", veth.ours()));
+        let (hv_socket, log) = (order.dir.join(HostSpec::LOCAL_SOCKET_NAME), order.dir.join("net_uk.log"));
+        if order.contender == Contender::Plain {
+            let log = std::fs::File::create(log).map_err(system("make the backend's log"))?;
+            let started = Command::new(program)
+                .args(["plain", "--profile", "local", "--nic", &nic, "--hv-socket"])
+                .arg(hv_socket)
+                .env("XENSTORED_PATH", store.socket())
+                .stderr(log)
+                .spawn();
+            return Ok(Self::Plain(Plain(started.map_err(system("start a plain backend"))?)));
+        }
+        Ok(Self::NetUk(Box::new(Keeper::start(KeeperOptions {
+            program: &program,
+            hv_socket: &hv_socket,
+            store: &store.socket(),
+            nic: Some(&nic),
+            log: &log,
+            injection: false,
+            guests: u16::MAX,
+        })?)))
+    }
+
+    fn is_ready(&mut self) -> Result<bool> {
+        let Self::NetUk(keeper) = self else { return Ok(true) };
+        keeper.hear()?;
+        let told =
+            |part: &str| keeper.events().iter().any(|told| told.part == part && told.kind == "ready");
+        Ok(told("shadow") && told("driver.0"))
+    }
+
+    fn usage(&self) -> Usage {
+        match self {
+            Self::NetUk(keeper) => {
+                let of = |part| keeper.pid_of(part).map_or(0, process_cpu_ns);
+                let keeper = process_cpu_ns(keeper.pid());
+                Usage { shadow: of("shadow"), driver: of("driver.0"), keeper, ends: 0 }
+            }
+            Self::Plain(plain) => Usage { driver: process_cpu_ns(plain.0.id()), ..Usage::default() },
+        }
+    }
+
+    /// Frames that it, or the kernel for it, dropped, as far as it tells.
+    pub fn dropped(&mut self) -> Result<u64> {
+        let Self::NetUk(keeper) = self else { return Ok(0) };
+        let counts = keeper.counts()?;
+        Ok(counts.dropped_to_wire() + counts.dropped_from_wire() + counts.refused())
     }
 }
 
@@ -180,15 +245,7 @@ fn start_lane_end(order: Order<'_>, veth: &Veth) -> Result<Near> {
 fn start_guest(order: Order<'_>, veth: &Veth) -> Result<Near> {
     let store = Ours::start(&Binaries::beside_us()?, order.dir, &[])?;
     let hv_socket = order.dir.join(HostSpec::LOCAL_SOCKET_NAME);
-    let mut keeper = Keeper::start(KeeperOptions {
-        program: &beside_us("net_uk")?,
-        hv_socket: &hv_socket,
-        store: &store.socket(),
-        nic: Some(&format!("packet:{}", veth.ours())),
-        log: &order.dir.join("net_uk.log"),
-        injection: false,
-        guests: u16::MAX,
-    })?;
+    let mut backend = Backend::start(order, veth, &store)?;
     let echo: &[&str] = if order.line.way == Way::RoundTrip { &["--echo"] } else { &[] };
     let guest = Guest::start(GuestOptions {
         program: &beside_us("sim-net-guest")?,
@@ -202,17 +259,11 @@ fn start_guest(order: Order<'_>, veth: &Veth) -> Result<Near> {
         more: &[&["--wait"], echo].concat(),
     })?;
     let began = Instant::now();
-    while !(guest.is_connected() && is_ready(&mut keeper)?) {
+    while !(guest.is_connected() && backend.is_ready()?) {
         if began.elapsed() > START_WAIT {
             return Err(Error::Late("the guest's interface"));
         }
         std::thread::sleep(std::time::Duration::from_millis(2));
     }
-    Ok(Near::Guest { guest: Box::new(guest), keeper: Box::new(keeper), _store: Box::new(store) })
-}
-
-fn is_ready(keeper: &mut Keeper) -> Result<bool> {
-    keeper.hear()?;
-    let told = |part: &str| keeper.events().iter().any(|told| told.part == part && told.kind == "ready");
-    Ok(told("shadow") && told("driver.0"))
+    Ok(Near::Guest { guest: Box::new(guest), backend, _store: Box::new(store) })
 }

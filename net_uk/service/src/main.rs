@@ -47,6 +47,9 @@ enum RoleArgs {
     /// The driver of a network card; started by the keeper
     #[command(hide = true)]
     Driver,
+    /// A backend of one process, to measure beside; started by the benchmark
+    #[command(hide = true)]
+    Plain(PlainArgs),
 }
 
 #[derive(Args)]
@@ -70,6 +73,15 @@ struct KeeperArgs {
     /// Where its locks are, and the stand-in's socket if nothing else is said
     #[arg(long, env = "PPVMM_RUNDIR", value_name = "PATH", default_value = "/run/ppvmm")]
     rundir: PathBuf,
+    #[command(flatten)]
+    host: HostArgs,
+}
+
+#[derive(Args)]
+struct PlainArgs {
+    /// The network card
+    #[arg(long, value_name = "NIC")]
+    nic: NicSpec,
     #[command(flatten)]
     host: HostArgs,
 }
@@ -132,6 +144,9 @@ fn main() -> Result<ExitCode> {
         // The keeper says where the stand-in's socket is.
         RoleArgs::Shadow(args) => net_uk::shadow::run(&args.spec(Path::new("/run/ppvmm")))?,
         RoleArgs::Driver => net_uk::driver::run()?,
+        RoleArgs::Plain(args) => {
+            net_uk::shadow::plain::run(&args.host.spec(Path::new("/run/ppvmm")), &args.nic)?;
+        }
     }
     Ok(ExitCode::SUCCESS)
 }

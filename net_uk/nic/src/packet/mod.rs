@@ -16,11 +16,13 @@
 //! With offload, a `virtio_net_hdr` stands before each frame in both rings (`PACKET_VNET_HDR`, Linux 4.6 and later).
 
 mod carry;
+mod direct;
 mod handed;
 mod held;
 mod port;
 mod rings;
 mod slots;
 
+pub use direct::DirectPort;
 pub use held::PacketHeld;
 pub use port::PacketPort;

@@ -136,7 +136,7 @@ impl Rings {
     }
 
     /// What lies in a slot that the kernel filled. None if it cannot be handed on.
-    fn received<'a>(&self, slot: Slot<'a>) -> Option<Received<'a>> {
+    pub(crate) fn received<'a>(&self, slot: Slot<'a>) -> Option<Received<'a>> {
         let (status, header) = (slot.status(), slot.rx_header());
         if header.kept_bytes < header.length_bytes || header.kept_bytes < ETHERNET_BYTES {
             return None;
@@ -157,11 +157,11 @@ impl Rings {
 }
 
 /// A frame in a slot.
-struct Received<'a> {
-    bytes: &'a [u8],
+pub(crate) struct Received<'a> {
+    pub(crate) bytes: &'a [u8],
     /// The kernel takes the tag out of the frame and keeps it beside.
     vlan_tag: Option<[u8; 4]>,
-    flags: FrameFlags,
+    pub(crate) flags: FrameFlags,
     gso_bytes: u16,
     stamp_ns: u64,
 }

@@ -144,7 +144,7 @@ impl Fabric {
         scratch: &mut Scratch,
         now: Duration,
     ) -> Result<bool, Error> {
-        let (copied, more) = scratch.gather(self.grants.as_ref(), queue)?;
+        let (copied, more) = scratch.gather(self.grants.as_ref(), queue.domid, &mut queue.tx)?;
         self.fate.done(Step::TxCopied);
         let mut done = 0;
         self.work = 0;

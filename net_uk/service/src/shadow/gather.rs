@@ -2,11 +2,10 @@
 //! looked at there is what is given on, whatever guest or driver write meanwhile.
 
 use hypervisor::limits::GRANT_COPIES_MAX;
-use hypervisor::{Buffer, CopyDirection, DomId, GrantCopy, Grants, Region};
+use hypervisor::{Buffer, CopyDirection, DomId, GrantCopy, Grants, Page, Region};
 use lane::limits::FRAME_ROOM_BYTES;
-use netif::TxPacket;
+use netif::{TxPacket, TxRing};
 
-use super::queue::Queue;
 use crate::error::Error;
 use crate::limits::{BATCH, SCRATCH_BYTES};
 
@@ -39,23 +38,28 @@ impl Scratch {
     ///
     /// # Errors
     /// [`Error::Ring`].
-    pub fn gather(&mut self, grants: &dyn Grants, queue: &mut Queue) -> Result<(Vec<Copied>, bool), Error> {
+    pub fn gather(
+        &mut self,
+        grants: &dyn Grants,
+        domid: DomId,
+        tx: &mut TxRing<Page>,
+    ) -> Result<(Vec<Copied>, bool), Error> {
         let mut copied = Vec::with_capacity(BATCH);
         let (mut end, mut more) = (0, true);
         while copied.len() < BATCH {
-            let Some(packet) = queue.tx.take()? else {
+            let Some(packet) = tx.take()? else {
                 more = false;
                 break;
             };
             if end + packet.length_bytes() > SCRATCH_BYTES {
-                queue.tx.untake(&packet);
+                tx.untake(&packet);
                 break;
             }
             let offset = end;
             end = after(end, packet.length_bytes());
             copied.push(Copied { packet, offset, failed: false });
         }
-        self.copy_in(grants, queue.domid, &mut copied);
+        self.copy_in(grants, domid, &mut copied);
         Ok((copied, more))
     }
 

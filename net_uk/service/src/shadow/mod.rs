@@ -8,6 +8,7 @@ mod connect;
 pub mod fabric;
 mod frame;
 mod gather;
+pub mod plain;
 mod queue;
 mod replay;
 mod shares;

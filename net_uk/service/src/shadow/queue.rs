@@ -63,10 +63,11 @@ pub struct Queue {
 }
 
 /// A frame that is to be copied to the guest.
-struct Planned {
-    plan: RxPlan,
+pub(super) struct Planned {
+    /// Where to.
+    pub(super) plan: RxPlan,
     /// Where it lies in the scratch memory.
-    offset: usize,
+    pub(super) offset: usize,
 }
 
 impl Queue {
@@ -263,7 +264,7 @@ fn is_covered(upto: Option<Label>, label: Label, slots: u32) -> bool {
 }
 
 /// Copies frames into the guest's pages; gives the numbers of those that could not be.
-fn copy_out(grants: &dyn Grants, domid: DomId, region: &Region, planned: &[Planned]) -> Vec<usize> {
+pub(super) fn copy_out(grants: &dyn Grants, domid: DomId, region: &Region, planned: &[Planned]) -> Vec<usize> {
     let mut copies = Vec::with_capacity(planned.len());
     let mut owners = Vec::with_capacity(planned.len());
     for (number, Planned { plan, offset }) in planned.iter().enumerate() {
