@@ -6,7 +6,6 @@
 //!
 //! Big-endian. The length is that of the whole frame; the checksum covers all that comes after the addresses but itself.
 
-use super::crc::crc32;
 use crate::net::Mac;
 
 /// The first of the two types for experiments at home (IEEE 802).
@@ -52,18 +51,26 @@ impl Numbered {
         }
         bytes.extend(u32::try_from(size).expect("frames are short").to_be_bytes());
         bytes.extend([0; 4]);
-        self.fill(bytes, size);
+        bytes.resize(size, 0);
+        self.fill(&mut bytes[HEADER_BYTES..]);
         let crc = checksum(bytes);
         bytes[CRC_START..HEADER_BYTES].copy_from_slice(&crc.to_be_bytes());
     }
 
-    fn fill(&self, bytes: &mut Vec<u8>, size: usize) {
-        let mut word = (self.flow.rotate_left(32) ^ self.sequence).wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
-        while bytes.len() < size {
-            word = word.wrapping_mul(0x5851_f42d_4c95_7f2d).wrapping_add(0x1405_7b7e_f767_814f);
-            bytes.extend(word.to_be_bytes());
+    /// Words that differ within a frame and from those of other frames. They cost little: whoever measures a path should not
+    /// measure this.
+    fn fill(&self, payload: &mut [u8]) {
+        let mut word = (self.flow.rotate_left(32) ^ self.sequence).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+        let mut next = || {
+            word = word.wrapping_add(0x5851_f42d_4c95_7f2d);
+            word.to_le_bytes()
+        };
+        let (words, rest) = payload.as_chunks_mut::<8>();
+        for place in words {
+            *place = next();
         }
-        bytes.truncate(size);
+        let last = next();
+        rest.copy_from_slice(&last[..rest.len()]);
     }
 
     pub(super) fn read(bytes: &[u8]) -> Reading {
@@ -85,7 +92,10 @@ fn u32_at(bytes: &[u8], place: usize) -> u32 {
 }
 
 fn checksum(bytes: &[u8]) -> u32 {
-    crc32(&[&bytes[12..CRC_START], &bytes[HEADER_BYTES..]])
+    let mut crc = crc32fast::Hasher::new();
+    crc.update(&bytes[12..CRC_START]);
+    crc.update(&bytes[HEADER_BYTES..]);
+    crc.finalize()
 }
 
 #[cfg(test)]

@@ -1,6 +1,5 @@
 //! Numbered and checksummed frames, to tell what a path loses, doubles, reorders, corrupts or delays.
 
-mod crc;
 mod flows;
 mod frame;
 mod histogram;
