@@ -27,14 +27,19 @@ fn quick_lines_have_figures_of_all_and_lose_nothing() {
                 "lost" | "doubled" | "reordered" => assert_eq!(of("net_uk"), Some(0.0), "{line}"),
                 "rate" | "median" | "p99" => {
                     assert!(
-                        ["net_uk", "driver", "veth"].iter().all(|who| of(who).is_some_and(|v| v > 0.0)),
+                        ["net_uk", "plain", "driver", "veth"]
+                            .iter()
+                            .all(|who| of(who).is_some_and(|v| v > 0.0)),
                         "{line}"
                     );
                 }
                 "CPU shadow" | "CPU keeper" => {
-                    assert!(of("net_uk").is_some() && of("driver").is_none(), "{line}")
+                    let others = of("driver").is_none() && of("plain").is_none();
+                    assert!(of("net_uk").is_some() && others, "{line}")
                 }
-                "CPU driver" => assert!(of("driver").is_some() && of("veth").is_none(), "{line}"),
+                "CPU driver" => {
+                    assert!(of("driver").is_some() && of("plain").is_some() && of("veth").is_none(), "{line}")
+                }
                 _ => {}
             }
         }
@@ -49,6 +54,6 @@ fn a_ratio_that_nobody_reaches_fails_with_1_and_nonsense_with_2() {
     if may_make_interfaces() {
         let output = bench(&["--quick", "--rounds", "1", "--lines", "rtt-64", "--require", "1000"]);
         assert_eq!(output.status.code(), Some(1), "{output:?}");
-        assert!(String::from_utf8_lossy(&output.stderr).contains("of the driver"), "{output:?}");
+        assert!(String::from_utf8_lossy(&output.stderr).contains("without a shadow"), "{output:?}");
     }
 }

@@ -16,7 +16,7 @@ pub enum Output {
     Json,
 }
 
-/// Measures the network backend beside its driver alone and a bare wire, side by side in one run.
+/// Measures the network backend beside one without a shadow, its driver alone and a bare wire, side by side in one run.
 ///
 /// The wire is a pair of virtual interfaces in a network namespace of its own. The guest is a simulated one, a process
 /// that fills and empties its rings as Linux does. Every frame is numbered and checksummed, and counted at both ends.
@@ -48,7 +48,8 @@ pub struct Args {
     /// The load of these lines in frames a second, instead.
     #[arg(long, value_name = "RATE", value_parser = clap::value_parser!(u64).range(1..))]
     pub rate: Option<u64>,
-    /// Fail if a main figure's ratio to the driver alone is under RATIO.
+    /// Fail if a main figure's ratio to what it is without a shadow is under RATIO: with a backend of one process, or, if that is
+    /// not among the contenders, with the driver alone.
     #[arg(long, value_name = "RATIO", num_args = 0..=1, default_missing_value = "0.97")]
     pub require: Option<f64>,
     /// In the network namespace of the caller, not in one of its own.

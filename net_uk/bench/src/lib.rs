@@ -1,4 +1,5 @@
-//! `net_uk bench`: measures the network backend beside its driver alone and a bare wire, in one run on one machine.
+//! `net_uk bench`: measures the network backend beside one without a shadow, its driver alone and a bare wire, in one run
+//! on one machine.
 //!
 //! ```text
 //!  net_uk   guest (process) -- rings -- shadow -- lane -- driver -- veth A | veth B -- this process

@@ -187,8 +187,7 @@ impl Backend {
     fn is_ready(&mut self) -> Result<bool> {
         let Self::NetUk(keeper) = self else { return Ok(true) };
         keeper.hear()?;
-        let told =
-            |part: &str| keeper.events().iter().any(|told| told.part == part && told.kind == "ready");
+        let told = |part: &str| keeper.events().iter().any(|told| told.part == part && told.kind == "ready");
         Ok(told("shadow") && told("driver.0"))
     }
 

@@ -20,7 +20,7 @@ use nic::NicSpec;
 #[derive(Parser)]
 #[command(
     version,
-    after_help = "`net_uk bench --help`: measures it beside its driver alone and a bare wire.\n\nENVIRONMENT\n  PPVMM_LOG  what is logged, e.g. info or net_uk=debug; warnings and errors if not set\n\nEXIT STATUS\n  0  told to stop\n  1  could not begin or go on\n  2  usage"
+    after_help = "`net_uk bench --help`: measures it beside a backend without a shadow, its driver alone and a bare wire.\n\nENVIRONMENT\n  PPVMM_LOG  what is logged, e.g. info or net_uk=debug; warnings and errors if not set\n\nEXIT STATUS\n  0  told to stop\n  1  could not begin or go on\n  2  usage"
 )]
 struct Cli {
     #[command(subcommand)]

@@ -5,7 +5,7 @@ use std::os::fd::{AsFd, BorrowedFd};
 use lane::FrameFlags;
 
 use crate::error::Result;
-use crate::nic::Kick;
+use crate::nic::{Kick, Link};
 use crate::packet::held::PacketHeld;
 use crate::packet::rings::Rings;
 use crate::packet::slots::Slot;
@@ -17,6 +17,7 @@ use crate::sys::{self, Interface};
 #[derive(Debug)]
 pub struct DirectPort {
     held: PacketHeld,
+    interface: Option<Interface>,
     rings: Rings,
     /// Frames that were put into the transmit ring.
     sent: u32,
@@ -34,7 +35,7 @@ impl DirectPort {
         let interface = Interface::bound(&held)?;
         let mtu_bytes = interface.map_or(Ok(0), |interface| interface.mtu_bytes(&held))?;
         let rings = Rings::new(&held, spec, mtu_bytes)?;
-        Ok(Self { held, rings, sent: 0, received: 0 })
+        Ok(Self { held, interface, rings, sent: 0, received: 0 })
     }
 
     /// Puts a frame into the transmit ring; [`DirectPort::kick`] sends it. False if there is no room.
@@ -69,6 +70,9 @@ impl DirectPort {
     /// # Errors
     /// What the kernel reports.
     pub fn kick(&mut self) -> Result<Kick> {
+        if Interface::link_of(&mut self.interface, &self.held)? != Link::Up {
+            return Ok(Kick::Down);
+        }
         match sys::send_ring(self.held.as_fd()) {
             Ok(()) => Ok(Kick::Clear),
             Err(libc::EAGAIN | libc::ENOBUFS | libc::ENOMEM | libc::EINTR) => Ok(Kick::Congested),

@@ -1,6 +1,7 @@
 //! Towards network cards, which have lanes that can be full.
 
 use net_switch::PortSet;
+use smallvec::SmallVec;
 
 use super::fabric::Fabric;
 use super::frame::Facts;
@@ -21,7 +22,7 @@ impl Fabric {
         let cards = targets.iter().filter_map(|port| self.card_at(port));
         // What is there already needs no room.
         let is_there = |number: &usize| replay && self.uplinks[*number].pushed.has(facts.label);
-        let cards: Vec<usize> = cards.filter(|number| !is_there(number)).collect();
+        let cards: SmallVec<[usize; 4]> = cards.filter(|number| !is_there(number)).collect();
         if !self.have_room(id, &cards, frame.len(), facts)? {
             return Ok(false);
         }

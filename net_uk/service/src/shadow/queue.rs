@@ -264,7 +264,12 @@ fn is_covered(upto: Option<Label>, label: Label, slots: u32) -> bool {
 }
 
 /// Copies frames into the guest's pages; gives the numbers of those that could not be.
-pub(super) fn copy_out(grants: &dyn Grants, domid: DomId, region: &Region, planned: &[Planned]) -> Vec<usize> {
+pub(super) fn copy_out(
+    grants: &dyn Grants,
+    domid: DomId,
+    region: &Region,
+    planned: &[Planned],
+) -> Vec<usize> {
     let mut copies = Vec::with_capacity(planned.len());
     let mut owners = Vec::with_capacity(planned.len());
     for (number, Planned { plan, offset }) in planned.iter().enumerate() {
