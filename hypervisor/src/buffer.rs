@@ -26,11 +26,6 @@ impl Buffer {
         Ok(Self(region))
     }
 
-    /// Its length.
-    pub fn length_bytes(&self) -> usize {
-        self.0.length_bytes()
-    }
-
     /// One side of copies. While these are about nobody has a reference to the bytes.
     pub fn region(&mut self) -> &Region {
         &self.0
@@ -40,23 +35,12 @@ impl Buffer {
     ///
     /// # Panics
     /// If they lie outside.
-    pub fn bytes(&self, offset: usize, length_bytes: usize) -> &[u8] {
+    pub fn bytes_mut(&mut self, offset: usize, length_bytes: usize) -> &mut [u8] {
         let pointer = self.0.pointer(offset, length_bytes);
         // As in `Region::read`: the kernel or the hypervisor may have written here.
         compiler_fence(Ordering::SeqCst);
-        // SAFETY: in bounds, and mapped as long as `self`. This process writes through `region` and `bytes_mut` only, which
-        // borrow the value exclusively; others cannot, see `create`.
-        unsafe { std::slice::from_raw_parts(pointer.as_ptr(), length_bytes) }
-    }
-
-    /// The same to change them.
-    ///
-    /// # Panics
-    /// If they lie outside.
-    pub fn bytes_mut(&mut self, offset: usize, length_bytes: usize) -> &mut [u8] {
-        let pointer = self.0.pointer(offset, length_bytes);
-        compiler_fence(Ordering::SeqCst);
-        // SAFETY: as in `bytes`, and the value is borrowed exclusively.
+        // SAFETY: in bounds, and mapped as long as `self`. This process writes through `region` and this only, which borrow
+        // the value exclusively; others cannot, see `create`.
         unsafe { std::slice::from_raw_parts_mut(pointer.as_ptr(), length_bytes) }
     }
 }
@@ -71,7 +55,7 @@ mod tests {
     fn what_is_copied_in_is_read_in_place() {
         let mut buffer = Buffer::create("test", 8192).unwrap();
         buffer.region().write(4090, b"copied");
-        assert_eq!(buffer.bytes(4090, 6), b"copied");
+        assert_eq!(buffer.bytes_mut(4090, 6), b"copied");
         buffer.bytes_mut(4090, 2).copy_from_slice(b"ab");
         let mut bytes = [0; 6];
         buffer.region().read(4090, &mut bytes);

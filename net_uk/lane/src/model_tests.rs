@@ -101,7 +101,7 @@ impl World {
     /// A successor knows the ring only. (The lengths are the test's own knowledge of what was written.)
     fn replace_producer(&mut self) {
         self.producer = self.ring.producer().unwrap();
-        self.next_seq = self.producer.last_seq_of(SOURCE).map_or(0, |seq| seq + 1);
+        self.next_seq = self.producer.last_seqs().get(&SOURCE).map_or(0, |seq| seq + 1);
     }
 
     fn consume(&mut self, frames: usize) {

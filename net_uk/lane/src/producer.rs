@@ -259,16 +259,6 @@ impl Producer {
         Ok(true)
     }
 
-    /// The number of the last published frame of a source, as far back as the ring remembers: frames that the consumer
-    /// has taken off count as long as nothing was written over them.
-    pub fn last_seq_of(&self, source: u16) -> Option<u32> {
-        (1..=self.ring.slots())
-            .map(|back| self.published.slots.wrapping_sub(back))
-            .map_while(|position| Descriptor::decode(self.ring.read_descriptor(position), position).ok())
-            .find(|descriptor| descriptor.meta.source == source)
-            .map(|descriptor| descriptor.meta.seq)
-    }
-
     /// The same of all sources at once.
     pub fn last_seqs(&self) -> BTreeMap<u16, u32> {
         let mut last = BTreeMap::new();
@@ -406,10 +396,7 @@ mod tests {
         assert_eq!((frame.number(), frame.meta().seq), (1, 8));
         consumer.release(&frame);
         assert_eq!(producer.room_slots(), Ok(64));
-        assert_eq!(
-            (producer.last_seq_of(1), producer.last_seq_of(2), producer.last_seq_of(3)),
-            (Some(7), Some(8), None)
-        );
+        assert_eq!(producer.last_seqs(), [(1, 7), (2, 8)].into());
     }
 
     /// A frame of another source over the oldest entry, its producer dead after each of its stores.
@@ -429,8 +416,8 @@ mod tests {
             producer.stage(reservation, &label(2, 99)).unwrap();
             crate::fate::revive();
             let successor = ring.producer().unwrap();
-            assert_eq!(successor.last_seq_of(2), None, "{stores} stores");
-            assert_eq!(successor.last_seq_of(1), Some(63));
+            assert_eq!(successor.last_seqs().get(&2), None, "{stores} stores");
+            assert_eq!(successor.last_seqs().get(&1), Some(&63));
         }
     }
 
@@ -454,7 +441,6 @@ mod tests {
         assert!(matches!(producer.commit(reservation, &bad), Err(LaneError::Meta { .. })));
         let frame = ring.consumer().unwrap().peek().unwrap().unwrap();
         assert!(frame.is_void());
-        assert_eq!(producer.last_seq_of(4), Some(5));
         assert_eq!(producer.last_seqs().get(&4), Some(&5));
     }
 

@@ -7,10 +7,11 @@ use lane::FrameFlags;
 use crate::error::Result;
 use crate::nic::{Kick, Link};
 use crate::packet::held::PacketHeld;
+use crate::packet::port::send_ring;
 use crate::packet::rings::Rings;
 use crate::packet::slots::Slot;
 use crate::spec::NicSpec;
-use crate::sys::{self, Interface};
+use crate::sys::Interface;
 
 /// A packet socket without a lane: nobody takes it over, so nothing is noted for a successor. To compare with: it goes about
 /// the kernel's rings as [`crate::packet::PacketPort`] does, and saves what stands between that and whoever has the frames.
@@ -73,12 +74,7 @@ impl DirectPort {
         if Interface::link_of(&mut self.interface, &self.held)? != Link::Up {
             return Ok(Kick::Down);
         }
-        match sys::send_ring(self.held.as_fd()) {
-            Ok(()) => Ok(Kick::Clear),
-            Err(libc::EAGAIN | libc::ENOBUFS | libc::ENOMEM | libc::EINTR) => Ok(Kick::Congested),
-            Err(libc::ENETDOWN | libc::ENXIO | libc::ENODEV) => Ok(Kick::Down),
-            Err(errno) => Err(sys::numbered("send", errno)),
-        }
+        send_ring(&self.held)
     }
 
     /// Readable when something came, writable when there is room.

@@ -180,12 +180,7 @@ impl<S: Steps> Nic for PacketPort<S> {
             sys::get_option(&self.socket, libc::SOL_SOCKET, libc::SO_ERROR, 0)?;
             return Ok(Kick::Down);
         }
-        let kick = match sys::send_ring(&self.socket) {
-            Ok(()) => Kick::Clear,
-            Err(libc::EAGAIN | libc::ENOBUFS | libc::ENOMEM | libc::EINTR) => Kick::Congested,
-            Err(libc::ENETDOWN | libc::ENXIO | libc::ENODEV) => Kick::Down,
-            Err(errno) => return Err(sys::numbered("send", errno)),
-        };
+        let kick = send_ring(&self.socket)?;
         self.steps.done(Step::TxKicked);
         Ok(kick)
     }
@@ -208,5 +203,15 @@ impl<S: Steps> Nic for PacketPort<S> {
             rx_refused: self.words.nic(RX_REFUSED_WORD),
             tx_refused: self.words.nic(TX_REFUSED_WORD),
         })
+    }
+}
+
+/// Has the kernel send what its ring holds.
+pub(super) fn send_ring(socket: impl AsFd) -> Result<Kick> {
+    match sys::send_ring(socket) {
+        Ok(()) => Ok(Kick::Clear),
+        Err(libc::EAGAIN | libc::ENOBUFS | libc::ENOMEM | libc::EINTR) => Ok(Kick::Congested),
+        Err(libc::ENETDOWN | libc::ENXIO | libc::ENODEV) => Ok(Kick::Down),
+        Err(errno) => Err(sys::numbered("send", errno)),
     }
 }

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use hypervisor::{DomId, Port};
+use hypervisor::{DomId, EventChannels, Port};
 use netif::features::{Events, FrontendConfig, QueueConfig};
 
 use super::uplink::FIRST_QUEUE_SOURCE;
@@ -79,23 +79,7 @@ impl Shadow {
     }
 
     fn bind(&mut self, domid: DomId, queue: &QueueConfig) -> Result<QueueRecord, Error> {
-        let events = &mut self.fabric.events;
-        let (tx_port, rx_port) = match queue.events {
-            Events::Shared(port) => {
-                let port = events.bind_interdomain(domid, port)?;
-                (port, port)
-            }
-            Events::Split { tx, rx } => {
-                let tx = events.bind_interdomain(domid, tx)?;
-                match events.bind_interdomain(domid, rx) {
-                    Ok(rx) => (tx, rx),
-                    Err(error) => {
-                        let _ = events.unbind(tx);
-                        return Err(error.into());
-                    }
-                }
-            }
-        };
+        let (tx_port, rx_port) = bind(self.fabric.events.as_mut(), domid, queue.events)?;
         let source = self.next_source;
         self.next_source = if source + 1 < SOURCES { source + 1 } else { FIRST_QUEUE_SOURCE };
         let (tx_gref, rx_gref) = (queue.tx_ring.0, queue.rx_ring.0);
@@ -126,6 +110,30 @@ impl Shadow {
         }
         if let Err(error) = self.state.free(place) {
             tracing::warn!(%error, "memory of an interface stays");
+        }
+    }
+}
+
+/// Binds both ports of a queue, or none.
+pub(super) fn bind(
+    channels: &mut dyn EventChannels,
+    domid: DomId,
+    events: Events,
+) -> Result<(Port, Port), Error> {
+    match events {
+        Events::Shared(port) => {
+            let port = channels.bind_interdomain(domid, port)?;
+            Ok((port, port))
+        }
+        Events::Split { tx, rx } => {
+            let tx = channels.bind_interdomain(domid, tx)?;
+            match channels.bind_interdomain(domid, rx) {
+                Ok(rx) => Ok((tx, rx)),
+                Err(error) => {
+                    let _ = channels.unbind(tx);
+                    Err(error.into())
+                }
+            }
         }
     }
 }

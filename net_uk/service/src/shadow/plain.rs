@@ -7,14 +7,14 @@ use std::sync::mpsc::{Receiver, channel};
 use std::time::{Duration, Instant};
 
 use hypervisor::{BackendHost, DomId, HostSpec, Page, Port};
-use lane::FrameFlags;
 use net_switch::limits::AGEING_DEFAULT_NS;
 use net_switch::{Forward, MacAddress, PortConfig, PortId, Switch, TimeNs};
-use netif::features::{Events, FrontendConfig};
-use netif::{Checksum, FrameMeta, RxRing, RxStatus, TxRing, TxStatus};
+use netif::features::FrontendConfig;
+use netif::{FrameMeta, RxRing, RxStatus, TxRing, TxStatus};
 use nic::packet::DirectPort;
 use nic::{Kick, NicSpec};
 
+use super::connect::bind;
 use super::frame::{Facts, finish};
 use super::gather::{Scratch, after};
 use super::queue::{Planned, copy_out};
@@ -182,7 +182,8 @@ impl Plain {
             let now = TimeNs(u64::try_from(self.began.elapsed().as_nanos()).unwrap_or(u64::MAX));
             let to = self.switch.forward(now, self.card_port, room, room.len() as u64);
             if matches!(to, Ok(Forward::To(ports)) if ports.contains(vif.port)) {
-                let meta = FrameMeta::new(room.len(), checksum_of(flags), None)?;
+                let facts = Facts::of(&lane::FrameMeta { flags, ..lane::FrameMeta::default() });
+                let meta = FrameMeta::new(room.len(), facts.checksum, None)?;
                 // One that the guest has no slots for stays in the kernel's ring.
                 let Some(plan) = vif.rx.plan(meta)? else {
                     self.starved = true;
@@ -257,16 +258,8 @@ impl Plain {
 
     fn connect(&mut self, domid: DomId, config: &FrontendConfig, mac: [u8; 6]) -> Result<Vif, Error> {
         let queue = config.queues.first().ok_or(Error::Missing { name: "queue" })?;
-        let events = &mut self.host.events;
-        let (tx_port, rx_port) = match queue.events {
-            Events::Shared(port) => {
-                let port = events.bind_interdomain(domid, port)?;
-                (port, port)
-            }
-            Events::Split { tx, rx } => {
-                (events.bind_interdomain(domid, tx)?, events.bind_interdomain(domid, rx)?)
-            }
-        };
+        let events = self.host.events.as_mut();
+        let (tx_port, rx_port) = bind(events, domid, queue.events)?;
         let map = |gref| self.host.grants.map(domid, gref);
         let (tx, rx) = (TxRing::attach(map(queue.tx_ring)?)?, RxRing::attach(map(queue.rx_ring)?)?);
         for port in [tx_port, rx_port] {
@@ -275,13 +268,5 @@ impl Plain {
         }
         let port = self.switch.add_port(PortConfig::vif(MacAddress(mac)))?;
         Ok(Vif { domid, tx, rx, tx_port, rx_port, port })
-    }
-}
-
-fn checksum_of(flags: FrameFlags) -> Checksum {
-    match (flags.contains(FrameFlags::CSUM_BLANK), flags.contains(FrameFlags::CSUM_VALID)) {
-        (true, _) => Checksum::Blank,
-        (false, true) => Checksum::Validated,
-        (false, false) => Checksum::None,
     }
 }
