@@ -148,6 +148,31 @@ impl Consumer {
         }
     }
 
+    /// As [`Consumer::next_good`]. A frame of one slot that `room` is long enough for is copied there and checked there, which is
+    /// told: the one copy that it takes may be the last one. For all others it is as there.
+    ///
+    /// # Errors
+    /// [`LaneError::Indices`], [`LaneError::Descriptor`].
+    pub fn next_good_in(&mut self, room: &mut [u8]) -> Result<Option<(Frame, bool)>, LaneError> {
+        if self.doubted.is_none()
+            && self.next_fits(room.len())?
+            && let Ok(Some(frame)) = self.peek_into(room)
+        {
+            return Ok(Some((frame, true)));
+        }
+        // One that makes no sense there is looked at as all are.
+        Ok(self.next_good()?.map(|frame| (frame, false)))
+    }
+
+    fn next_fits(&mut self, room_bytes: usize) -> Result<bool, LaneError> {
+        if self.produced == self.passed && self.backlog_slots()? == 0 {
+            return Ok(false);
+        }
+        let position = self.passed.slots;
+        let descriptor = Descriptor::decode(self.ring.read_descriptor(position), position);
+        Ok(descriptor.is_ok_and(|descriptor| !descriptor.more && descriptor.length_bytes <= room_bytes))
+    }
+
     /// Frames that were passed over since the last call.
     pub fn take_damaged(&mut self) -> u32 {
         std::mem::take(&mut self.damaged)
@@ -217,11 +242,12 @@ impl Consumer {
         Ok(frame)
     }
 
-    /// The descriptor of slot `index` of a frame, and the slot's bytes beside those of the slots before it. All of these were
-    /// full, and there are no more than the longest frame has.
+    /// The descriptor of slot `index` of a frame, and the slot's bytes beside those of the slots before it, all of which were
+    /// full. One that says that it is longer than there is room for makes no sense: it was another one before.
     fn descriptor(&self, position: u32, index: u32, bytes: &mut [u8]) -> Result<Descriptor, LaneError> {
         let at = index as usize * SLOT_BYTES;
-        let bytes = &mut bytes[at..at + SLOT_BYTES];
+        let end = bytes.len().min(at + SLOT_BYTES);
+        let bytes = bytes.get_mut(at..end).unwrap_or_default();
         self.ring.checked_descriptor(position, index, bytes).map_err(|fault| self.fault(position, fault))
     }
 
@@ -411,6 +437,42 @@ mod tests {
 
     fn twice(consumer: &mut Consumer) -> Option<Frame> {
         consumer.next_good().or_else(|_| consumer.next_good()).unwrap()
+    }
+
+    #[test]
+    fn a_frame_that_fits_is_copied_and_checked_where_it_is_to_be() {
+        let ring = ring(64);
+        let mut producer = ring.producer().unwrap();
+        let mut consumer = ring.consumer().unwrap();
+        let mut room = [0; 100];
+        for (seq, (length, fits)) in (0..).zip([(100, true), (101, false), (5000, false), (1, true)]) {
+            producer.push(&frame_of(seq, length), &label(1, seq)).unwrap();
+            let (frame, there) = consumer.next_good_in(&mut room).unwrap().unwrap();
+            assert_eq!((frame.number(), there), (seq, fits));
+            let bytes = if there { room[..length].to_vec() } else { consumer.bytes_of(&frame) };
+            assert_eq!(bytes, frame_of(seq, length));
+            consumer.release(&frame);
+        }
+        assert_eq!(consumer.next_good_in(&mut room), Ok(None));
+        assert_eq!(consumer.next_good_in(&mut []), Ok(None));
+    }
+
+    /// The first look may be spoilt by an index that ran ahead, so such a frame is passed over at the second one only, and the
+    /// one behind it is good, whether it fits or not.
+    #[test]
+    fn a_damaged_frame_that_fits_is_passed_over_as_any_other() {
+        for length in [60, 5000] {
+            let ring = ring(64);
+            let mut producer = ring.producer().unwrap();
+            producer.push(&frame_of(0, 60), &label(1, 0)).unwrap();
+            producer.push(&frame_of(1, length), &label(1, 1)).unwrap();
+            ring.region().u64(4096).fetch_xor(1, std::sync::atomic::Ordering::Relaxed);
+            let (mut consumer, mut room) = (ring.consumer().unwrap(), [0; 100]);
+            assert!(matches!(consumer.next_good_in(&mut room), Err(LaneError::Descriptor { .. })));
+            let (frame, there) = consumer.next_good_in(&mut room).unwrap().unwrap();
+            assert_eq!((frame.number(), there, consumer.take_damaged()), (1, false, 1));
+            assert_eq!(consumer.bytes_of(&frame), frame_of(1, length));
+        }
     }
 
     #[test]

@@ -207,7 +207,7 @@ impl FrameRing {
         length_bytes: usize,
     ) -> RawDescriptor {
         let mut bytes = [0; SLOT_BYTES];
-        raw.summed(index, self.slot_bytes(position, length_bytes, &mut bytes))
+        raw.summed(index, self.slot_bytes(position, &mut bytes[..length_bytes]))
     }
 
     /// The descriptor of slot `index` of its frame, if it and the slot's bytes are what was written. These are then in `bytes`,
@@ -220,12 +220,12 @@ impl FrameRing {
     ) -> Result<Descriptor, DescriptorFault> {
         let raw = self.read_descriptor(position);
         let descriptor = Descriptor::decode(raw, position)?;
-        let bytes = self.slot_bytes(position, descriptor.length_bytes, bytes);
+        let bytes = bytes.get_mut(..descriptor.length_bytes).ok_or(DescriptorFault::Length)?;
+        let bytes = self.slot_bytes(position, bytes);
         if raw.is_right(index, bytes) { Ok(descriptor) } else { Err(DescriptorFault::Sum) }
     }
 
-    fn slot_bytes<'a>(&self, position: u32, length_bytes: usize, bytes: &'a mut [u8]) -> &'a [u8] {
-        let bytes = &mut bytes[..length_bytes];
+    fn slot_bytes<'a>(&self, position: u32, bytes: &'a mut [u8]) -> &'a [u8] {
         self.region.read(self.buffer_at(position), bytes);
         bytes
     }

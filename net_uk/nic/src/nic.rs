@@ -135,7 +135,16 @@ pub(crate) fn next_frame_again(lane: &mut Consumer, words: &DriverWords) -> Resu
 
 /// The next frame to be sent. Frames that are not what the shadow wrote are taken off and counted.
 pub(crate) fn next_frame(lane: &mut Consumer, words: &DriverWords) -> Result<Option<Frame>> {
-    let frame = lane.next_good()?;
+    Ok(next_frame_in(lane, words, &mut [])?.map(|(frame, _)| frame))
+}
+
+/// The same; and whether its bytes are in `room`, as with [`Consumer::next_good_in`].
+pub(crate) fn next_frame_in(
+    lane: &mut Consumer,
+    words: &DriverWords,
+    room: &mut [u8],
+) -> Result<Option<(Frame, bool)>> {
+    let frame = lane.next_good_in(room)?;
     let damaged = lane.take_damaged();
     if damaged > 0 {
         // With all before them, which were handed over.

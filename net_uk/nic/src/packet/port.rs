@@ -2,14 +2,14 @@
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
-use lane::{Consumer, DriverWords, Producer};
+use lane::{Consumer, DriverWords, Frame, Producer};
 
 use crate::error::{NicError, Result};
 use crate::held::duplicate;
 use crate::limits::BATCH_FRAMES;
 use crate::nic::{
     COOKIE_WORD, Counters, Done, Kick, Link, Nic, RX_DROPPED_WORD, RX_PLACE_WORD, RX_REFUSED_WORD,
-    TX_PLACE_WORD, TX_REFUSED_WORD, count, next_frame, next_frame_again,
+    TX_PLACE_WORD, TX_REFUSED_WORD, count, next_frame, next_frame_again, next_frame_in,
 };
 use crate::packet::held::PacketHeld;
 use crate::packet::rings::{Rings, mark_of};
@@ -68,6 +68,15 @@ impl<S: Steps> PacketPort<S> {
         Ok(())
     }
 
+    /// The next frame to be sent, and whether it lies in its slot already, for one that is available has room.
+    fn next(&self, lane: &mut Consumer) -> Result<Option<(Frame, bool)>> {
+        let slot = self.rings.tx_slot(lane.passed().frames);
+        if slot.status() != libc::TP_STATUS_AVAILABLE {
+            return Ok(next_frame(lane, &self.words)?.map(|frame| (frame, false)));
+        }
+        next_frame_in(lane, &self.words, self.rings.tx_data(slot))
+    }
+
     /// Whether a driver has moved frames over this socket, as far as can be seen.
     fn has_served(&self, tx_lane: &Consumer, rx_lane: &Producer) -> bool {
         let (tx, rx) = (tx_lane.committed().frames, rx_lane.published().frames);
@@ -118,13 +127,13 @@ impl<S: Steps> Nic for PacketPort<S> {
         }
         let mut done = Done::default();
         while done.taken() < BATCH_FRAMES {
-            let Some(frame) = next_frame(lane, &self.words)? else { break };
+            let Some((frame, there)) = self.next(lane)? else { break };
             let slot = self.rings.tx_slot(frame.number());
             if slot.status() != libc::TP_STATUS_AVAILABLE {
                 done.blocked = true;
                 break;
             }
-            let good = self.rings.fill(lane, &frame);
+            let good = self.rings.fill(lane, &frame, there);
             self.steps.done(Step::TxFilled);
             slot.set_status(libc::TP_STATUS_SEND_REQUEST);
             self.steps.done(Step::TxMarked);

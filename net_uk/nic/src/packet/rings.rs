@@ -70,20 +70,28 @@ impl Rings {
         self.tx.slot(&self.mapping, self.rx.bytes(), self.tx_place.slot_of(number))
     }
 
-    /// Puts a frame and its number into its slot, which must be available. Says whether it is one that can be sent; if
-    /// not, it takes its slot too, to keep in step, and the kernel passes it by.
-    pub(crate) fn fill(&self, lane: &Consumer, frame: &Frame) -> bool {
+    /// Where a frame's bytes go in a slot, which must be available.
+    pub(crate) fn tx_data<'a>(&self, slot: Slot<'a>) -> &'a mut [u8] {
+        // SAFETY: the slot is available, so the kernel leaves it alone until it is marked; there is one driver, and it holds no
+        // other reference while this one is in use.
+        let room = unsafe { slot.room() };
+        if self.offload { &mut room[VNET_BYTES..] } else { room }
+    }
+
+    /// Puts a frame and its number into its slot, which must be available; `there`: its bytes are there already. Says whether
+    /// it is one that can be sent; if not, it takes its slot too, to keep in step, and the kernel passes it by.
+    pub(crate) fn fill(&self, lane: &Consumer, frame: &Frame, there: bool) -> bool {
         let slot = self.tx_slot(frame.number());
         // SAFETY: the slot is available, so the kernel leaves it alone until it is marked, which comes after this
         // function; there is one driver, and it holds no other reference.
         let room = unsafe { slot.room() };
-        let length_bytes = self.copy(room, lane, frame);
+        let length_bytes = self.put(room, lane, frame, there);
         slot.set_length(length_bytes.unwrap_or(0));
         slot.set_mark(mark_of(frame.number()));
         length_bytes.is_some()
     }
 
-    fn copy(&self, room: &mut [u8], lane: &Consumer, frame: &Frame) -> Option<usize> {
+    fn put(&self, room: &mut [u8], lane: &Consumer, frame: &Frame, there: bool) -> Option<usize> {
         let meta = frame.meta();
         let segmented = meta.flags.is_segmented();
         // The kernel checks neither of these with offload, and complains in its log without.
@@ -94,12 +102,12 @@ impl Rings {
         if self.offload {
             let (header, data) = room.split_at_mut(VNET_BYTES);
             let data = data.get_mut(..frame.length_bytes())?;
-            lane.copy_to(frame, data);
+            copy_unless(there, lane, frame, data);
             header.copy_from_slice(&vnet::encode(meta, data, self.packet_bytes_max)?);
             return Some(VNET_BYTES + data.len());
         }
         let data = room.get_mut(..frame.length_bytes()).filter(|_| !segmented)?;
-        lane.copy_to(frame, data);
+        copy_unless(there, lane, frame, data);
         let complete = !meta.flags.contains(FrameFlags::CSUM_BLANK) || complete_checksum(data);
         complete.then_some(data.len())
     }
@@ -153,6 +161,12 @@ impl Rings {
         let vlan_tag = (status & libc::TP_STATUS_VLAN_VALID != 0).then_some(header.vlan_tag);
         let received = Received { bytes, vlan_tag, flags, gso_bytes, stamp_ns: header.stamp_ns };
         (received.length_bytes() <= FRAME_BYTES_MAX).then_some(received)
+    }
+}
+
+fn copy_unless(there: bool, lane: &Consumer, frame: &Frame, data: &mut [u8]) {
+    if !there {
+        lane.copy_to(frame, data);
     }
 }
 
