@@ -74,7 +74,10 @@ impl<S: Steps> PacketPort<S> {
         if slot.status() != libc::TP_STATUS_AVAILABLE {
             return Ok(next_frame(lane, &self.words)?.map(|frame| (frame, false)));
         }
-        next_frame_in(lane, &self.words, self.rings.tx_data(slot))
+        // SAFETY: the slot is available, so the kernel leaves it alone until it is marked; there is one driver, and it drops the
+        // reference here.
+        let room = unsafe { self.rings.tx_data(slot) };
+        next_frame_in(lane, &self.words, room)
     }
 
     /// Whether a driver has moved frames over this socket, as far as can be seen.

@@ -70,10 +70,12 @@ impl Rings {
         self.tx.slot(&self.mapping, self.rx.bytes(), self.tx_place.slot_of(number))
     }
 
-    /// Where a frame's bytes go in a slot, which must be available.
-    pub(crate) fn tx_data<'a>(&self, slot: Slot<'a>) -> &'a mut [u8] {
-        // SAFETY: the slot is available, so the kernel leaves it alone until it is marked; there is one driver, and it holds no
-        // other reference while this one is in use.
+    /// Where a frame's bytes go in a slot.
+    ///
+    /// # Safety
+    /// As for [`Slot::room`].
+    pub(crate) unsafe fn tx_data<'a>(&self, slot: Slot<'a>) -> &'a mut [u8] {
+        // SAFETY: the caller's promise.
         let room = unsafe { slot.room() };
         if self.offload { &mut room[VNET_BYTES..] } else { room }
     }

@@ -105,19 +105,22 @@ impl TxQueue {
         let first = self.ring.produced();
         let (mut done, mut fault, mut upto) = (Done::default(), None, first);
         while done.taken() < BATCH_FRAMES {
-            let frame = match lane.next_good() {
-                Ok(Some(frame)) => frame,
+            let is_free = !self.is_taken(book, first, upto);
+            // SAFETY: it is free, so the kernel leaves it alone; there is one driver, and it drops the reference below.
+            let room = if is_free { unsafe { self.room(upto) } } else { &mut [] };
+            let (frame, there) = match lane.next_good_in(room) {
+                Ok(Some(next)) => next,
                 Ok(None) => break,
                 Err(error) => {
                     fault = Some(error);
                     break;
                 }
             };
-            if book.is_in_use(self.slot(upto)) || upto.wrapping_sub(first) == self.layout.tx_slots {
+            if !is_free {
                 done.blocked = true;
                 break;
             }
-            let length_bytes = self.fill(lane, &frame, upto);
+            let length_bytes = self.fill(lane, &frame, there, upto);
             steps.done(Step::TxFilled);
             if let Some(length_bytes) = length_bytes {
                 self.ring.set_frame(upto, self.address(upto) as u64, length_bytes);
@@ -182,8 +185,23 @@ impl TxQueue {
         Ok(())
     }
 
-    /// Puts a frame into the memory of a slot. None if it cannot be sent.
-    fn fill(&self, lane: &Consumer, frame: &Frame, index: u32) -> Option<usize> {
+    /// Is the memory of a slot not to be had?
+    fn is_taken(&self, book: &Book, first: u32, index: u32) -> bool {
+        book.is_in_use(self.slot(index)) || index.wrapping_sub(first) == self.layout.tx_slots
+    }
+
+    /// The memory of a slot.
+    ///
+    /// # Safety
+    /// As for [`Mapping::bytes_mut`].
+    #[expect(clippy::mut_from_ref, reason = "as there")]
+    unsafe fn room(&self, index: u32) -> &mut [u8] {
+        // SAFETY: the caller's promise.
+        unsafe { self.frames.bytes_mut(self.address(index), self.layout.chunk_bytes) }
+    }
+
+    /// Puts a frame into the memory of a slot, unless it is `there` already. None if it cannot be sent.
+    fn fill(&self, lane: &Consumer, frame: &Frame, there: bool, index: u32) -> Option<usize> {
         let flags = frame.meta().flags;
         let length_bytes = frame.length_bytes();
         let fits = (ETHERNET_BYTES..=self.packet_bytes_max).contains(&length_bytes);
@@ -192,8 +210,10 @@ impl TxQueue {
         }
         // SAFETY: the slot's memory is not in use, so the kernel leaves it alone; there is one driver, and it holds no other
         // reference.
-        let data = unsafe { self.frames.bytes_mut(self.address(index), length_bytes) };
-        lane.copy_to(frame, data);
+        let data = &mut unsafe { self.room(index) }[..length_bytes];
+        if !there {
+            lane.copy_to(frame, data);
+        }
         let complete = !flags.contains(FrameFlags::CSUM_BLANK) || complete_checksum(data);
         complete.then_some(length_bytes)
     }
