@@ -31,8 +31,10 @@ impl Keeper {
     }
 
     fn kill(&mut self, part: Part, incarnation: Incarnation) {
-        if let Some(child) = self.children.get(&part).filter(|child| child.incarnation == incarnation) {
+        let child = self.children.get_mut(&part).filter(|child| child.incarnation == incarnation);
+        if let Some(child) = child {
             child.process.kill();
+            child.killed = true;
         }
     }
 

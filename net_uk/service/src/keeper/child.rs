@@ -35,6 +35,8 @@ pub struct Child {
     pub link: Link,
     /// It said that it serves.
     pub ready: bool,
+    /// It was killed: its end is to come.
+    pub killed: bool,
     /// Its device is gone, and another one is there.
     pub device_replaced: bool,
     /// Since when there is work towards the wire, and from it, and room for the latter.
@@ -86,6 +88,7 @@ impl Child {
             process,
             link,
             ready: false,
+            killed: false,
             device_replaced: false,
             send_work: Since::default(),
             receive_work: Since::default(),
