@@ -294,8 +294,8 @@ impl Keeper {
         self.bury_killed()
     }
 
-    /// Whoever was killed is asked for its end: what the poller says is not relied on. (Once in some seven thousand faults a
-    /// killed driver's end was not told, and it was never replaced.)
+    /// Whoever was killed is asked for its end: what the poller says is not relied on. (Once in some seven thousand faults the
+    /// end of a killed driver had not come to be known after 20 s.)
     fn bury_killed(&mut self) -> Result<(), Error> {
         let killed = self.children.iter().filter(|(_, child)| child.killed).map(|(part, _)| *part);
         killed.collect::<Vec<_>>().into_iter().try_for_each(|part| self.bury(part))
