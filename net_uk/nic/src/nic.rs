@@ -127,29 +127,24 @@ pub(crate) fn count(words: &DriverWords, word: usize, amount: u32) {
 
 /// As [`next_frame`], for a successor, whom nobody asks a second time: what makes no sense twice is passed over.
 pub(crate) fn next_frame_again(lane: &mut Consumer, words: &DriverWords) -> Result<Option<Frame>> {
-    match next_frame(lane, words) {
-        Err(NicError::Lane(LaneError::Descriptor { .. })) => next_frame(lane, words),
-        next => next,
+    // Each second look passes over a frame.
+    for _ in 0..2 * lane.ring().slots() {
+        match next_frame(lane, words) {
+            Err(NicError::Lane(LaneError::Descriptor { .. })) => {}
+            next => return next,
+        }
     }
+    Ok(None)
 }
 
 /// The next frame to be sent. Frames that are not what the shadow wrote are taken off and counted.
 pub(crate) fn next_frame(lane: &mut Consumer, words: &DriverWords) -> Result<Option<Frame>> {
-    Ok(next_frame_in(lane, words, &mut [])?.map(|(frame, _)| frame))
-}
-
-/// The same; and whether its bytes are in `room`, as with [`Consumer::next_good_in`].
-pub(crate) fn next_frame_in(
-    lane: &mut Consumer,
-    words: &DriverWords,
-    room: &mut [u8],
-) -> Result<Option<(Frame, bool)>> {
-    let frame = lane.next_good_in(room)?;
+    let frame = lane.next_good();
     let damaged = lane.take_damaged();
     if damaged > 0 {
         // With all before them, which were handed over.
         lane.commit();
         words.add_tx_damaged(damaged.into());
     }
-    Ok(frame)
+    Ok(frame?)
 }

@@ -4,7 +4,7 @@ use std::os::fd::{AsFd, BorrowedFd};
 
 use lane::FrameFlags;
 
-use crate::error::Result;
+use crate::error::{NicError, Result};
 use crate::nic::{Kick, Link};
 use crate::packet::held::PacketHeld;
 use crate::packet::port::send_ring;
@@ -32,6 +32,9 @@ impl DirectPort {
     /// # Errors
     /// [`crate::NicError::Spec`], or what the kernel reports.
     pub fn open(spec: &NicSpec) -> Result<Self> {
+        if spec.offload {
+            return Err(NicError::Spec { text: spec.to_string(), reason: "not with offload" });
+        }
         let held = PacketHeld::open(spec)?;
         let interface = Interface::bound(&held)?;
         let mtu_bytes = interface.map_or(Ok(0), |interface| interface.mtu_bytes(&held))?;

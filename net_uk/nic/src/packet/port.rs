@@ -2,14 +2,14 @@
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
-use lane::{Consumer, DriverWords, Frame, Producer};
+use lane::{Consumer, DriverWords, Frame, LaneError, Producer};
 
 use crate::error::{NicError, Result};
 use crate::held::duplicate;
 use crate::limits::BATCH_FRAMES;
 use crate::nic::{
     COOKIE_WORD, Counters, Done, Kick, Link, Nic, RX_DROPPED_WORD, RX_PLACE_WORD, RX_REFUSED_WORD,
-    TX_PLACE_WORD, TX_REFUSED_WORD, count, next_frame, next_frame_again, next_frame_in,
+    TX_PLACE_WORD, TX_REFUSED_WORD, count,
 };
 use crate::packet::held::PacketHeld;
 use crate::packet::rings::{Rings, mark_of};
@@ -25,6 +25,20 @@ pub struct PacketPort<S> {
     rings: Rings,
     words: DriverWords,
     steps: S,
+    /// Frames that were passed over, whose slots are not filled yet.
+    holes: Option<Holes>,
+    /// What made no sense after a part of a batch was moved.
+    fault: Option<NicError>,
+}
+
+/// Frames that were not what the shadow wrote. The kernel goes round its ring slot by slot and stops at one that is not marked,
+/// so their slots are filled as well, with nothing, before the frames are taken off the lane. (They were not: from a damaged
+/// frame on nothing left any more until the ring had been filled once round.)
+#[derive(Debug, Clone, Copy)]
+struct Holes {
+    next: u32,
+    end: u32,
+    damaged: u32,
 }
 
 impl<S: Steps> PacketPort<S> {
@@ -44,7 +58,7 @@ impl<S: Steps> PacketPort<S> {
         let interface = Interface::bound(&socket)?;
         let mtu_bytes = interface.map_or(Ok(0), |interface| interface.mtu_bytes(&socket))?;
         let rings = Rings::new(&socket, held.spec(), mtu_bytes)?;
-        let mut port = Self { socket, interface, rings, words, steps };
+        let mut port = Self { socket, interface, rings, words, steps, holes: None, fault: None };
         port.find_place(tx_lane, rx_lane)?;
         port.recover_tx(tx_lane)?;
         port.recover_rx(rx_lane);
@@ -68,18 +82,6 @@ impl<S: Steps> PacketPort<S> {
         Ok(())
     }
 
-    /// The next frame to be sent, and whether it lies in its slot already, for one that is available has room.
-    fn next(&self, lane: &mut Consumer) -> Result<Option<(Frame, bool)>> {
-        let slot = self.rings.tx_slot(lane.passed().frames);
-        if slot.status() != libc::TP_STATUS_AVAILABLE {
-            return Ok(next_frame(lane, &self.words)?.map(|frame| (frame, false)));
-        }
-        // SAFETY: the slot is available, so the kernel leaves it alone until it is marked; there is one driver, and it drops the
-        // reference here.
-        let room = unsafe { self.rings.tx_data(slot) };
-        next_frame_in(lane, &self.words, room)
-    }
-
     /// Whether a driver has moved frames over this socket, as far as can be seen.
     fn has_served(&self, tx_lane: &Consumer, rx_lane: &Producer) -> bool {
         let (tx, rx) = (tx_lane.committed().frames, rx_lane.published().frames);
@@ -89,9 +91,19 @@ impl<S: Steps> PacketPort<S> {
 
     /// Frames that carry their number and are marked for sending were handed over: nobody can have kicked since.
     fn recover_tx(&mut self, lane: &mut Consumer) -> Result<()> {
-        while let Some(frame) = next_frame_again(lane, &self.words)? {
-            let slot = self.rings.tx_slot(frame.number());
-            if slot.status() != libc::TP_STATUS_SEND_REQUEST || slot.mark() != mark_of(frame.number()) {
+        // Nobody asks a successor a second time: what makes no sense twice is passed over, so each second look gets further.
+        for _ in 0..2 * lane.ring().slots() {
+            let looked = self.look(lane);
+            if !self.fill_holes(lane) {
+                return Ok(());
+            }
+            let frame = match looked {
+                Ok(Some((frame, _))) => frame,
+                Err(LaneError::Descriptor { .. }) => continue,
+                Ok(None) => break,
+                Err(error) => return Err(error.into()),
+            };
+            if !self.is_handed_over(frame.number()) {
                 break;
             }
             lane.advance(&frame);
@@ -100,6 +112,53 @@ impl<S: Steps> PacketPort<S> {
             self.steps.done(Step::TxRecovered);
         }
         Ok(())
+    }
+
+    fn is_handed_over(&self, number: u32) -> bool {
+        let slot = self.rings.tx_slot(number);
+        slot.status() == libc::TP_STATUS_SEND_REQUEST && slot.mark() == mark_of(number)
+    }
+
+    /// The next frame to be sent, and whether it lies in its slot already, for one that is available has room. Those that are
+    /// passed over leave holes.
+    fn look(&mut self, lane: &mut Consumer) -> std::result::Result<Option<(Frame, bool)>, LaneError> {
+        let next = lane.passed().frames;
+        let slot = self.rings.tx_slot(next);
+        let looked = if slot.status() == libc::TP_STATUS_AVAILABLE {
+            // SAFETY: the slot is available, so the kernel leaves it alone until it is marked; there is one driver, and it
+            // drops the reference here.
+            lane.next_good_in(unsafe { self.rings.tx_data(slot) })
+        } else {
+            lane.next_good_in(&mut [])
+        };
+        let damaged = lane.take_damaged();
+        if damaged > 0 {
+            self.holes = Some(Holes { next, end: lane.passed().frames, damaged });
+        }
+        looked
+    }
+
+    /// Fills the slots of frames that were passed over, and takes those off the lane with all before them, which were handed
+    /// over. False if there is no room yet. A predecessor may have filled some.
+    fn fill_holes(&mut self, lane: &mut Consumer) -> bool {
+        let Some(mut holes) = self.holes else { return true };
+        while holes.next != holes.end {
+            if !self.is_handed_over(holes.next) {
+                let slot = self.rings.tx_slot(holes.next);
+                if slot.status() != libc::TP_STATUS_AVAILABLE {
+                    self.holes = Some(holes);
+                    return false;
+                }
+                slot.set_length(0);
+                slot.set_mark(mark_of(holes.next));
+                slot.set_status(libc::TP_STATUS_SEND_REQUEST);
+            }
+            holes.next = holes.next.wrapping_add(1);
+        }
+        self.holes = None;
+        lane.commit();
+        self.words.add_tx_damaged(holes.damaged.into());
+        true
     }
 
     /// Slots are given back in order, so those that were published and not given back come last.
@@ -128,9 +187,27 @@ impl<S: Steps> Nic for PacketPort<S> {
             self.rings.tx_place = place;
             self.words.set_nic(TX_PLACE_WORD, place.word());
         }
+        if let Some(fault) = self.fault.take() {
+            return Err(fault);
+        }
+        if !self.fill_holes(lane) {
+            return Ok(Done { blocked: true, ..Done::default() });
+        }
         let mut done = Done::default();
         while done.taken() < BATCH_FRAMES {
-            let Some((frame, there)) = self.next(lane)? else { break };
+            let looked = self.look(lane);
+            if !self.fill_holes(lane) {
+                done.blocked = true;
+                break;
+            }
+            let (frame, there) = match looked {
+                Ok(Some(next)) => next,
+                Ok(None) => break,
+                Err(fault) => {
+                    self.fault = Some(fault.into());
+                    break;
+                }
+            };
             let slot = self.rings.tx_slot(frame.number());
             if slot.status() != libc::TP_STATUS_AVAILABLE {
                 done.blocked = true;
@@ -145,9 +222,13 @@ impl<S: Steps> Nic for PacketPort<S> {
         }
         if lane.commit() {
             self.steps.done(Step::TxCommitted);
-            count(&self.words, TX_REFUSED_WORD, done.refused);
         }
-        Ok(done)
+        count(&self.words, TX_REFUSED_WORD, done.refused);
+        // What was moved before is told first.
+        match self.fault.take_if(|_| done.taken() == 0) {
+            Some(fault) => Err(fault),
+            None => Ok(done),
+        }
     }
 
     fn receive(&mut self, lane: &mut Producer) -> Result<Done> {

@@ -184,6 +184,14 @@ pub fn damaged_head(spec: &str, device: &str) {
         tx.committed().frames == 3
     });
     assert_eq!(stand.lane.words().counts().tx_damaged, 1, "{spec}");
+    if device == "near" {
+        let (peer, mut there) = (Peer::new("far"), Ledger::default());
+        wait_for("them at the other end", || {
+            port.kick().unwrap();
+            peer.drain(&mut there);
+            there.received == 2
+        });
+    }
 }
 
 /// A device that is taken away and comes back is another one: what waited for the old one goes over the new one, once and

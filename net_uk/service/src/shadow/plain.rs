@@ -1,5 +1,6 @@
-//! A backend without a shadow: one process serves a guest and has the network card itself, as the kernel's does. It keeps
-//! nothing for a successor, and nobody watches it. For measurements of what the division into processes costs.
+//! A backend without a shadow: one process serves a guest and has the network card itself. It goes about the guest's rings as
+//! the shadow does and about the card's as a driver does, keeps nothing for a successor, and nobody watches it. For
+//! measurements of what the division into processes costs.
 
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
@@ -59,6 +60,8 @@ struct Plain {
     full: bool,
     /// The guest has no slots.
     starved: bool,
+    /// Requests may wait in the guest's ring.
+    tx_pending: bool,
     interest: Interest,
 }
 
@@ -117,6 +120,7 @@ impl Plain {
             kick: Kick::Clear,
             full: false,
             starved: false,
+            tx_pending: true,
             interest: Interest::READ,
         })
     }
@@ -124,14 +128,15 @@ impl Plain {
     /// True if something was moved.
     fn turn(&mut self) -> Result<bool, Error> {
         let Some(mut vif) = self.vif.take() else { return Ok(false) };
-        let received = self.pump_rx(&mut vif);
-        let sent = self.pump_tx(&mut vif);
+        let now = TimeNs(u64::try_from(self.began.elapsed().as_nanos()).unwrap_or(u64::MAX));
+        let received = self.pump_rx(&mut vif, now);
+        let sent = if self.tx_pending { self.pump_tx(&mut vif, now) } else { Ok(false) };
         self.vif = Some(vif);
         Ok(received? | sent?)
     }
 
-    fn pump_tx(&mut self, vif: &mut Vif) -> Result<bool, Error> {
-        let (copied, _) = self.scratch.gather(self.host.grants.as_ref(), vif.domid, &mut vif.tx)?;
+    fn pump_tx(&mut self, vif: &mut Vif, now: TimeNs) -> Result<bool, Error> {
+        let (copied, more) = self.scratch.gather(self.host.grants.as_ref(), vif.domid, &mut vif.tx)?;
         let mut done = 0;
         self.full = false;
         for copied in &copied {
@@ -139,7 +144,6 @@ impl Plain {
             let frame = self.scratch.frame(copied.offset, packet.length_bytes());
             let label = Label { source: 0, seq: packet.index().0 };
             let facts = Facts { checksum: packet.checksum(), gso: packet.gso(), label };
-            let now = TimeNs(u64::try_from(self.began.elapsed().as_nanos()).unwrap_or(u64::MAX));
             let to = self.switch.forward(now, vif.port, frame, frame.len() as u64);
             let mut status = TxStatus::Okay;
             if packet.fault().is_some() || copied.failed {
@@ -162,6 +166,7 @@ impl Plain {
         for copied in copied[done..].iter().rev() {
             vif.tx.untake(&copied.packet);
         }
+        self.tx_pending = more || self.full;
         if done > 0 || self.full || self.kick != Kick::Clear {
             self.kick = self.card.kick()?;
         }
@@ -171,7 +176,7 @@ impl Plain {
         Ok(done > 0)
     }
 
-    fn pump_rx(&mut self, vif: &mut Vif) -> Result<bool, Error> {
+    fn pump_rx(&mut self, vif: &mut Vif, now: TimeNs) -> Result<bool, Error> {
         let (mut end, mut taken) = (0, 0);
         self.starved = false;
         for _ in 0..BATCH {
@@ -179,7 +184,6 @@ impl Plain {
             let Some((bytes, flags)) = self.card.peek() else { break };
             let room = &mut room[..bytes.len()];
             room.copy_from_slice(bytes);
-            let now = TimeNs(u64::try_from(self.began.elapsed().as_nanos()).unwrap_or(u64::MAX));
             let to = self.switch.forward(now, self.card_port, room, room.len() as u64);
             if matches!(to, Ok(Forward::To(ports)) if ports.contains(vif.port)) {
                 let facts = Facts::of(&lane::FrameMeta { flags, ..lane::FrameMeta::default() });
@@ -215,7 +219,9 @@ impl Plain {
 
     fn may_sleep(&mut self) -> bool {
         let full = self.full;
-        self.vif.as_mut().is_none_or(|vif| (full || !vif.tx.final_check()) & !vif.rx.final_check())
+        let Some(vif) = &mut self.vif else { return true };
+        self.tx_pending |= !full && vif.tx.final_check();
+        !vif.rx.final_check() && (full || !self.tx_pending)
     }
 
     fn longest_pause(&self) -> Duration {
@@ -233,6 +239,7 @@ impl Plain {
     }
 
     fn take_events(&mut self) -> Result<(), Error> {
+        self.tx_pending = true;
         while let Some(port) = self.host.events.pending()? {
             self.host.events.unmask(port)?;
         }
@@ -245,6 +252,7 @@ impl Plain {
             match command {
                 Command::Connect { key, config, mac, answer } => {
                     self.vif = Some(self.connect(key.domid, &config, mac)?);
+                    self.tx_pending = true;
                     let _ = answer.send(true);
                 }
                 Command::Disconnect { answer, .. } => {
